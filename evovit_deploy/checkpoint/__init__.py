@@ -1,0 +1,179 @@
+"""Checkpoints: any form an Evo-DeiT was saved in becomes one `Checkpoint`, read safely and checked tensor by tensor.
+
+    checkpoint = load_checkpoint("checkpoint.pth")
+    checkpoint.recipe.structure.image_size, checkpoint.notes
+
+`reading` opens files, `tensors` recognises and checks state dicts, `identify` chooses the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckpointError, translate
+from ..files import sha256
+from ..recipes import Recipe
+from .identify import check_image_size, identify, resize_position_embedding
+from .reading import read_file
+from .tensors import TRAINING_ONLY, Sizes, clean, expected_shapes, find_state, measure, to_float32
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Checkpoint", "load_checkpoint", "random_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights of one Evo-DeiT, and the recipe they run with.
+
+    Attributes:
+        path: The file, or None for random weights.
+        recipe: Structure as found in the tensors; schedule, transform and tolerances of the recipe in force.
+        state: Authors' parameter names -> float32 tensors on the CPU; training-only heads are dropped.
+        source: ``model``, ``model_ema``, ``state dict`` or ``random weights (seed 0)``.
+        stored_dtype: Dtype in the file, e.g. ``float32``; several are joined by commas.
+        sha256: Of the file, hexadecimal; None for random weights.
+        random: Whether the weights were never trained, so that the outputs mean nothing.
+        args: Training arguments with printable values.
+        notes: What was assumed, filled in, dropped or resized.
+        epoch: Last epoch trained, if the file says.
+    """
+
+    path: Path | None
+    recipe: Recipe
+    state: dict[str, Tensor] = field(repr=False)
+    source: str
+    stored_dtype: str
+    sha256: str | None
+    random: bool = False
+    args: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    epoch: int | None = None
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters used in inference."""
+        return sum(tensor.numel() for tensor in self.state.values())
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    recipe: str | Recipe | None = None,
+    num_heads: int | None = None,
+    image_size: int | None = None,
+    ema: bool = False,
+) -> Checkpoint:
+    """Read an Evo-DeiT checkpoint: `.pth` of any torch version (nothing in it is run), or safetensors.
+
+    Args:
+        path: The file; its content decides how it is read, not its name.
+        recipe: Name or path of a recipe, or a recipe. Without one, that of the training arguments (``args.model``) or
+            of the same structure, else the published schedule.
+        num_heads: For an embed dim that is no multiple of 64, where no recipe says it.
+        image_size: Resize the position embedding to images of this many pixels a side.
+        ema: Use the averaged weights (``model_ema``).
+
+    Raises:
+        CheckpointError: Unreadable, refused, another model, or tensors that are missing, misshapen or not finite.
+        InputError: ``image_size`` or ``num_heads`` does not fit the model.
+        RecipeError: No such recipe, or a broken one.
+    """
+    path = Path(path)
+    where = str(path)
+    content = read_file(path)
+    found = find_state(content, where, ema)
+    state = clean(found.state, where)
+    sizes = measure(state, where)
+    used = expected_shapes(sizes)
+    stored = sorted({str(tensor.dtype).removeprefix("torch.") for key, tensor in state.items() if key in used})
+    with translate(CheckpointError, f"reading the tensors of {where}", RuntimeError, MemoryError):
+        weights, notes = to_float32(state, sizes, where)
+
+    own_size = sizes.grid * sizes.patch_size
+    target = own_size if image_size is None else image_size
+    check_image_size(target, sizes.patch_size)
+    if target != own_size:
+        grid = target // sizes.patch_size
+        weights["pos_embed"] = resize_position_embedding(weights["pos_embed"], grid)
+        notes.append(
+            f"position embedding resized from {sizes.grid} x {sizes.grid} to {grid} x {grid} patches (bilinear) for "
+            f"images of {target} pixels; the model was trained at {own_size}"
+        )
+    args, epoch = _training(content)
+    fitted, assumed = identify(sizes, target, args, recipe, num_heads, where)
+    if any(part in str(key) for key in found.state for part in TRAINING_ONLY):
+        notes.append("head_cls and norm_cls, which only training uses, were dropped")
+    with translate(CheckpointError, f"reading {where}", OSError):
+        digest = sha256(path)
+    return Checkpoint(
+        path=path,
+        recipe=fitted,
+        state=weights,
+        source=found.source,
+        stored_dtype=", ".join(stored),
+        sha256=digest,
+        args=args,
+        notes=(*assumed, *notes),
+        epoch=epoch,
+    )
+
+
+def _training(content: Any) -> tuple[dict[str, str], int | None]:
+    """Training arguments with printable values, and the epoch."""
+    if not isinstance(content, Mapping):
+        return {}, None
+    arguments = content.get("args")
+    values = arguments if isinstance(arguments, Mapping) else getattr(arguments, "__dict__", {})
+    args = {str(k): str(v) for k, v in values.items() if isinstance(v, (str, int, float)) and str(v).isprintable()}
+    if "model" not in args and isinstance(content.get("arch"), str):
+        args["model"] = content["arch"]
+    epoch = content.get("epoch")
+    return args, epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None
+
+
+def random_checkpoint(recipe: Recipe, seed: int = 0) -> Checkpoint:
+    """Weights as at the start of the authors' training, for measuring without a checkpoint; the same for the same seed.
+
+    Args:
+        recipe: An Evo-DeiT recipe.
+        seed: Of the generator.
+    """
+    import torch
+
+    structure = recipe.structure
+    sizes = Sizes(
+        embed_dim=structure.embed_dim,
+        depth=structure.depth,
+        patch_size=structure.patch_size,
+        grid=structure.image_size // structure.patch_size,
+        hidden=round(structure.embed_dim * structure.mlp_ratio),
+        num_classes=structure.num_classes,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    bound = (3 * structure.patch_size**2) ** -0.5  # torch's default for a convolution: 1 / sqrt(fan in)
+    state: dict[str, Tensor] = {}
+    for key, shape in expected_shapes(sizes).items():
+        tensor = torch.empty(shape)
+        if key.startswith("patch_embed."):
+            tensor.uniform_(-bound, bound, generator=generator)
+        elif len(shape) > 1:
+            # A normal of deviation 0.02 truncated at 2, which is a hundred deviations out: no sample gets there.
+            tensor.normal_(0, 0.02, generator=generator)
+        else:
+            tensor.fill_(1.0 if "norm" in key and key.endswith(".weight") else 0.0)
+        state[key] = tensor
+    return Checkpoint(
+        path=None,
+        recipe=recipe,
+        state=state,
+        source=f"random weights (seed {seed})",
+        stored_dtype="float32",
+        sha256=None,
+        random=True,
+        notes=("random weights: good for measuring speed and parity, the classes mean nothing",),
+    )

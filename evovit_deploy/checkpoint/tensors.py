@@ -1,0 +1,288 @@
+"""State dicts: find the weights in what a file held, recognise the model, check every tensor."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["TRAINING_ONLY", "Found", "Sizes", "clean", "expected_shapes", "find_state", "measure", "to_float32"]
+
+TRAINING_ONLY = ("head_cls.", "norm_cls.")
+_WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, torch.compile
+_NUMBERED = re.compile(r"(blocks|qks|vs|norms|projs)\.(\d{1,4})\.")
+_DEIT = {192: "deit_tiny_patch16_224", 768: "deit_base_patch16_224"}
+
+
+class Found(NamedTuple):
+    """Weights inside a file."""
+
+    source: str  # "model", "model_ema" or "state dict"
+    state: dict[str, Any]
+
+
+class Sizes(NamedTuple):
+    """What the tensors say about the structure; heads are not among it."""
+
+    embed_dim: int
+    depth: int
+    patch_size: int
+    grid: int
+    hidden: int
+    num_classes: int
+
+
+def find_state(content: Any, where: str, ema: bool) -> Found:
+    """The state dict in a checkpoint; the EMA weights only if asked for.
+
+    Raises:
+        CheckpointError: No weights, or no such weights.
+    """
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{where} holds a {type(content).__name__}, not weights; save them with torch.save(model.state_dict(), "
+            "'weights.pth')."
+        )
+    keys = _some(content)
+    plain = _first(content, ("model", "state_dict"))
+    averaged = _first(content, ("model_ema", "state_dict_ema"))
+    if ema:
+        if averaged is None:
+            raise CheckpointError(f"{where} has no EMA weights (`model_ema`); it holds {keys}. Leave out --ema.")
+        return Found("model_ema", averaged[1])
+    if plain is not None:
+        return Found("model" if plain[0] == "model" else "state dict", plain[1])
+    if averaged is not None:
+        raise CheckpointError(f"{where} holds EMA weights only (`{averaged[0]}`), no `model`; add --ema to use them.")
+    if _tensors(content):
+        return Found("state dict", dict(content))
+    raise CheckpointError(
+        f"{where} holds no weights, only {keys}. Valid: a dict with `model`, a dict with `state_dict`, or a state dict "
+        "itself."
+    )
+
+
+def _tensors(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, Mapping) and any(isinstance(v, torch.Tensor) for v in value.values())
+
+
+def _first(content: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[str, dict[str, Any]] | None:
+    for name in names:
+        value: Any = content.get(name)
+        if isinstance(value, Mapping) and not _tensors(value) and isinstance(value.get("state_dict"), Mapping):
+            value = value["state_dict"]
+        if _tensors(value):
+            return name, dict(value)
+    return None
+
+
+def _some(names: Any, count: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    listed = [str(name)[:80] for name in names]
+    if not listed:
+        return "nothing"
+    more = f" and {len(listed) - count} more" if len(listed) > count else ""
+    return ", ".join(f"`{name}`" for name in listed[:count]) + more
+
+
+def clean(state: dict[str, Any], where: str) -> dict[str, Tensor]:
+    """Strip wrapper prefixes and drop training-only heads; every value left is a plain tensor on the CPU.
+
+    Raises:
+        CheckpointError: A value that is no tensor, or a tensor without usable values.
+    """
+    import torch
+
+    while prefix := next((p for p in _WRAPPERS if state and all(str(k).startswith(p) for k in state)), None):
+        state = {str(key)[len(prefix) :]: value for key, value in state.items()}
+    tensors: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if str(key).startswith(TRAINING_ONLY):
+            continue
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(
+                f"{where}: `{key}` is a {type(value).__name__} among the weights; a state dict holds tensors only."
+            )
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+            kind = "quantized" if value.is_quantized else f"{value.layout}, on device {value.device}"
+            raise CheckpointError(
+                f"{where}: `{key}` is not a plain dense tensor ({kind}); save the weights as float32 first."
+            )
+        tensors[str(key)] = value.detach()
+    return tensors
+
+
+def measure(state: dict[str, Tensor], where: str) -> Sizes:
+    """Structure of an Evo-DeiT from its tensors.
+
+    Raises:
+        CheckpointError: The tensors are those of another model, or do not fit together.
+    """
+    _recognise(state, where)
+    depth = _depth(state, where)
+    width = _shape(state, "cls_token", (1, 1, None), where)[2]
+    rows, patch_size = _patch(state, where)
+    tokens = _shape(state, "pos_embed", (1, None, width), where)[1]
+    grid = math.isqrt(max(tokens - 1, 0))
+    if grid < 1 or grid * grid != tokens - 1:
+        raise CheckpointError(
+            f"{where}: `pos_embed` has {tokens} tokens; expected one class token and a square grid of patches, such as "
+            f"{(grid or 1) ** 2 + 1} or {(grid + 1) ** 2 + 1}."
+        )
+    if rows != width:
+        raise CheckpointError(
+            f"{where}: `patch_embed.proj.weight` has {rows} output channels, `cls_token` has {width}; both are the "
+            "embed dim."
+        )
+    hidden = _shape(state, "blocks.0.mlp.fc1.weight", (None, width), where)[0]
+    return Sizes(width, depth, patch_size, grid, hidden, _shape(state, "head.weight", (None, width), where)[0])
+
+
+def _depth(state: dict[str, Tensor], where: str) -> int:
+    numbers = {int(match[2]) for key in state if (match := _NUMBERED.match(key))}
+    missing = sorted(set(range(max(numbers, default=0) + 1)) - numbers)
+    if missing:
+        raise CheckpointError(
+            f"{where}: block {missing[0]} is missing; blocks are numbered from 0 to {max(numbers, default=11)} without "
+            "gaps. Save the whole state dict."
+        )
+    return len(numbers)
+
+
+def _shape(state: dict[str, Tensor], key: str, expected: tuple[int | None, ...], where: str) -> tuple[int, ...]:
+    """Shape of a tensor that must be there; None matches any size from 1."""
+    if key not in state:
+        raise CheckpointError(f"{where}: `{key}` is missing from an Evo-DeiT checkpoint; save the whole state dict.")
+    shape = tuple(state[key].shape)
+    if len(shape) != len(expected) or any(a != b if b is not None else a < 1 for a, b in zip(shape, expected)):
+        wanted = ", ".join("any" if size is None else str(size) for size in expected)
+        raise CheckpointError(f"{where}: `{key}` has shape {list(shape)}; expected [{wanted}].")
+    return shape
+
+
+def _patch(state: dict[str, Tensor], where: str) -> tuple[int, int]:
+    """(output channels, patch size), also of the 2-D form [C, 3 P P] from before patches were cut by a convolution."""
+    key = "patch_embed.proj.weight"
+    if key in state and state[key].dim() == 2:
+        rows, columns = _shape(state, key, (None, None), where)
+        size = math.isqrt(columns // 3)
+        if size < 1 or 3 * size * size != columns:
+            raise CheckpointError(
+                f"{where}: `{key}` has shape [{rows}, {columns}]; expected [C, 3 P P] for a patch size P."
+            )
+        return rows, size
+    rows, _, height, width = _shape(state, key, (None, 3, None, None), where)
+    if height != width:
+        raise CheckpointError(f"{where}: `{key}` cuts patches of {height} x {width}; expected square ones.")
+    return rows, height
+
+
+def _recognise(state: dict[str, Tensor], where: str) -> None:
+    """Name the model when it is not an Evo-DeiT."""
+    if any(key.startswith(("qks.", "projs.")) for key in state):
+        return
+    keys = set(state)
+    if any(key == "poss" or key.startswith("stage_blocks.") or "learn_tradeoff" in key for key in keys):
+        raise CheckpointError(
+            f"{where} is an Evo-LeViT checkpoint (it has "
+            f"{_some(k for k in state if 'poss' in k or 'learn_tradeoff' in k)}); this version exports the Evo-DeiT "
+            "family. Give an Evo-DeiT checkpoint."
+        )
+    if any("attention_biases" in key for key in keys):
+        raise CheckpointError(
+            f"{where} is a vanilla LeViT (it has `attention_biases`); this tool exports Evo-DeiT checkpoints."
+        )
+    if "blocks.0.attn.qkv.weight" in keys:
+        width = state["blocks.0.attn.qkv.weight"].shape[-1] if state["blocks.0.attn.qkv.weight"].dim() == 2 else 0
+        raise CheckpointError(
+            f"{where} is a vanilla DeiT/ViT (it has `blocks.0.attn.qkv.weight`, not `qks.0.qk.weight`); it selects no "
+            "tokens. For comparison this tool exports it with `evovit export --baseline "
+            f"{_DEIT.get(width, 'deit_small_patch16_224')}`."
+        )
+    raise CheckpointError(
+        f"{where} is the checkpoint of another model: `qks.0.qk.weight` and `projs.0.weight` are missing, and it has "
+        f"{_some(state)}. Valid: an Evo-DeiT checkpoint of the authors' training code."
+    )
+
+
+def expected_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Every parameter of an Evo-DeiT for inference, in the authors' names, with its shape."""
+    c, h, p = sizes.embed_dim, sizes.hidden, sizes.patch_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "cls_token": (1, 1, c),
+        "pos_embed": (1, 1 + sizes.grid**2, c),
+        "patch_embed.proj.weight": (c, 3, p, p),
+        "patch_embed.proj.bias": (c,),
+    }
+
+    def layer(name: str, *weight: int) -> None:
+        shapes[f"{name}.weight"] = weight
+        shapes[f"{name}.bias"] = weight[:1]
+
+    for i in range(sizes.depth):
+        layer(f"blocks.{i}.norm2", c)
+        layer(f"blocks.{i}.mlp.fc1", h, c)
+        layer(f"blocks.{i}.mlp.fc2", c, h)
+        layer(f"qks.{i}.qk", 2 * c, c)
+        layer(f"vs.{i}.v", c, c)
+        layer(f"norms.{i}", c)
+        layer(f"projs.{i}", c, c)
+    layer("norm", c)
+    layer("head", sizes.num_classes, c)
+    return shapes
+
+
+def to_float32(state: dict[str, Tensor], sizes: Sizes, where: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Check every tensor and copy it to float32, and say what had to be filled in.
+
+    Raises:
+        CheckpointError: Missing or unexpected keys, a wrong shape, integer or complex tensors, NaN or Inf.
+    """
+    import torch
+
+    shapes, notes = expected_shapes(sizes), []
+    state = dict(state)
+    weight = state["patch_embed.proj.weight"]
+    if weight.dim() == 2:
+        state["patch_embed.proj.weight"] = weight.reshape(shapes["patch_embed.proj.weight"])
+        notes.append("patch_embed.proj.weight was stored as a matrix and reshaped to a convolution")
+    biases = [f"{part}.{i}.{name}.bias" for i in range(sizes.depth) for part, name in (("qks", "qk"), ("vs", "v"))]
+    if not any(key in state for key in biases):  # trained with qkv_bias=False
+        state.update({key: torch.zeros(shapes[key]) for key in biases})
+        notes.append("q, k and v have no bias in this checkpoint; zeros stand in for it")
+    missing = [key for key in shapes if key not in state]
+    unexpected = [key for key in state if key not in shapes]
+    if missing or unexpected:
+        parts = [f"missing: {_some(missing)}"] * bool(missing) + [f"unexpected: {_some(unexpected)}"] * bool(unexpected)
+        raise CheckpointError(
+            f"{where} looks like an Evo-DeiT of {sizes.depth} blocks, but its tensors are not those of one; "
+            f"{'; '.join(parts)}. Save the state dict of the authors' model class, unchanged."
+        )
+    result: dict[str, Tensor] = {}
+    broken: list[str] = []
+    for key, shape in shapes.items():
+        tensor = state[key]
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(f"{where}: `{key}` has shape {list(tensor.shape)}; expected {list(shape)}.")
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{where}: `{key}` holds {str(tensor.dtype).removeprefix('torch.')} values; weights are floating "
+                "point. Save the float weights from before quantisation."
+            )
+        result[key] = tensor.to(torch.float32, copy=True).contiguous()  # a copy: the file is only mapped
+        if not bool(torch.isfinite(result[key]).all()):
+            broken.append(key)
+    if broken:
+        raise CheckpointError(
+            f"{where}: NaN or Inf in {_some(broken)}; training diverged or the file is damaged. Take an earlier "
+            "checkpoint."
+        )
+    return result, notes

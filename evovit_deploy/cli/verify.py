@@ -1,0 +1,87 @@
+"""`evovit verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ModelFileError, ParityError
+from ._console import err, out, print_json
+
+if TYPE_CHECKING:
+    from ..engines import Engine
+
+__all__ = ["verify"]
+
+CHECKPOINTS = (".pth", ".pt", ".bin", ".safetensors")
+
+
+def verify(
+    reference: Annotated[Path, typer.Argument(help="Reference: checkpoint or ONNX.")],
+    model: Annotated[Path, typer.Argument(help="What is held against it: checkpoint or ONNX.")],
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Image file or folder, repeatable; seeded images by default.")
+    ] = None,
+    ema: Annotated[bool, typer.Option("--ema", help="Use the checkpoint's model_ema.")] = False,
+    provider: Annotated[str, typer.Option(help="Where ONNX Runtime runs: cpu, cuda or auto.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compare any two of checkpoint and ONNX on the same images; exits 3 when they differ."""
+    from ..export import verify as compare_engines
+
+    engines = _open_pair(reference, model, ema=ema, provider=provider)
+    with engines[0] as a, engines[1] as b:
+        report = compare_engines(a, b, _read_images(images, a, b))
+    if json:
+        print_json({"reference": str(reference), "model": str(model), **report.to_dict()})
+    else:
+        from ._parity import parity_table
+
+        out().print(parity_table(report, f"{model.name} against {reference.name}"))
+        if not report.jaccard:
+            err().print("[dim]note: kept sets were not compared; export with --outputs logits,kept to see them.[/]")
+    if not report.passed:
+        raise ParityError(f"{model} is not the same function as {reference}: {report.failure}.")
+
+
+def _open_pair(first: Path, second: Path, *, ema: bool, provider: str) -> list[Engine]:
+    """Open both; a checkpoint takes keep ratios, schedule and input type from the ONNX file it is compared with."""
+    from ..checkpoint import load_checkpoint
+    from ..engines import OrtEngine, TorchEngine
+    from ..models.evo_deit import ModelOptions
+    from ..recipes import Recipe
+
+    opened: dict[Path, Engine] = {}
+    for path in (first, second):
+        if not path.is_file():
+            raise ModelFileError(f"{path}: no such file. Give a checkpoint or an ONNX file.")
+        if path.suffix not in CHECKPOINTS:
+            opened[path] = OrtEngine(path, provider=provider, emulate=True)
+    manifest = next((e.spec.manifest for e in opened.values() if e.spec.manifest is not None), None)
+    for path in (first, second):
+        if path in opened:
+            continue
+        if manifest is None or manifest["family"] == "deit":
+            checkpoint, image_input = load_checkpoint(path, ema=ema), "float32"
+        else:
+            recipe = Recipe.from_dict(manifest["recipe"], "manifest")
+            checkpoint = load_checkpoint(path, recipe=recipe, ema=ema, image_size=recipe.structure.image_size)
+            image_input = manifest["input"]
+        options = ModelOptions("fp32", image_input, "topk", ("logits", "kept"), fold=False, trim=False)  # type: ignore[arg-type]
+        opened[path] = TorchEngine.from_checkpoint(checkpoint, options, provider="cpu")
+    return [opened[first], opened[second]]
+
+
+def _read_images(paths: list[Path] | None, a: Engine, b: Engine) -> tuple[Any, Any] | None:
+    """Images for each engine, each with its own transform and input type; None for seeded ones."""
+    if not paths:
+        return None
+    import numpy as np
+
+    from ..preprocess import find_images, load_image, preprocess
+
+    found = [load_image(path) for path in find_images(paths)]
+    first, second = (np.stack([preprocess(image, engine.spec) for image in found]) for engine in (a, b))
+    return first, second

@@ -1,0 +1,8 @@
+"""Engines: one way to run a model, whatever it was compiled for."""
+
+from .base import Engine, ModelSpec
+from .fake import FakeEngine
+from .onnxruntime import OrtEngine
+from .pytorch import TorchEngine
+
+__all__ = ["Engine", "FakeEngine", "ModelSpec", "OrtEngine", "TorchEngine"]

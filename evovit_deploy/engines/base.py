@@ -1,0 +1,196 @@
+"""The Engine protocol: open a file, call it with images, get named outputs."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError, InputError, ModelFileError
+from ..recipes import Recipe, Transform
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Engine", "ModelSpec"]
+
+Array = NDArray[Any]
+Self = TypeVar("Self", bound="Engine")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model takes and gives.
+
+    Attributes:
+        name: Model name, e.g. ``evo_deit_small_patch16_224``.
+        image_size: S, pixels.
+        input: ``float32`` for [B, 3, S, S] normalised, ``uint8`` for [B, S, S, 3] as decoded.
+        num_classes: Classes in ``logits``.
+        outputs: Output names in order.
+        batch: The only batch size the model takes, or None for any.
+        max_batch: Largest batch in one run, or None; larger ones are split.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``unknown``.
+        transform: Eval transform, or None when the file does not say.
+        manifest: The manifest the file carries, or None for a file of another tool.
+    """
+
+    name: str
+    image_size: int
+    input: str
+    num_classes: int
+    outputs: tuple[str, ...]
+    batch: int | None = None
+    max_batch: int | None = None
+    precision: str = "unknown"
+    transform: Transform | None = None
+    manifest: dict[str, Any] | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        size = self.image_size
+        return (size, size, 3) if self.input == "uint8" else (3, size, size)
+
+    @classmethod
+    def from_manifest(cls, manifest: dict[str, Any], **other: Any) -> ModelSpec:
+        """Read the spec out of a manifest (see :mod:`evovit_deploy.export.manifest`)."""
+        recipe = Recipe.from_dict(manifest["recipe"], "manifest")
+        return cls(
+            name=manifest["name"],
+            image_size=recipe.structure.image_size,
+            input=manifest["input"],
+            num_classes=recipe.structure.num_classes,
+            outputs=tuple(manifest["outputs"]),
+            batch=manifest["batch"],
+            precision=manifest["precision"],
+            transform=recipe.transform,
+            manifest=manifest,
+            **other,
+        )
+
+
+class Engine(abc.ABC):
+    """A loaded model. Call it with images; close it, or use it in a ``with`` block.
+
+    Attributes:
+        spec: What it takes and gives.
+        backend: ``onnxruntime``, ``pytorch`` or ``fake``.
+        device: Where it runs, e.g. ``cpu`` or ``cuda:0``.
+    """
+
+    spec: ModelSpec
+    backend: str
+    device: str
+
+    @staticmethod
+    def open(path: str | Path, *, backend: str = "auto", provider: str = "auto", threads: int | None = None) -> Engine:
+        """Open a model file.
+
+        Args:
+            path: ``.onnx`` file, or a checkpoint (``.pth``, ``.pt``, ``.safetensors``) to run in PyTorch.
+            backend: ``auto`` goes by the file's suffix; or ``onnxruntime``, ``pytorch``.
+            provider: ``cpu`` or ``cuda``; ``auto`` is CUDA where a GPU can be used, else the CPU. What was asked for is what
+                runs: there is no silent fallback.
+            threads: CPU threads within an operator; None leaves it to the backend.
+
+        Raises:
+            ModelFileError: No such file, or not a model.
+            EngineError: A backend or provider that does not work on this machine.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ModelFileError(
+                f"{path}: no such file. Make one with: evovit export CKPT -o {path.with_suffix('.onnx')}"
+            )
+        kind = backend
+        if backend == "auto":
+            kind = "pytorch" if path.suffix in (".pth", ".pt", ".bin", ".safetensors") else "onnxruntime"
+        if kind == "onnxruntime":
+            from .onnxruntime import OrtEngine
+
+            return OrtEngine(path, provider=provider, threads=threads)
+        if kind == "pytorch":
+            from ..checkpoint import load_checkpoint
+            from .pytorch import TorchEngine
+
+            return TorchEngine.from_checkpoint(load_checkpoint(path), provider=provider, threads=threads)
+        raise EngineError(f"backend {backend!r} is unknown; valid: auto, onnxruntime, pytorch.")
+
+    @abc.abstractmethod
+    def run(self, images: Array) -> dict[str, Array]:
+        """Run one batch that :meth:`__call__` has checked: right shape and dtype, at most ``max_batch`` images."""
+
+    def close(self) -> None:  # noqa: B027 - a backend without resources has nothing to close
+        """Free what the engine holds. Calling it again does nothing."""
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __call__(self, images: Array | torch.Tensor) -> dict[str, Any]:
+        """Run any number of images.
+
+        Args:
+            images: numpy array or torch tensor, [B, 3, S, S] float32 normalised or [B, S, S, 3] uint8 as ``spec`` says;
+                one image without the batch axis is not accepted. B is free: batches above the maximum are split, and a
+                static batch is padded.
+
+        Returns:
+            Output name -> array with B rows; numpy for numpy, torch (on the images' device) for torch.
+
+        Raises:
+            InputError: Another shape or dtype.
+        """
+        if isinstance(images, np.ndarray):
+            return self._run_any(images)
+        import torch
+
+        if not isinstance(images, torch.Tensor):
+            raise InputError(f"images are {type(images).__name__}; give a numpy array or a torch tensor.")
+        if str(images.dtype) != f"torch.{self.spec.input}":  # here, since numpy has no bfloat16 to convert to
+            raise InputError(
+                f"{self.spec.name} takes {self.spec.input} images, not {images.dtype}. "
+                f"Convert with images.to(torch.{self.spec.input})."
+            )
+        results = self._run_any(images.detach().cpu().numpy())
+        return {name: torch.from_numpy(value).to(images.device) for name, value in results.items()}
+
+    def _run_any(self, images: Array) -> dict[str, Array]:
+        self.check(images)
+        limit = self.spec.batch or self.spec.max_batch or len(images)
+        if len(images) == limit and len(images):
+            return self.run(images)
+        parts = []
+        for start in range(0, len(images), limit):
+            chunk = images[start : start + limit]
+            count = len(chunk)
+            if self.spec.batch is not None and count < self.spec.batch:
+                chunk = np.concatenate([chunk, np.repeat(chunk[:1], self.spec.batch - count, axis=0)])
+            parts.append({name: value[:count] for name, value in self.run(chunk).items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.spec.outputs}
+
+    def check(self, images: Array) -> None:
+        """Raise InputError unless ``images`` is what the model takes."""
+        spec = self.spec
+        shape = ", ".join(map(str, ("B", *spec.image_shape)))
+        if images.ndim != 4 or images.shape[1:] != spec.image_shape:
+            hint = ""
+            if images.shape == spec.image_shape:
+                hint = " Add the batch axis: images[None]."
+            elif sorted(images.shape[1:]) == sorted(spec.image_shape):
+                hint = " The channels are in the wrong place."
+            raise InputError(f"{spec.name} takes images of shape [{shape}], not {list(images.shape)}.{hint}")
+        if images.dtype != np.dtype(spec.input):
+            what = "normalised float32" if spec.input == "float32" else "uint8 pixels"
+            raise InputError(
+                f"{spec.name} takes {what}, not {images.dtype}. Convert with images.astype('{spec.input}')."
+            )
+        if not len(images):
+            raise InputError(f"{spec.name} was called with no images: shape {list(images.shape)}.")

@@ -1,0 +1,165 @@
+"""ONNX Runtime, on a CPU or through CUDA; never one in place of the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError, ModelFileError, RecipeError, translate
+from ..export import manifest as manifests
+from .base import Engine, ModelSpec
+
+__all__ = ["OrtEngine", "cuda_problem", "session"]
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def cuda_problem() -> str | None:
+    """Why ONNX Runtime cannot use a GPU here, or None if it can."""
+    import onnxruntime as ort
+
+    if PROVIDERS["cuda"] not in ort.get_available_providers():
+        return "this onnxruntime has no CUDA provider (pip install onnxruntime-gpu)"
+    import torch
+
+    return None if torch.cuda.is_available() else "no usable NVIDIA GPU or driver was found"
+
+
+def session(model: str | bytes, provider: str, threads: int | None, *, optimise: bool = True) -> Any:
+    """An ``onnxruntime.InferenceSession`` on exactly the provider asked for.
+
+    Raises:
+        EngineError: The provider does not work here, or ONNX Runtime dropped it.
+        ModelFileError: ONNX Runtime cannot load the model.
+    """
+    import onnxruntime as ort
+
+    if provider not in PROVIDERS:
+        raise EngineError(f"provider {provider!r} is unknown; valid: auto, {', '.join(PROVIDERS)}.")
+    if provider == "cuda":
+        problem = cuda_problem()
+        if problem:
+            raise EngineError(
+                f"ONNX Runtime cannot run on a GPU: {problem}. Use --provider cpu, or see `evovit doctor`."
+            )
+        ort.preload_dlls()  # CUDA and cuDNN from the wheels that torch brought
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    what = f"ONNX Runtime cannot load {model if isinstance(model, str) else 'the model'}"
+    try:
+        result = ort.InferenceSession(model, options, providers=[PROVIDERS[provider]])
+    except Exception as error:  # onnxruntime raises its own classes, which share no base
+        if provider == "cpu" and _is_bf16(model):
+            raise EngineError(
+                "ONNX Runtime's CPU provider cannot run BF16. Build a TensorRT engine, use --provider cuda on a GPU machine, "
+                "or export with --precision fp16 or fp32."
+            ) from error
+        raise ModelFileError(f"{what}: {error}") from error
+    if PROVIDERS[provider] not in result.get_providers():
+        raise EngineError(
+            f"ONNX Runtime dropped {PROVIDERS[provider]} and would run on {result.get_providers()[0]}; refused. "
+            f"Its CUDA libraries do not match this machine: see `evovit doctor`, or use --provider cpu."
+        )
+    return result
+
+
+class OrtEngine(Engine):
+    """An ONNX file in ONNX Runtime. ``InferenceSession.run`` is safe from several threads.
+
+    Args:
+        path: ONNX file, exported by evovit or with one image input.
+        provider: ``cpu``, ``cuda``, or ``auto``: CUDA where it works, else the CPU.
+        threads: CPU threads within an operator.
+        emulate: Run a BF16 graph on a CPU by rounding after every operation (:mod:`evovit_deploy.export.emulate`); right
+            for comparing outputs, meaningless for timing. Without it a BF16 graph on a CPU is an EngineError.
+    """
+
+    backend = "onnxruntime"
+
+    def __init__(
+        self, path: str | Path, *, provider: str = "auto", threads: int | None = None, emulate: bool = False
+    ) -> None:
+        if provider == "auto":
+            provider = "cpu" if cuda_problem() else "cuda"
+        if provider == "cpu" and emulate and _is_bf16(path):
+            self.session = session(_emulated(path), provider, threads, optimise=False)
+        else:
+            self.session = session(str(path), provider, threads)
+        self.device = "cpu" if provider == "cpu" else "cuda:0"
+        self.spec = _spec(self.session, Path(path))
+        self._input = self.session.get_inputs()[0].name
+
+    def run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """See :meth:`Engine.run`."""
+        if self.session is None:
+            raise EngineError(f"{self.spec.name} is closed.")
+        with translate(EngineError, f"ONNX Runtime failed on {self.spec.name} with {len(images)} images"):
+            values = self.session.run(list(self.spec.outputs), {self._input: np.ascontiguousarray(images)})
+        return dict(zip(self.spec.outputs, values))
+
+    def close(self) -> None:
+        """Free the session."""
+        self.session = None
+
+
+def _is_bf16(model: str | bytes | Path) -> bool:
+    """Whether a model has BF16 constants; False for what is not ONNX at all."""
+    import onnx
+
+    from ..export.emulate import has_bf16
+
+    try:
+        return has_bf16(onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load(str(model)))
+    except Exception:  # not ONNX: the caller has a better message
+        return False
+
+
+def _emulated(path: str | Path) -> bytes:
+    import onnx
+
+    from ..export.emulate import emulate_bf16
+
+    return bytes(emulate_bf16(onnx.load(str(path))).SerializeToString())
+
+
+def _spec(session_: Any, path: Path) -> ModelSpec:
+    """The spec from the manifest, or from the input and output shapes for a file of another tool."""
+    manifest = manifests.read(session_.get_modelmeta().custom_metadata_map)
+    if manifest is not None:
+        with translate(ModelFileError, f"{path}: its evovit manifest is damaged or of another version", LookupError, TypeError):
+            try:
+                return ModelSpec.from_manifest(manifest)
+            except RecipeError as error:
+                raise ModelFileError(f"{path}: its evovit manifest does not fit this version: {error}") from error
+    inputs, outputs = session_.get_inputs(), session_.get_outputs()
+    if not inputs:
+        raise ModelFileError(f"{path} was not exported by evovit and has no input. Export one with: evovit export CKPT")
+    shape, kind = inputs[0].shape, inputs[0].type
+    float_image = kind == "tensor(float)" and len(shape) == 4 and shape[1] == 3 and shape[2] == shape[3]
+    byte_image = kind == "tensor(uint8)" and len(shape) == 4 and shape[3] == 3 and shape[1] == shape[2]
+    last = outputs[0].shape
+    if len(inputs) != 1 or not (float_image or byte_image) or not isinstance(shape[2], int):
+        raise ModelFileError(
+            f"{path} was not exported by evovit, and its input {inputs[0].name} {kind} {shape} is not one image batch "
+            f"([B, 3, S, S] float32 or [B, S, S, 3] uint8). Export the checkpoint with: evovit export CKPT"
+        )
+    if len(last) != 2 or not isinstance(last[1], int):
+        raise ModelFileError(
+            f"{path} was not exported by evovit, and its first output {outputs[0].name} {last} is not [B, classes]."
+        )
+    return ModelSpec(
+        name=path.stem,
+        image_size=shape[2],
+        input="float32" if float_image else "uint8",
+        num_classes=last[1],
+        # Only what has a row an image can be split and put together again.
+        outputs=(outputs[0].name, *(other.name for other in outputs[1:] if other.shape and other.shape[0] == last[0])),
+        batch=shape[0] if isinstance(shape[0], int) else None,
+    )

@@ -1,0 +1,94 @@
+"""PyTorch: a module, eager or compiled, as an engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError, translate
+from ..models.evo_deit import ModelOptions
+from .base import Engine, ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..checkpoint import Checkpoint
+    from ..recipes import Recipe
+
+__all__ = ["TorchEngine"]
+
+
+class TorchEngine(Engine):
+    """A module of :mod:`evovit_deploy.models` as an engine.
+
+    Args:
+        module: Eval-mode module with ``output_names``, ``structure``, ``image_input`` and ``forward(images) -> tuple``.
+        recipe: Its recipe (name and transform).
+        precision: ``fp32``, ``fp16`` or ``bf16``: what its parameters are.
+        provider: ``cpu``, ``cuda``, or ``auto``.
+        threads: CPU threads, process-wide in PyTorch.
+    """
+
+    backend = "pytorch"
+
+    def __init__(
+        self,
+        module: Any,
+        recipe: Recipe,
+        *,
+        precision: str = "fp32",
+        provider: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        import torch
+
+        if provider not in ("auto", "cpu", "cuda"):
+            raise EngineError(f"provider {provider!r} is unknown; valid: auto, cpu, cuda.")
+        if provider == "cuda" and not torch.cuda.is_available():
+            raise EngineError("PyTorch cannot use a GPU here. Use --provider cpu, or see `evovit doctor`.")
+        use_cuda = provider == "cuda" or (provider == "auto" and torch.cuda.is_available())
+        self.device = "cuda:0" if use_cuda else "cpu"
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.module: torch.nn.Module | None = module.to(self.device)
+        self.spec = ModelSpec(
+            name=recipe.name,
+            image_size=module.structure.image_size,
+            input=module.image_input,
+            num_classes=module.structure.num_classes,
+            outputs=module.output_names,
+            precision=precision,
+            transform=recipe.transform,
+        )
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        options: ModelOptions | None = None,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+    ) -> TorchEngine:
+        """Build the inference module of a checkpoint and wrap it."""
+        from ..models.evo_deit import build_model
+
+        options = options or ModelOptions()
+        module = build_model(checkpoint, options)
+        return cls(module, checkpoint.recipe, precision=options.precision, provider=provider, threads=threads)
+
+    def run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """See :meth:`Engine.run`."""
+        import torch
+
+        if self.module is None:
+            raise EngineError(f"{self.spec.name} is closed.")
+        with torch.inference_mode(), translate(EngineError, f"PyTorch failed on {self.spec.name}"):
+            values = self.module(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
+        return {name: value.cpu().numpy() for name, value in zip(self.spec.outputs, values)}
+
+    def close(self) -> None:
+        """Drop the module."""
+        self.module = None

@@ -1,0 +1,64 @@
+"""`export_baseline`: the vanilla twin through the same path as the model it is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from ..files import check_writable
+from ..models.evo_deit import ModelOptions
+from ..recipes import Recipe
+from . import manifest as manifests
+from .onnx import STEPS, ExportOptions, ExportResult, Step, write
+
+__all__ = ["BaselineKind", "export_baseline"]
+
+BaselineKind = Literal["twin", "trimmed", "stock"]
+
+
+def export_baseline(
+    source: str | Recipe,
+    path: str | Path,
+    options: ExportOptions | None = None,
+    *,
+    kind: BaselineKind = "twin",
+    seed: int = 0,
+    step: Step = lambda text: None,
+) -> ExportResult:
+    """Export a vanilla DeiT with seeded random weights, for benchmarks.
+
+    Args:
+        source: ``deit_small_patch16_224``, ..., or the recipe whose twin is wanted (same sizes).
+        path: ONNX file to write.
+        options: As for :func:`.export_onnx`; the same ones make a fair comparison.
+        kind: ``twin`` is timm's DeiT with weights folded as Evo-DeiT's are; ``trimmed`` also leaves out what the last
+            block computes for tokens that no output depends on; ``stock`` is timm's module as it ships.
+        seed: Of the random weights.
+        step: As for :func:`.export_onnx`.
+
+    Raises:
+        RecipeError: An unknown name.
+        ExportError, OutputError, ParityError: Nothing was written.
+    """
+    from ..models.vanilla import build_stock, build_twin, vanilla_recipe
+
+    options = options or ExportOptions()
+    path = Path(path)
+    recipe = vanilla_recipe(source)
+    check_writable(path)
+    step(STEPS[0])
+    model_options = dataclasses.replace(options.model, selection="auto", trim=kind == "trimmed")
+    build = build_stock if kind == "stock" else build_twin
+    module = build(recipe, model_options, seed)
+    reference = build_stock(recipe, ModelOptions("fp32", options.model.image_input), seed)
+    manifest = manifests.make(
+        recipe,
+        model_options,
+        batch=options.batch,
+        opset=options.opset_version,
+        outputs=module.output_names,
+        weights={"source": f"random weights (seed {seed})", "random": True, "sha256": None},
+        variant=kind,
+    )
+    return write(module, reference, recipe, path, options, manifest, module.output_names, images=None, step=step)

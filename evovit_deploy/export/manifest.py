@@ -1,0 +1,78 @@
+"""The manifest: what an exported file says about itself, in its metadata and in the JSON beside it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..recipes import Recipe
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..models.evo_deit import ModelOptions
+
+__all__ = ["KEY", "SCHEMA", "attach", "make", "read"]
+
+SCHEMA = 1
+KEY = "evovit"
+
+
+def make(
+    recipe: Recipe,
+    options: ModelOptions,
+    *,
+    batch: int | None,
+    opset: int,
+    outputs: tuple[str, ...],
+    weights: dict[str, Any],
+    variant: str = "",
+) -> dict[str, Any]:
+    """The manifest of an export.
+
+    Args:
+        recipe: As exported (structure from the tensors, keep ratios as overridden).
+        options: As exported.
+        batch: Static batch size, or None for a dynamic batch.
+        opset: ONNX opset.
+        outputs: ONNX output names.
+        weights: ``source``, ``random``, ``sha256`` of the checkpoint.
+        variant: ``stock`` for a model as timm ships it, ``twin`` for the folded vanilla twin, else empty.
+    """
+    from importlib.metadata import version
+
+    return {
+        "schema": SCHEMA,
+        "kind": "onnx",
+        "name": recipe.name,
+        "family": recipe.family,
+        "variant": variant,
+        "recipe": recipe.to_dict(),
+        "precision": options.precision,
+        "batch": batch,
+        "input": options.image_input,
+        "selection": options.pattern if recipe.family != "deit" else None,
+        "outputs": list(outputs),
+        "opset": opset,
+        "folded": options.fold and variant != "stock",
+        "trim": options.trim and variant != "stock",
+        "weights": weights,
+        "versions": {name: version(name) for name in ("evovit-deploy", "torch", "onnx", "onnxscript", "timm")},
+    }
+
+
+def attach(model: onnx.ModelProto, manifest: dict[str, Any]) -> None:
+    """Put the manifest into the model's metadata, in place."""
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, json.dumps(manifest)
+    model.producer_name, model.producer_version = "evovit-deploy", manifest["versions"]["evovit-deploy"]
+    model.doc_string = f"{manifest['name']}, {manifest['precision']}"
+
+
+def read(metadata: dict[str, str]) -> dict[str, Any] | None:
+    """The manifest in a model's metadata, or None if there is none that this version understands."""
+    try:
+        manifest = json.loads(metadata[KEY])
+    except (KeyError, json.JSONDecodeError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("schema") == SCHEMA else None

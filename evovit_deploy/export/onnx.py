@@ -1,0 +1,199 @@
+"""`export_onnx`: a checkpoint becomes an ONNX file that was proven on the spot, or no file at all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ExportError, InputError, ParityError, translate
+from ..files import atomic, check_writable, sha256, write_json
+from ..models.evo_deit import ModelOptions
+from . import manifest as manifests
+from .graph import BF16_OPSET, DEFAULT_OPSET, drop_outputs, to_onnx
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    import torch
+
+    from ..checkpoint import Checkpoint
+    from ..recipes import Recipe
+    from .parity import ParityReport
+
+__all__ = ["ExportOptions", "ExportResult", "default_name", "export_onnx", "write"]
+
+Step = Callable[[str], None]
+STEPS = ("building the model", "exporting to ONNX", "running the reference", "proving parity")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export; the defaults suit most services.
+
+    Attributes:
+        model: Precision, input type, selection pattern, outputs, folding.
+        batch: Static batch size; None is a dynamic batch from 1.
+        opset: ONNX opset, 18 to 23; None is 20, or 22 for BF16 (the first in which Conv takes it).
+        prove: Compare the exported file with the FP32 PyTorch module before keeping it.
+    """
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    batch: int | None = None
+    opset: int | None = None
+    prove: bool = True
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"batch {self.batch} is impossible; give a number from 1, or `dynamic`.")
+        unknown = set(self.model.outputs) - {"logits", "probabilities", "kept"}
+        if unknown or not self.model.outputs:
+            raise InputError(f"outputs {', '.join(unknown) or 'missing'}; valid: logits, probabilities, kept.")
+
+    @property
+    def opset_version(self) -> int:
+        """The opset used."""
+        return self.opset or (BF16_OPSET if self.model.precision == "bf16" else DEFAULT_OPSET)
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written: ``path``, the JSON beside it, the manifest, and the parity report (None if not proven)."""
+
+    path: Path
+    json_path: Path
+    manifest: dict[str, Any]
+    parity: ParityReport | None
+
+
+def export_onnx(
+    checkpoint: Checkpoint,
+    path: str | Path,
+    options: ExportOptions | None = None,
+    *,
+    images: np.ndarray[Any, Any] | None = None,
+    step: Step = lambda text: None,
+) -> ExportResult:
+    """Export an Evo-DeiT checkpoint to ``path`` and prove it against the FP32 PyTorch module.
+
+    The proof runs on ONNX Runtime before the file gets its name; the kept sets are compared also when they are not among
+    the outputs. The reference is the plain module: unfolded, untrimmed, FP32.
+
+    Args:
+        checkpoint: From ``load_checkpoint`` or ``random_checkpoint``.
+        path: ONNX file to write; a JSON with the same stem is written beside it.
+        options: See :class:`ExportOptions`.
+        images: [n, 3, S, S] float32 normalised (or [n, S, S, 3] uint8 for uint8 input) to prove with; seeded ones if None.
+        step: Called with a few words at the start of each of :data:`STEPS`.
+
+    Raises:
+        ExportError, OutputError: Nothing was written.
+        ParityError: The outputs differ by more than the recipe's tolerance; nothing was written.
+    """
+    from ..models.evo_deit import build_model
+
+    options = options or ExportOptions()
+    path = Path(path)
+    check_writable(path)
+    step(STEPS[0])
+    wanted = options.model.outputs
+    everything = dataclasses.replace(options.model, outputs=tuple(dict.fromkeys((*wanted, "logits", "kept"))))
+    module = build_model(checkpoint, everything)
+    reference = build_model(
+        checkpoint, ModelOptions("fp32", options.model.image_input, "topk", ("logits", "kept"), False, False)
+    )
+    names = tuple(
+        name
+        for output in wanted
+        for name in module.output_names
+        if name == output or (output == "kept" and name.startswith("kept_"))
+    )
+    manifest = manifests.make(
+        checkpoint.recipe,
+        options.model,
+        batch=options.batch,
+        opset=options.opset_version,
+        outputs=names,
+        weights={"source": checkpoint.source, "random": checkpoint.random, "sha256": checkpoint.sha256},
+    )
+    return write(module, reference, checkpoint.recipe, path, options, manifest, names, images=images, step=step)
+
+
+def write(
+    module: Any,
+    reference: Any,
+    recipe: Recipe,
+    path: Path,
+    options: ExportOptions,
+    manifest: dict[str, Any],
+    names: tuple[str, ...],
+    *,
+    images: np.ndarray[Any, Any] | None,
+    step: Step,
+) -> ExportResult:
+    """Export ``module``, prove it against ``reference``, and only then give the files their names."""
+    from .parity import compare_onnx, sample_images
+
+    step(STEPS[1])
+    full = to_onnx(
+        module,
+        example_batch(module, options.batch or 2),
+        module.output_names,
+        dynamic=options.batch is None,
+        opset=options.opset_version,
+    )
+    manifests.attach(full, manifest)
+    final = drop_outputs(full, names)
+    with translate(ExportError, "the exported graph is not valid ONNX"):
+        _check(final)
+    json_path = path.with_suffix(".json")
+    if json_path == path:
+        raise InputError(f"{path}: an ONNX file cannot end in .json; name it, say, {path.with_suffix('.onnx')}.")
+    with atomic(path) as temporary:
+        with translate(ExportError, f"writing {path}", ValueError):
+            temporary.write_bytes(final.SerializeToString())
+        report: ParityReport | None = None
+        if options.prove:
+            step(STEPS[2])
+            batch = sample_images(recipe, options.model.image_input, count=options.batch) if images is None else images
+            step(STEPS[3])
+            report = compare_onnx(
+                reference, full, temporary, batch, options.batch, recipe.tolerances[options.model.precision]
+            )
+            if not report.passed:
+                raise ParityError(
+                    f"the exported model is not the checkpoint's: {report.failure}. Nothing was written. Try another "
+                    f"--precision or --selection, or set [tolerances.{options.model.precision}] in a recipe of your own."
+                )
+        document = {**manifest, "sha256": sha256(temporary), "parity": report.to_dict() if report else None}
+        write_json(json_path, document)
+    return ExportResult(path, json_path, document, report)
+
+
+def example_batch(module: Any, batch: int) -> torch.Tensor:
+    """A batch of the module's input type, for tracing."""
+    import torch
+
+    size = module.structure.image_size
+    if module.image_input == "uint8":
+        return torch.zeros(batch, size, size, 3, dtype=torch.uint8)
+    return torch.zeros(batch, 3, size, size)
+
+
+def default_name(recipe: Recipe, options: ExportOptions) -> str:
+    """File name that says model, size and precision actually used, e.g. ``evo_deit_small_patch16_224_fp16.onnx``."""
+    size = str(recipe.structure.image_size)
+    parts = [recipe.name] + ([] if size in recipe.name.split("_") else [size]) + [options.model.precision]
+    if options.model.image_input == "uint8":
+        parts.append("uint8")
+    if options.batch is not None:
+        parts.append(f"b{options.batch}")
+    return "_".join(parts) + ".onnx"
+
+
+def _check(model: onnx.ModelProto) -> None:
+    import onnx
+
+    onnx.checker.check_model(model, full_check=False)

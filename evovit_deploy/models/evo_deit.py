@@ -1,0 +1,104 @@
+"""Evo-DeiT: from the authors' parameter names to the inference module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from .evolution import PATTERNS
+from .folding import fold
+from .vit import VisionTransformer
+
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
+
+__all__ = ["DTYPES", "ModelOptions", "build_model", "to_module_state"]
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# What `auto` selects with; docs/graph.md and bench/results hold the measurements behind it.
+AUTO_PATTERN = "topk"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a module is built from a checkpoint; none of these changes the function it computes.
+
+    Attributes:
+        precision: ``fp32``, ``fp16`` or ``bf16`` parameters and activations (scores and pooling stay FP32).
+        image_input: ``float32`` [B, 3, S, S] normalised, or ``uint8`` [B, S, S, 3].
+        selection: ``auto``, ``topk``, ``rank`` or ``onehot``.
+        outputs: Any of ``logits``, ``probabilities``, ``kept``.
+        fold: Fold weights exactly (see :mod:`.folding`).
+        trim: Leave out the last block's dead work.
+    """
+
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    image_input: Literal["float32", "uint8"] = "float32"
+    selection: str = "auto"
+    outputs: tuple[str, ...] = ("logits",)
+    fold: bool = True
+    trim: bool = True
+
+    @property
+    def pattern(self) -> str:
+        """The selection pattern used, ``auto`` resolved."""
+        pattern = AUTO_PATTERN if self.selection == "auto" else self.selection
+        if pattern not in PATTERNS:
+            raise ValueError(f"selection {self.selection!r}; valid: auto, {', '.join(PATTERNS)}")
+        return pattern
+
+
+def to_module_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the authors' parameters to ours; qk and v become one qkv projection.
+
+    Args:
+        state: Evo-DeiT state dict in the authors' names, training-only heads already dropped.
+    """
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        part = key.split(".")
+        if part[0] == "blocks":  # blocks.3.mlp.fc1.weight -> blocks.3.fc1.weight
+            renamed[key.replace(".mlp.", ".")] = tensor
+        elif part[0] == "norms":
+            renamed[f"blocks.{part[1]}.norm1.{part[2]}"] = tensor
+        elif part[0] == "projs":
+            renamed[f"blocks.{part[1]}.attn.proj.{part[2]}"] = tensor
+        elif part[0] == "qks":  # rows: C of q, C of k, then C of v
+            renamed[f"blocks.{part[1]}.attn.qkv.{part[3]}"] = torch.cat((tensor, state[f"vs.{part[1]}.v.{part[3]}"]))
+        elif part[0] == "patch_embed":
+            renamed[f"patch_embed.{part[2]}"] = tensor
+        elif part[0] != "vs":
+            renamed[key] = tensor
+    return renamed
+
+
+def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> VisionTransformer:
+    """The inference module of a checkpoint, in eval mode, on the CPU.
+
+    Args:
+        checkpoint: From ``load_checkpoint`` or ``random_checkpoint``.
+        options: Precision, input, selection, outputs, folding.
+    """
+    options = options or ModelOptions()
+    recipe = checkpoint.recipe
+    model = VisionTransformer(
+        recipe.structure,
+        recipe.evolution,
+        pattern=options.pattern,
+        transform=recipe.transform,
+        image_input=options.image_input,
+        outputs=options.outputs,
+        trim=options.trim,
+    )
+    model.load_state_dict(to_module_state(checkpoint.state))
+    return finish_model(model, options)
+
+
+def finish_model(model: VisionTransformer, options: ModelOptions) -> VisionTransformer:
+    """Fold, convert and freeze a module whose FP32 parameters are loaded."""
+    model = fold(model) if options.fold else model
+    return model.eval().requires_grad_(False).to(DTYPES[options.precision])

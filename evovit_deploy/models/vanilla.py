@@ -1,0 +1,128 @@
+"""The vanilla twin: timm's DeiT of the same size, so that a speedup is the method's and not a weak baseline's.
+
+`twin` runs timm's weights through the code of `vit.py` with the same folding; `stock` is the module as timm ships it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, RecipeError
+from ..recipes import Evolution, Recipe, Structure, load_recipe, recipe_names
+from .evo_deit import DTYPES, ModelOptions, finish_model
+from .vit import VisionTransformer
+
+__all__ = ["Stock", "baseline_names", "build_stock", "build_twin", "timm_deit", "vanilla_recipe"]
+
+
+def baseline_names() -> list[str]:
+    """Names of the vanilla models that have an Evo-DeiT recipe."""
+    return [name.removeprefix("evo_") for name in recipe_names()]
+
+
+def vanilla_recipe(source: str | Recipe) -> Recipe:
+    """Recipe of a vanilla DeiT: of a timm name such as ``deit_small_patch16_224``, or the twin of an Evo-DeiT recipe.
+
+    Raises:
+        RecipeError: A name that is not a baseline of a shipped recipe.
+    """
+    if isinstance(source, str):
+        if source not in baseline_names():
+            raise RecipeError(f"no baseline called {source!r}; valid: {', '.join(baseline_names())}.")
+        recipe = load_recipe(f"evo_{source}")
+    else:
+        recipe = source
+    depth = recipe.structure.depth
+    return dataclasses.replace(
+        recipe,
+        name=recipe.baseline or f"{recipe.name}_vanilla",
+        family="deit",
+        baseline="",
+        evolution=Evolution(keep_ratios=(1.0,) * depth, tradeoff=(1.0,) * depth, stage_starts=()),
+    )
+
+
+def timm_deit(structure: Structure, seed: int = 0) -> nn.Module:
+    """timm's VisionTransformer with DeiT's settings and seeded random weights."""
+    from timm.models.vision_transformer import VisionTransformer as TimmVit
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = TimmVit(
+            img_size=structure.image_size,
+            patch_size=structure.patch_size,
+            embed_dim=structure.embed_dim,
+            depth=structure.depth,
+            num_heads=structure.num_heads,
+            mlp_ratio=structure.mlp_ratio,
+            num_classes=structure.num_classes,
+        )
+    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def to_module_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename timm's DeiT parameters to those of ``vit.py``."""
+    return {key.replace(".mlp.", ".").replace("patch_embed.proj.", "patch_embed."): t for key, t in state.items()}
+
+
+def build_twin(recipe: Recipe, options: ModelOptions, seed: int = 0) -> VisionTransformer:
+    """timm's DeiT in our inference code, folded and typed like the Evo-DeiT it is compared with.
+
+    Args:
+        recipe: A vanilla recipe, see :func:`vanilla_recipe`.
+        options: As for the model it is the twin of; ``kept`` is not among a vanilla model's outputs.
+        seed: Of timm's random initialisation.
+    """
+    if "kept" in options.outputs:
+        raise InputError("a vanilla model keeps every token; leave `kept` out of --outputs.")
+    model = VisionTransformer(
+        recipe.structure,
+        recipe.evolution,
+        pool="cls",
+        transform=recipe.transform,
+        image_input=options.image_input,
+        outputs=options.outputs,
+        trim=options.trim,
+    )
+    model.load_state_dict(to_module_state(timm_deit(recipe.structure, seed).state_dict()))
+    return finish_model(model, options)
+
+
+class Stock(nn.Module):
+    """A timm model as it ships, with our input and output conventions around it."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, options: ModelOptions) -> None:
+        super().__init__()
+        self.dtype = DTYPES[options.precision]
+        self.model, self.image_input, self.outputs = model.to(self.dtype), options.image_input, options.outputs
+        self.structure = recipe.structure
+        self.register_buffer("mean", 255 * torch.tensor(recipe.transform.mean).to(self.dtype))
+        self.register_buffer("std", 255 * torch.tensor(recipe.transform.std).to(self.dtype))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """ONNX output names."""
+        return self.outputs
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Same inputs and outputs as :class:`~.vit.VisionTransformer`."""
+        x: Any = images.to(self.dtype)
+        if self.image_input == "uint8":
+            x = ((x - self.mean) / self.std).permute(0, 3, 1, 2)
+        logits = self.model(x).float()
+        results = {"logits": logits}
+        if "probabilities" in self.outputs:
+            results["probabilities"] = logits.softmax(-1)
+        return tuple(results[name] for name in self.outputs)
+
+
+def build_stock(recipe: Recipe, options: ModelOptions, seed: int = 0) -> Stock:
+    """timm's DeiT exactly as timm ships it (unfolded, three biases, scale at run time), same seed as :func:`build_twin`."""
+    if "kept" in options.outputs:
+        raise InputError("a vanilla model keeps every token; leave `kept` out of --outputs.")
+    return Stock(timm_deit(recipe.structure, seed), recipe, options).eval()

@@ -1,0 +1,305 @@
+"""Recipes: what a checkpoint does not say about its model.
+
+An Evo-ViT checkpoint holds weights only; keep ratios, tradeoff and schedule live in the authors' code. A recipe is one
+TOML file in ``export/`` with those, the structure, the eval transform, the tolerances and the published numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from .errors import RecipeError
+from .resources import data_names, find_data_file
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "Evolution",
+    "Published",
+    "Recipe",
+    "Structure",
+    "Tolerance",
+    "Transform",
+    "load_recipe",
+    "recipe_names",
+]
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+# `deit` is the vanilla twin: every token takes part in every block, and the class token is classified.
+FAMILIES = ("evo_deit", "deit")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Sizes of the network; the tensors of a checkpoint overrule them."""
+
+    image_size: int
+    patch_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+    num_classes: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "num_classes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise RecipeError(f"structure.{name} is {value}; it must be a whole number of at least 1.")
+        if self.image_size % self.patch_size:
+            raise RecipeError(
+                f"structure.image_size {self.image_size} is not a multiple of structure.patch_size {self.patch_size}."
+            )
+        if self.embed_dim % self.num_heads:
+            raise RecipeError(
+                f"structure.embed_dim {self.embed_dim} is not a multiple of structure.num_heads {self.num_heads}."
+            )
+
+    @property
+    def num_patches(self) -> int:
+        """N, the number of patch tokens."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """Token evolution (paper section 3.2): which tokens get the full computation, by which scores.
+
+    Attributes:
+        schedule: ``stage`` selects before each block of ``stage_starts`` and restores at the end of the stage (the
+            published mode); ``layer`` selects and restores around every block whose keep ratio is below 1.
+        stage_starts: First block of each stage that selects, e.g. ``(4, 8)``.
+        keep_ratios: One a block, in (0, 1]; 1 keeps all patch tokens.
+        tradeoff: One a block, in [0, 1]: t in s = (1 - t) s + t c.
+    """
+
+    keep_ratios: tuple[float, ...]
+    tradeoff: tuple[float, ...]
+    schedule: Literal["stage", "layer"] = "stage"
+    stage_starts: tuple[int, ...] = (4, 8)
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("stage", "layer"):
+            raise RecipeError(f"evolution.schedule is {self.schedule!r}; valid: 'stage', 'layer'.")
+        for ratio in self.keep_ratios:
+            if not 0 < ratio <= 1:
+                raise RecipeError(f"keep ratio {ratio:g} is impossible; a keep ratio is above 0 and at most 1.")
+        for value in self.tradeoff:
+            if not 0 <= value <= 1:
+                raise RecipeError(f"tradeoff {value:g} is impossible; a tradeoff is between 0 and 1.")
+        depth = len(self.keep_ratios)
+        if len(self.tradeoff) != depth:
+            raise RecipeError(
+                f"evolution has {depth} keep_ratios and {len(self.tradeoff)} tradeoff values; both are one a block."
+            )
+        if list(self.stage_starts) != sorted(set(self.stage_starts)) or any(
+            not 0 < start < depth for start in self.stage_starts
+        ):
+            raise RecipeError(
+                f"evolution.stage_starts {list(self.stage_starts)} must be ascending block numbers from 1 to {depth - 1}."
+            )
+        if self.keep_ratios and self.keep_ratios[0] != 1:
+            raise RecipeError(
+                "evolution.keep_ratios[0] must be 1: before block 0 there is no class attention to select by."
+            )
+        if self.schedule == "stage":
+            for first, stop in self.stages():
+                if len(set(self.keep_ratios[first:stop])) != 1:
+                    raise RecipeError(
+                        f"keep ratios of blocks {first} to {stop - 1} differ; in the stage schedule they are one stage."
+                    )
+            before = self.stage_starts[0] if self.stage_starts else depth
+            if any(ratio != 1 for ratio in self.keep_ratios[:before]):
+                raise RecipeError(f"keep ratios below 1 before the first stage start, block {before}.")
+
+    def stages(self) -> list[tuple[int, int]]:
+        """(first block, stop) of every stage that selects, in the stage schedule."""
+        return list(zip(self.stage_starts, (*self.stage_starts[1:], len(self.keep_ratios))))
+
+    def with_keep(self, ratios: tuple[float, ...]) -> Evolution:
+        """The same schedule with other keep ratios: one for all stages, or one a stage, or one a block.
+
+        Raises:
+            RecipeError: Another number of ratios, or a ratio outside (0, 1].
+        """
+        depth, stages = len(self.keep_ratios), self.stages()
+        if len(ratios) == 1:
+            ratios = ratios * len(stages)
+        if len(ratios) == len(stages):
+            keep = [1.0] * depth
+            for (first, stop), ratio in zip(stages, ratios):
+                keep[first:stop] = [ratio] * (stop - first)
+        elif len(ratios) == depth:
+            keep = list(ratios)
+        else:
+            raise RecipeError(
+                f"{len(ratios)} keep ratios given; valid: 1 (for all stages), {len(stages)} (one a stage) or {depth} "
+                f"(one a block)."
+            )
+        return dataclasses.replace(self, keep_ratios=tuple(keep))
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Eval transform: resize the shorter side to ``resize_ratio`` x image size, centre crop, normalise."""
+
+    resize_ratio: float = 256 / 224
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in ("bicubic", "bilinear"):
+            raise RecipeError(f"transform.interpolation is {self.interpolation!r}; valid: 'bicubic', 'bilinear'.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise RecipeError("transform.mean and transform.std are three numbers each, std above 0.")
+        if self.resize_ratio < 1:
+            raise RecipeError(f"transform.resize_ratio is {self.resize_ratio:g}; it is at least 1.")
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What ``verify`` accepts between two runs of the same model.
+
+    Attributes:
+        max_abs: Largest absolute difference of a logit, relative to the largest absolute reference logit or 1.
+        min_cosine: Smallest cosine similarity of an image's logits.
+        min_top1: Share of images whose top-1 class agrees.
+        min_jaccard: Mean Jaccard index of the kept sets, in each stage.
+    """
+
+    max_abs: float
+    min_cosine: float
+    min_top1: float
+    min_jaccard: float
+
+
+DEFAULT_TOLERANCES: dict[str, Tolerance] = {
+    "fp32": Tolerance(max_abs=1e-4, min_cosine=0.99999, min_top1=1.0, min_jaccard=1.0),
+    "fp16": Tolerance(max_abs=0.05, min_cosine=0.999, min_top1=0.75, min_jaccard=0.9),
+    "bf16": Tolerance(max_abs=0.25, min_cosine=0.98, min_top1=0.75, min_jaccard=0.8),
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures of the paper (V100, PyTorch eager, FP32, batch 256), for comparison only."""
+
+    top1: float | None = None
+    images_per_second: float | None = None
+    baseline_top1: float | None = None
+    baseline_images_per_second: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One variant of one family, ready to be exported."""
+
+    name: str
+    family: str
+    structure: Structure
+    evolution: Evolution
+    transform: Transform = field(default_factory=Transform)
+    baseline: str = ""
+    published: Published = field(default_factory=Published)
+    tolerances: dict[str, Tolerance] = field(default_factory=lambda: dict(DEFAULT_TOLERANCES))
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise RecipeError(f"family is {self.family!r}; valid: {', '.join(FAMILIES)}.")
+        if len(self.evolution.keep_ratios) != self.structure.depth:
+            raise RecipeError(
+                f"evolution has {len(self.evolution.keep_ratios)} keep_ratios for {self.structure.depth} blocks."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; :meth:`from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any], where: str = "recipe") -> Recipe:
+        """Build a recipe from parsed TOML or JSON; unknown keys and impossible values raise RecipeError."""
+        document = dict(document)
+        tolerances = dict(DEFAULT_TOLERANCES)
+        for precision, table in document.pop("tolerances", {}).items():
+            if precision not in PRECISIONS:
+                raise RecipeError(f"{where}: tolerances.{precision} is unknown; valid: {', '.join(PRECISIONS)}.")
+            tolerances[precision] = _build(Tolerance, table, f"{where}: tolerances.{precision}")
+        parts: dict[str, Any] = {}
+        for key, kind in (
+            ("structure", Structure),
+            ("evolution", Evolution),
+            ("transform", Transform),
+            ("published", Published),
+        ):
+            if key in document:
+                parts[key] = _build(kind, document.pop(key), f"{where}: {key}")
+        return _build(cls, {**document, **parts, "tolerances": tolerances}, where)
+
+
+T = TypeVar("T")
+
+
+def _build(cls: type[T], table: Any, where: str) -> T:
+    """Make a dataclass from a table, naming unknown and missing keys."""
+    if not isinstance(table, dict):
+        raise RecipeError(f"{where} must be a table, not {type(table).__name__}.")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(table) - set(fields))
+    if unknown:
+        raise RecipeError(f"{where}: unknown key {unknown[0]!r}; valid: {', '.join(fields)}.")
+    required = {
+        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(table))
+    if missing:
+        raise RecipeError(f"{where}: {missing[0]!r} is missing.")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    try:
+        _check_numbers(values)
+        return cls(**values)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{where}: a value has the wrong type ({error}).") from error
+
+
+def _check_numbers(values: dict[str, Any]) -> None:
+    """NaN and infinity compare false with every bound, so they are refused before any bound is looked at."""
+    for key, value in values.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise RecipeError(f"{key} is {number}; it must be a finite number.")
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    return data_names("export")
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Load a shipped recipe by name, or any TOML file by path.
+
+    Raises:
+        RecipeError: No such recipe, not TOML, unknown keys or impossible values.
+    """
+    path = find_data_file(str(name_or_path), "export", "recipe", RecipeError)
+    return read_recipe(path)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Parse one recipe file; its stem is the recipe's name."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path} is not a readable TOML file: {error}") from error
+    return Recipe.from_dict({"name": path.stem, **document}, where=str(path))
