@@ -9,8 +9,11 @@ import typer
 
 from ..errors import EvoVitError
 from ._console import err
+from .bench import bench
+from .doctor import doctor
 from .export import export
 from .inspect import inspect
+from .predict import predict
 from .verify import verify
 
 __all__ = ["app", "main"]
@@ -45,7 +48,7 @@ def options(
         os.environ["EVOVIT_VERBOSE"] = "1"
 
 
-for command in (inspect, export, verify):
+for command in (inspect, export, verify, predict, bench, doctor):
     app.command()(command)
 
 

@@ -46,5 +46,6 @@ def progress() -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        redirect_stdout=False,  # results go where they were sent
         disable=not console.is_terminal,
     )

@@ -81,7 +81,11 @@ def _read_images(paths: list[Path] | None, a: Engine, b: Engine) -> tuple[Any, A
     import numpy as np
 
     from ..preprocess import find_images, load_image, preprocess
+    from ..recipes import Transform
 
     found = [load_image(path) for path in find_images(paths)]
-    first, second = (np.stack([preprocess(image, engine.spec) for image in found]) for engine in (a, b))
-    return first, second
+    batches = []
+    for engine in (a, b):
+        transform = engine.spec.transform or Transform()
+        batches.append(np.stack([preprocess(i, transform, engine.spec.image_size, engine.spec.input) for i in found]))
+    return batches[0], batches[1]

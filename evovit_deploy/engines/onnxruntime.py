@@ -133,7 +133,9 @@ def _spec(session_: Any, path: Path) -> ModelSpec:
     """The spec from the manifest, or from the input and output shapes for a file of another tool."""
     manifest = manifests.read(session_.get_modelmeta().custom_metadata_map)
     if manifest is not None:
-        with translate(ModelFileError, f"{path}: its evovit manifest is damaged or of another version", LookupError, TypeError):
+        with translate(
+            ModelFileError, f"{path}: its evovit manifest is damaged or of another version", LookupError, TypeError
+        ):
             try:
                 return ModelSpec.from_manifest(manifest)
             except RecipeError as error:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..recipes import Recipe, Tolerance, Transform
+from ..preprocess import normalise
+from ..recipes import Recipe, Tolerance
 from .emulate import emulate_bf16, has_bf16
 
 if TYPE_CHECKING:
@@ -89,8 +90,9 @@ def compare(reference: Outputs, other: Outputs, tolerance: Tolerance) -> ParityR
     a, b = reference["logits"].astype(np.float64), other["logits"].astype(np.float64)
     if a.shape != b.shape:
         raise InputError(f"the models have {a.shape[1]} and {b.shape[1]} classes and cannot be compared.")
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosine = np.where(norms > 0, (a * b).sum(1) / np.where(norms > 0, norms, 1), (a == b).all(1))
+    with np.errstate(invalid="ignore"):  # not finite is reported as such
+        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        cosine = np.where(norms > 0, (a * b).sum(1) / np.where(norms > 0, norms, 1), (a == b).all(1))
     difference = np.abs(a - b)
     stages = [name for name in reference if name.startswith("kept_") and name in other]
     return ParityReport(
@@ -137,7 +139,7 @@ def sample_images(recipe: Recipe, image_input: str, count: int | None = None, se
     images = pixels.clip(0, 255).astype(np.uint8)
     if image_input == "uint8":
         return images
-    return _normalise(images, recipe.transform)
+    return normalise(images, recipe.transform)
 
 
 def run_module(module: Any, images: Array) -> Outputs:
@@ -231,10 +233,4 @@ def _as_input(pixels: Array, engine: Engine, recipe: Recipe) -> Array:
     """uint8 pixels [n, S, S, 3] as the engine takes them."""
     if engine.spec.input == "uint8":
         return pixels
-    return _normalise(pixels, engine.spec.transform or recipe.transform)
-
-
-def _normalise(pixels: Array, transform: Transform) -> Array:
-    """[n, S, S, 3] uint8 -> [n, 3, S, S] float32."""
-    scaled = (pixels / 255 - np.array(transform.mean)) / np.array(transform.std)
-    return np.ascontiguousarray(scaled.astype(np.float32).transpose(0, 3, 1, 2))
+    return normalise(pixels, engine.spec.transform or recipe.transform)

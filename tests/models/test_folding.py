@@ -27,7 +27,11 @@ def random_model(evolution=EVOLVING, **options) -> VisionTransformer:
 @pytest.mark.parametrize("image_input", ["float32", "uint8"])
 def test_folded_is_the_same_function(evolution, pool, image_input, trim):
     model = random_model(evolution, pool=pool, image_input=image_input, trim=trim)
-    images = torch.randn(3, 3, 32, 32) if image_input == "float32" else torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    images = (
+        torch.randn(3, 3, 32, 32)
+        if image_input == "float32"
+        else torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    )
     with torch.inference_mode():
         (expected,), (got,) = model(images), fold(model)(images)
     assert torch.allclose(expected, got, atol=1e-5, rtol=1e-5)

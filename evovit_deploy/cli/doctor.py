@@ -1,0 +1,55 @@
+"""`evovit doctor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import EngineError
+from ._console import err, out, print_json
+
+if TYPE_CHECKING:
+    from ..doctor import Diagnosis
+
+__all__ = ["doctor"]
+
+COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+    """Say what this machine has and which commands work on it; exits 4 when the essentials do not."""
+    from ..doctor import examine
+
+    console = err()
+    if console.is_terminal:
+        with console.status("looking at the installed libraries"):
+            diagnosis = examine()
+    else:
+        diagnosis = examine()
+    if json:
+        print_json(diagnosis.to_dict())
+    else:
+        _show(diagnosis)
+    if not diagnosis.ok:
+        bad = [finding for finding in diagnosis.findings if finding.essential and finding.status != "ok"]
+        raise EngineError(
+            f"this installation does not work: {'; '.join(f'{f.name}: {f.value}' for f in bad)}. "
+            f"Install it anew: pip install --force-reinstall evovit-deploy"
+        )
+
+
+def _show(diagnosis: Diagnosis) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = out()
+    found = Table(title="this machine", title_justify="left", show_header=False)
+    for finding in diagnosis.findings:
+        found.add_row(finding.name, Text(finding.status, COLOURS[finding.status]), Text(finding.value))
+    console.print(found)
+    commands = Table(title="commands", title_justify="left", show_header=False)
+    for command in diagnosis.commands:
+        verdict = Text("works", "green") if command.works else Text("does not", "yellow")
+        commands.add_row(f"evovit {command.name}", verdict, Text(command.reason))
+    console.print(commands)

@@ -1,0 +1,281 @@
+"""`evovit predict`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from ._console import err, out, print_json, progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..engines.base import Engine, ModelSpec
+    from ..preprocess import Failure
+
+    Array = NDArray[Any]
+    Ranking = list[tuple[int, float]]  # (class, probability), the most probable first
+
+__all__ = ["predict", "read_labels"]
+
+
+class Provider(str, Enum):
+    """Where the model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Backend(str, Enum):
+    """What runs the model."""
+
+    auto = "auto"
+    onnxruntime = "onnxruntime"
+    pytorch = "pytorch"
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="ONNX file or checkpoint.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched for images.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Classes an image, shown for one image and with --json.")] = 5,
+    labels: Annotated[
+        Path | None, typer.Option(help="Class names: a text file with one a line, or JSON (list, or number to name).")
+    ] = None,
+    accuracy: Annotated[
+        bool, typer.Option("--accuracy", help="Images lie in folders named by class (name or number): top-1 accuracy.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one run.")] = 32,
+    provider: Annotated[
+        Provider, typer.Option(help="auto is CUDA where a GPU can be used, else the CPU.")
+    ] = Provider.auto,
+    backend: Annotated[Backend, typer.Option(help="auto goes by the file's suffix.")] = Backend.auto,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads within an operator.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Classify images; exits 1 if any image could not be classified."""
+    from ..engines import Engine
+    from ..preprocess import SUFFIXES, find_images
+
+    if model.suffix.lower() in SUFFIXES:
+        raise InputError(f"{model} is an image. The model comes first: evovit predict MODEL.onnx {model}")
+    paths = find_images(images)
+    with Engine.open(model, backend=backend.value, provider=provider.value, threads=threads) as engine:
+        spec = engine.spec
+        names = read_labels(labels, spec.num_classes) if labels is not None else [()] * spec.num_classes
+        truth = _truth(paths, names) if accuracy else None
+        _notes(spec)
+        best, failures = _classify(engine, paths, spec.batch or batch_size, top_k)
+    results = [_result(path, best.get(path, []), failures.get(path), names) for path in paths]
+    score = None if truth is None else _score(results, [truth[path] for path in paths])
+    if json:
+        print_json(
+            {
+                "model": _shown(model),
+                "name": spec.name,
+                "backend": engine.backend,
+                "device": engine.device,
+                "precision": spec.precision,
+                "results": results,
+                "failures": len(failures),
+                "accuracy": score,
+            }
+        )
+    else:
+        _show(results, score)
+    if failures:
+        count = len(failures)
+        err().print(f"{count} of {len(paths)} image{'s' * (len(paths) > 1)} could not be classified.")
+        raise typer.Exit(1)
+
+
+def read_labels(path: Path, num_classes: int) -> list[tuple[str, ...]]:
+    """Names of every class, the last of each being the one to show.
+
+    Text with one name a line, a JSON list of names, or a JSON object from class number to name. In JSON a name may be a
+    list, such as ``["n01440764", "tench"]``: the last is shown, and every one is a folder name for ``--accuracy``.
+
+    Raises:
+        InputError: Unreadable, another number of names than classes, or class numbers that are not 0 to classes - 1.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: the labels cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: the labels are not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    values: list[Any]
+    if text.lstrip()[:1] in ("[", "{"):
+        try:
+            document = jsonlib.loads(text)
+        except ValueError as error:
+            raise InputError(f"{path}: begins like JSON and is not: {error}.") from error
+        if isinstance(document, dict):
+            wrong = set(document) ^ {str(number) for number in range(num_classes)}
+            if wrong:
+                some = ", ".join(sorted(wrong)[:3])
+                raise InputError(
+                    f'{path}: {len(document)} entries for {num_classes} classes; the keys must be "0" to '
+                    f'"{num_classes - 1}", and {some} {"is" if len(wrong) == 1 else "are"} missing or not among them.'
+                )
+            values = [document[str(number)] for number in range(num_classes)]
+        else:
+            values = document
+    else:
+        values = [line.strip() for line in text.rstrip().splitlines()]
+    if len(values) != num_classes:
+        raise InputError(
+            f"{path}: {len(values)} names for a model of {num_classes} classes. Give exactly one name a class, in class order."
+        )
+    names = [tuple(value) if isinstance(value, list) else (value,) for value in values]
+    for number, name in enumerate(names):
+        if not name or not all(isinstance(part, str) and part for part in name):
+            raise InputError(
+                f"{path}: the name of class {number} is {values[number]!r}; it must be text that is not empty."
+            )
+    return names
+
+
+def _truth(paths: Sequence[Path], names: Sequence[tuple[str, ...]]) -> dict[Path, int]:
+    """Class of every image, from the name of its folder: a label, or else a class number."""
+    classes: dict[str, set[int]] = {}
+    for number, parts in enumerate(names):
+        for part in parts:
+            classes.setdefault(part, set()).add(number)
+    truth = {}
+    for path in paths:
+        folder = path.absolute().parent.name
+        found = classes.get(folder, set())
+        if not found and folder.isascii() and folder.isdigit() and int(folder) < len(names):
+            found = {int(folder)}
+        if len(found) != 1:
+            why = "is no class" if not found else f"names {len(found)} classes"
+            raise InputError(
+                f"{_shown(path)}: --accuracy takes the class from the folder, and {folder!r} {why}. Folders must be named by "
+                f"label (--labels FILE) or by class number, 0 to {len(names) - 1}."
+            )
+        truth[path] = found.pop()
+    return truth
+
+
+def _notes(spec: ModelSpec) -> None:
+    def note(text: str) -> None:
+        err().print(f"note: {text}", markup=False, style="dim", soft_wrap=True)
+
+    if spec.transform is None:
+        note(
+            f"{spec.name} does not say how its images are prepared; the ImageNet transform is used (shorter side to "
+            f"256/224 of {spec.image_size}, bicubic, centre crop, mean and std of ImageNet)."
+        )
+    if "logits" not in spec.outputs and "probabilities" not in spec.outputs:
+        note(f"{spec.name} has no output called logits; its first output, {spec.outputs[0]}, is taken for them.")
+    if spec.manifest is not None and spec.manifest.get("weights", {}).get("random"):
+        note(f"{spec.name} has random weights: the classes mean nothing.")
+
+
+def _classify(
+    engine: Engine, paths: Sequence[Path], size: int, top_k: int
+) -> tuple[dict[Path, Ranking], dict[Path, str]]:
+    """The best classes of every image, and the reason for every image without; failures go to stderr as they come."""
+    import numpy as np
+
+    from ..preprocess import batches
+
+    best: dict[Path, Ranking] = {}
+    unread: list[Failure] = []
+    failed: dict[Path, str] = {}
+
+    def report(path: Path, reason: str) -> None:
+        failed[path] = reason
+        err().print(f"{_shown(path)}: {reason}", markup=False, soft_wrap=True)
+
+    def report_unread() -> None:
+        for failure in unread:
+            report(failure.path, failure.reason)
+        unread.clear()
+
+    with progress() as bar:
+        task = bar.add_task("classifying", total=len(paths))
+        for done, images in batches(paths, engine.spec, size, failures=unread):
+            for path, row in zip(done, _probabilities(engine(images))):
+                if np.isfinite(row).all():
+                    # A stable sort: equal probabilities stay in class order.
+                    best[path] = [(i, float(row[i])) for i in (-row).argsort(kind="stable")[:top_k].tolist()]
+                else:
+                    report(path, "the model's output is not finite (NaN or infinity).")
+            report_unread()
+            bar.update(task, completed=len(best) + len(failed))
+        report_unread()
+    return best, failed
+
+
+def _probabilities(outputs: dict[str, Array]) -> Array:
+    """[B, classes] float64: the softmax of the logits, or the model's own probabilities where it gives no logits."""
+    import numpy as np
+
+    if "logits" not in outputs and "probabilities" in outputs:
+        return outputs["probabilities"].astype(np.float64)
+    logits = outputs.get("logits", next(iter(outputs.values()))).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # of infinities; the caller names the image
+        exponentials = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities: np.ndarray[Any, Any] = exponentials / exponentials.sum(1, keepdims=True)
+    return probabilities
+
+
+def _result(path: Path, best: Ranking, error: str | None, names: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    top = [{"class": i, "label": names[i][-1] if names[i] else None, "probability": p} for i, p in best]
+    return {"path": _shown(path), "top": top, "error": error}
+
+
+def _score(results: Sequence[dict[str, Any]], truth: Sequence[int]) -> dict[str, Any]:
+    right = [result["top"][0]["class"] == number for result, number in zip(results, truth) if result["top"]]
+    return {"top1": sum(right) / len(right) if right else None, "correct": sum(right), "images": len(right)}
+
+
+def _show(results: Sequence[dict[str, Any]], score: dict[str, Any] | None) -> None:
+    console = out()
+    good = [result for result in results if result["top"]]
+
+    def label(entry: dict[str, Any]) -> str:
+        return entry["label"] if entry["label"] is not None else f"class {entry['class']}"
+
+    if len(results) == 1 and good:
+        from rich.table import Table
+        from rich.text import Text
+
+        console.print(good[0]["path"], markup=False, soft_wrap=True)
+        named = good[0]["top"][0]["label"] is not None
+        table = Table()
+        table.add_column("class", justify="right")
+        if named:
+            table.add_column("label")
+        table.add_column("probability", justify="right")
+        for entry in good[0]["top"]:
+            label_cell = [Text(entry["label"])] if named else []
+            table.add_row(str(entry["class"]), *label_cell, f"{entry['probability']:.2%}")
+        console.print(table)
+    else:
+        paths = max((len(result["path"]) for result in good), default=0)
+        names = max((len(label(result["top"][0])) for result in good), default=0)
+        for result in good:
+            best = result["top"][0]
+            console.print(
+                f"{result['path']:<{paths}}  {label(best):<{names}}  {best['probability']:7.2%}",
+                markup=False,
+                soft_wrap=True,
+            )
+    if score is not None and score["images"]:
+        console.print(f"top-1 accuracy {score['top1']:.2%} ({score['correct']} of {score['images']} images)")
+
+
+def _shown(path: Path) -> str:
+    """The path as text that any terminal and JSON reader takes, also where its bytes are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -1,0 +1,296 @@
+"""What this machine has, and which commands therefore work.
+
+Libraries are imported in processes of their own: a broken install may crash the interpreter, and the one that reports
+on it must survive.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from .bench.environment import available_cpus, cpu_model, gpus, memory_bytes, package_version, physical_cores
+
+__all__ = ["Command", "Diagnosis", "Finding", "examine", "judge", "probe_imports"]
+
+Status = Literal["ok", "missing", "broken"]
+SECONDS = 60.0
+LOW_DISK_GIB = 2.0
+
+# Run by a fresh interpreter with module names as arguments: one line of JSON for each, written as soon as it is known.
+_PROBE = """
+import importlib, json, sys
+for name in sys.argv[1:]:
+    found = {"name": name, "state": "ok"}
+    try:
+        module = importlib.import_module(name)
+        found["version"] = str(getattr(module, "__version__", ""))
+        if name == "torch":
+            found["cuda"] = module.version.cuda
+            found["gpu"] = module.cuda.get_device_name(0) if module.cuda.is_available() else None
+        if name == "onnxruntime":
+            found["providers"] = module.get_available_providers()
+            try:
+                from evovit_deploy.engines.onnxruntime import cuda_problem
+                found["cuda_problem"] = cuda_problem()
+                if found["cuda_problem"] is None:
+                    from evovit_deploy.doctor import tiny_model
+                    from evovit_deploy.engines.onnxruntime import session
+                    session(tiny_model(), "cuda", 1)
+            except BaseException as error:
+                found["cuda_problem"] = f"{type(error).__name__}: {error}"
+    except BaseException as error:
+        found["state"], found["error"] = "broken", f"{type(error).__name__}: {error}"
+    print(json.dumps(found), flush=True)
+"""
+
+# One process imports these in turn. torchvision is what breaks first when it does not match torch, and timm needs it;
+# importing timm itself would take as long as all the others, so it is only looked up.
+IMPORTED = ("torch", "torchvision", "onnx", "onnxruntime", "onnxscript")
+LOOKED_UP = ("timm",)
+ESSENTIALS = IMPORTED + LOOKED_UP
+TENSORRT = (("TensorRT", "tensorrt"), ("TensorRT-RTX", "tensorrt_rtx"))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for.
+
+    Attributes:
+        name: What.
+        status: ``ok``, ``missing`` or ``broken``.
+        value: What was found, or why not.
+        essential: Whether nothing works without it.
+    """
+
+    name: str
+    status: Status
+    value: str
+    essential: bool = False
+
+
+@dataclass(frozen=True)
+class Command:
+    """Whether a command works here, and if not, why."""
+
+    name: str
+    works: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that was found."""
+
+    findings: tuple[Finding, ...]
+    commands: tuple[Command, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the essentials work; a GPU is not one."""
+        return all(finding.status == "ok" for finding in self.findings if finding.essential)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {"schema": 1, "kind": "doctor", "ok": self.ok, **dataclasses.asdict(self)}
+
+
+def examine(imports: dict[str, dict[str, Any]] | None = None) -> Diagnosis:
+    """Look at this machine; nothing that is missing or broken raises.
+
+    Args:
+        imports: Results of :func:`probe_imports`, to be made if None.
+    """
+    found = probe_imports() if imports is None else imports
+    findings = [
+        _guarded("Python", platform.python_version),
+        _guarded("system", lambda: f"{platform.system()} {platform.release()} ({platform.machine()})"),
+        _guarded("CPU", _cpu),
+        _guarded("memory", _memory),
+        _guarded("disk for temporary files", _disk),
+        _guarded("GPU", _gpu),
+        *(_library(name, found.get(name, {})) for name in ESSENTIALS),
+        _cuda(found),
+        *(_guarded(title, partial(_installed, module)) for title, module in TENSORRT),
+    ]
+    return Diagnosis(tuple(findings), judge(found))
+
+
+def judge(imports: dict[str, dict[str, Any]]) -> tuple[Command, ...]:
+    """Which commands work, given what could be imported."""
+
+    def without(*names: str) -> str:
+        bad = [name for name in names if imports.get(name, {}).get("state") != "ok"]
+        return f"{', '.join(bad)} cannot be imported" if bad else ""
+
+    ort = imports.get("onnxruntime", {})
+    gpu = ort.get("cuda_problem", "onnxruntime was not asked") or ""
+    cpu = "" if "CPUExecutionProvider" in ort.get("providers", []) else "onnxruntime has no CPU provider"
+    run = without("torch", "onnxruntime") or cpu
+    needs = {
+        "inspect": without("torch"),
+        "export": without(*ESSENTIALS) or cpu,
+        "verify": without("torch", "onnx", "onnxruntime") or cpu,
+        "predict (CPU)": run,
+        "predict (GPU)": run or gpu,
+        "bench (CPU)": without(*ESSENTIALS) or cpu,
+        "bench (GPU)": without(*ESSENTIALS) or gpu,
+    }
+    return tuple(Command(name, not reason, reason) for name, reason in needs.items())
+
+
+def probe_imports(
+    imported: tuple[str, ...] = IMPORTED, looked_up: tuple[str, ...] = LOOKED_UP, seconds: float = SECONDS
+) -> dict[str, dict[str, Any]]:
+    """Import modules in another process.
+
+    Args:
+        imported: Modules to import; after a crash the rest is tried in a new process.
+        looked_up: Modules that only have to be installed.
+        seconds: Time limit of each process.
+
+    Returns:
+        Module -> ``state`` (``ok``, ``missing`` or ``broken``), ``version``, ``error``, and for torch and onnxruntime
+        what they say about CUDA.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in looked_up:
+        found[name] = {"name": name, "state": "ok" if _exists(name) else "missing", "version": package_version(name)}
+    todo = []
+    for name in imported:
+        if _exists(name):
+            todo.append(name)
+        else:
+            found[name] = {"name": name, "state": "missing"}
+    package_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    variables = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (package_folder, os.environ.get("PYTHONPATH")))),
+    }
+    while todo:
+        ended, output = "", ""
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", _PROBE, *todo],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                timeout=seconds,
+                check=False,
+                env=variables,
+            )
+            output, ended = done.stdout, f"the process ended with code {done.returncode}"
+        except subprocess.TimeoutExpired as error:
+            raw = error.stdout or b""
+            output, ended = raw if isinstance(raw, str) else raw.decode(errors="replace"), f"no answer in {seconds:g} s"
+        except OSError as error:
+            ended = f"no process could be started: {error}"
+        reached = _parse(output, found)
+        # The first without an answer took the interpreter down.
+        culprit = next((name for name in todo if name not in reached), None)
+        if culprit is None:
+            break
+        found[culprit] = {"name": culprit, "state": "broken", "error": f"importing it failed: {ended}"}
+        todo = todo[todo.index(culprit) + 1 :]
+    return found
+
+
+def _parse(output: str, found: dict[str, dict[str, Any]]) -> set[str]:
+    """Enter finished probes into ``found`` and return their names; other lines are what a library printed."""
+    reached = set()
+    for line in output.splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and entry.get("state") in ("ok", "broken") and "name" in entry:
+            found[entry["name"]] = entry
+            reached.add(entry["name"])
+    return reached
+
+
+def tiny_model() -> bytes:
+    """The smallest ONNX model, to see whether a provider really loads."""
+    import onnx
+    from onnx import helper
+
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "tiny", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def _guarded(name: str, look: Callable[[], tuple[Status, str] | str]) -> Finding:
+    """Run one probe; whatever it raises is what was found."""
+    try:
+        result = look()
+    except Exception as error:
+        return Finding(name, "broken", f"{type(error).__name__}: {error}")
+    status, value = ("ok", result) if isinstance(result, str) else result
+    return Finding(name, status, value)  # type: ignore[arg-type]
+
+
+def _cpu() -> str:
+    return f"{cpu_model()}, {physical_cores()} cores, {len(available_cpus())} threads"
+
+
+def _memory() -> tuple[Status, str] | str:
+    memory = memory_bytes()
+    return ("missing", "this system does not say") if memory is None else f"{memory / 2**30:.1f} GiB"
+
+
+def _disk() -> tuple[Status, str] | str:
+    free = shutil.disk_usage(tempfile.gettempdir()).free / 2**30
+    text = f"{free:.1f} GiB free"
+    return text if free >= LOW_DISK_GIB else ("broken", f"{text}; exporting a large model needs {LOW_DISK_GIB:g} GiB")
+
+
+def _gpu() -> tuple[Status, str] | str:
+    found = gpus()
+    if not found:
+        return "missing", "no NVIDIA GPU or driver (nvidia-smi lists none)"
+    return "; ".join(f"{gpu['name']}, driver {gpu['driver']}, {gpu['memory']}" for gpu in found)
+
+
+def _library(name: str, probe: dict[str, Any]) -> Finding:
+    if probe.get("state") == "ok":
+        value = probe.get("version") or package_version(name) or "version unknown"
+        if name == "torch":
+            value += f", CUDA {probe['cuda']}" if probe.get("cuda") else ", CPU only"
+            value += f", {probe['gpu']}" if probe.get("gpu") else ", no usable GPU"
+        if name == "onnxruntime":
+            value += ", " + ", ".join(p.removesuffix("ExecutionProvider") for p in probe.get("providers", []))
+        return Finding(name, "ok", value, essential=True)
+    if probe.get("state") == "broken":
+        return Finding(name, "broken", f"{probe.get('error', 'cannot be imported')}", essential=True)
+    return Finding(name, "missing", f"not installed (pip install {name})", essential=True)
+
+
+def _cuda(imports: dict[str, dict[str, Any]]) -> Finding:
+    problem = imports.get("onnxruntime", {}).get("cuda_problem", "onnxruntime cannot be imported")
+    return Finding("ONNX Runtime on the GPU", "missing" if problem else "ok", str(problem or "works"))
+
+
+def _installed(module: str) -> tuple[Status, str] | str:
+    """Version of a package that is not imported: TensorRT's libraries may not load without a driver."""
+    if not _exists(module):
+        return "missing", "not installed; no command needs it"
+    return f"{package_version(module) or 'version unknown'} installed; no command needs it"
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError, AttributeError):
+        return False

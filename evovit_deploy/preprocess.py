@@ -1,0 +1,273 @@
+"""Images from disk to what a model takes: the eval transform of DESIGN, in a thread pool with bounded read-ahead.
+
+Sizes and rounding are those of ``torchvision.transforms``: ``Resize(int(ratio * S))``, ``CenterCrop(S)``, ``ToTensor()``,
+``Normalize(mean, std)`` on PIL images, so accuracies measured in training carry over bit by bit. One thing differs on
+purpose: the EXIF orientation is applied, since a photograph from a phone is otherwise classified lying on its side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+from .recipes import Transform
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from .engines.base import ModelSpec
+
+__all__ = ["SUFFIXES", "Failure", "batches", "find_images", "load_image", "normalise", "preprocess", "resize_size"]
+
+Array = NDArray[Any]
+
+SUFFIXES = frozenset(
+    (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+# Raster formats only: Pillow hands some others (EPS) to an external interpreter, which an image from outside must not reach.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# Beyond this aspect ratio the resized image would be mostly thrown away by the crop, and could fill the memory.
+_EXTREME_ASPECT = 32
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be read, and why."""
+
+    path: Path
+    reason: str
+
+
+def resize_size(transform: Transform, size: int) -> int:
+    """Length in pixels that the shorter side is resized to: ``int(resize_ratio * size)``, as the authors round."""
+    # A ratio written with 16 digits may give 255.99999999999997 where 256 is meant.
+    return int(transform.resize_ratio * size + 1e-6)
+
+
+@functools.lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Those of ``_FORMATS`` that this Pillow was built with."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def load_image(path: str | Path) -> Image:
+    """Read one image as 8-bit RGB, upright.
+
+    Alpha is dropped, as ``convert("RGB")`` of torchvision's ImageFolder does; nothing is composited. Greyscale, palette
+    and CMYK images are converted; 16-bit greyscale keeps its high byte (Pillow alone would clip it to white); of an
+    animation or a multi-page file the first frame is taken.
+
+    Raises:
+        InputError: Missing, unreadable, truncated, not a raster image, or larger than Pillow's limit against
+            decompression bombs. The message names the file.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=_formats()) as image:
+            image.load()
+            with contextlib.suppress(Exception):  # a damaged EXIF block does not make the pixels worse
+                ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(
+            f"{path}: refused, too many pixels ({error}). Scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS."
+        ) from error
+    except UnidentifiedImageError as error:
+        empty = os.path.getsize(path) == 0
+        what = "the file is empty" if empty else f"not an image that Pillow reads as one of {', '.join(_formats())}"
+        raise InputError(f"{path}: {what}.") from error
+    # Pillow's decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, ValueError, ...
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        raise InputError(f"{path}: cannot be read as an image: {reason}.") from error
+
+
+def _to_rgb(image: Image) -> Image:
+    from PIL import Image as images
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        values = np.asarray(image).astype(np.int64)
+        return images.fromarray((values >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise InputError(
+            f"pixels are 32-bit ({image.mode}) and do not say which value is white. Convert it to 8 or 16 bits first."
+        )
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB gives the same colours and a warning
+    return image.convert("RGB")
+
+
+def preprocess(image: Image, transform: Transform, size: int, image_input: str = "float32") -> Array:
+    """The eval transform: resize the shorter side, crop the centre, normalise.
+
+    Args:
+        image: RGB.
+        transform: From ``ModelSpec.transform`` or a recipe.
+        size: S, pixels.
+        image_input: ``float32`` or ``uint8``, from ``ModelSpec.input``.
+
+    Returns:
+        [3, S, S] float32 normalised, or [S, S, 3] uint8.
+    """
+    pixels = np.asarray(_crop(image, transform, size))
+    return pixels.copy() if image_input == "uint8" else normalise(pixels, transform)
+
+
+def _crop(image: Image, transform: Transform, size: int) -> Image:
+    from PIL import Image as images
+
+    resample = images.Resampling[transform.interpolation.upper()]
+    width, height = image.size
+    short, short_to = min(width, height), resize_size(transform, size)
+    new_width = short_to if width == short else short_to * width // height
+    new_height = short_to if height == short else short_to * height // width
+    left, top = round((new_width - size) / 2), round((new_height - size) / 2)
+    if max(width, height) > _EXTREME_ASPECT * short:
+        # Only the part under the crop: the same filter, up to the order and the rounding of its two passes.
+        x, y = width / new_width, height / new_height
+        return image.resize((size, size), resample, box=(left * x, top * y, (left + size) * x, (top + size) * y))
+    if (width, height) != (new_width, new_height):
+        image = image.resize((new_width, new_height), resample)
+    return image.crop((left, top, left + size, top + size))
+
+
+def normalise(pixels: Array, transform: Transform) -> Array:
+    """[..., S, S, 3] uint8 -> [..., 3, S, S] float32: divide by 255, subtract the mean, divide by std."""
+    mean, std = np.array(transform.mean, np.float32), np.array(transform.std, np.float32)
+    values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    return np.ascontiguousarray(np.moveaxis(values, -1, -3))
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
+    """All images in files and folders, in the order given; a folder's are sorted by path.
+
+    Folders are searched to any depth, through symbolic links too, for the suffixes of :data:`SUFFIXES`; names that begin
+    with a dot are left out. A file named directly is taken whatever its suffix. A path found twice is listed once.
+
+    Raises:
+        InputError: A path that does not exist, or a folder without an image.
+    """
+    found: dict[Path, None] = {}
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            images = _walk(path)
+            if not images:
+                raise InputError(f"{path}: no image in this folder. Known suffixes: {', '.join(sorted(SUFFIXES))}.")
+            found.update(dict.fromkeys(images))
+        elif path.is_file():
+            found[path] = None
+        elif path.exists():
+            raise InputError(f"{path}: neither a file nor a folder.")
+        else:
+            raise InputError(f"{path}: no such file or folder.")
+    if not found:
+        raise InputError("no image was given. Name image files, or folders with images.")
+    return list(found)
+
+
+def _walk(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: this folder cannot be read: {error.strerror}.") from error
+
+    images: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in seen:  # a symbolic link leads back to a folder above
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        images += [
+            Path(root, name)
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+        ]
+    return sorted(images)
+
+
+def batches(
+    paths: Sequence[str | Path],
+    spec: ModelSpec,
+    size: int = 32,
+    workers: int | None = None,
+    failures: list[Failure] | None = None,
+) -> Iterator[tuple[list[Path], Array]]:
+    """Decode and transform images in threads, in order, a batch at a time.
+
+    At most ``size + 2 * workers`` images are in memory beside the batch that was handed out, however many there are.
+
+    Args:
+        paths: Image files.
+        spec: Of the engine: image size, input type and transform; the ImageNet transform where it has none.
+        size: Images a batch; the last one may be smaller.
+        workers: Threads; the CPU count, at most 8, when None.
+        failures: Images that cannot be read are appended here and left out of the batches; the rest goes on. Without
+            it the first one raises.
+
+    Yields:
+        (paths, images): images [b, 3, S, S] float32 or [b, S, S, 3] uint8 with 1 <= b <= ``size``, one a path.
+
+    Raises:
+        InputError: An unreadable image, if ``failures`` is None; or a ``size`` or ``workers`` below 1.
+    """
+    workers = min(8, os.cpu_count() or 1) if workers is None else workers
+    if size < 1 or workers < 1:
+        raise InputError(f"batch size {size} and workers {workers} must be at least 1.")
+    return _batches([Path(path) for path in paths], spec, size, workers, failures)
+
+
+def _batches(
+    paths: list[Path], spec: ModelSpec, size: int, workers: int, failures: list[Failure] | None
+) -> Iterator[tuple[list[Path], Array]]:
+    transform = spec.transform or Transform()
+
+    def read(path: Path) -> Array:
+        return preprocess(load_image(path), transform, spec.image_size, spec.input)
+
+    rest = iter(paths)
+    pending: deque[tuple[Path, Future[Array]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="evovit-decode")
+    try:
+        names: list[Path] = []
+        images: list[Array] = []
+        while True:
+            while len(pending) + len(images) < size + 2 * workers and (path := next(rest, None)) is not None:
+                pending.append((path, pool.submit(read, path)))
+            if not pending:
+                break
+            path, future = pending.popleft()
+            try:
+                image = future.result()
+            except InputError as error:
+                if failures is None:
+                    raise
+                failures.append(Failure(path, str(error).removeprefix(f"{path}: ")))
+                continue
+            names.append(path)
+            images.append(image)
+            if len(images) == size:
+                ready, names, stack, images = names, [], np.stack(images), []
+                yield ready, stack
+        if images:
+            yield names, np.stack(images)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

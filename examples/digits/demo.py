@@ -1,0 +1,57 @@
+"""The main job on a trained model: checkpoint -> ONNX -> proof -> benchmark -> predictions.
+
+Every step is an `evovit` command as a person would type it; run it with `make demo`. Files land in `demo/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(os.path.relpath(Path(__file__).resolve().parent))
+OUT = Path("demo")
+EVOVIT = Path(sys.executable).with_name("evovit")
+
+
+def run(*arguments: str | Path) -> str:
+    """Show a command, run it, and return what it printed on stdout; stop the demo if it fails."""
+    words = [str(argument) for argument in arguments]
+    print(f"\n$ evovit {' '.join(words)}", flush=True)
+    result = subprocess.run([EVOVIT, *words], stdout=subprocess.PIPE, text=True)
+    print(result.stdout, end="", flush=True)
+    if result.returncode:
+        sys.exit(result.returncode)
+    return result.stdout
+
+
+def main() -> None:
+    """Run the demo from any folder; results go to ./demo."""
+    checkpoint, images, labels = HERE / "evo_deit_digits.pth", HERE / "test", HERE / "labels.txt"
+    OUT.mkdir(exist_ok=True)
+    model, half, record = OUT / "digits.onnx", OUT / "digits_fp16.onnx", OUT / "bench.jsonl"
+    run("inspect", checkpoint)
+    run("export", checkpoint, "-o", model)
+    run("export", checkpoint, "-o", half, "--precision", "fp16", "--outputs", "logits,kept")
+    run("verify", checkpoint, half, "--images", images / "3")
+    run("bench", "--engine", model, "--batch", "1,8", "--quick", "--provider", "cpu", "--record", record)
+    some = [sorted((images / digit).iterdir())[0] for digit in "0479"]
+    run("predict", model, *some, "--labels", labels)
+    print(
+        f"\n$ evovit predict {model} {images} --labels {labels} --accuracy --json > {OUT / 'predictions.json'}",
+        flush=True,
+    )
+    words = [EVOVIT, "predict", model, images, "--labels", labels, "--accuracy", "--json"]
+    result = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    (OUT / "predictions.json").write_text(result.stdout)
+    document = json.loads(result.stdout)
+    print(f"accuracy on {len(document['results'])} real test images: {json.dumps(document['accuracy'])}")
+    print("\nWritten:")
+    for path in sorted(OUT.iterdir()):
+        print(f"  {path}  {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""`benchmark` on engines whose latency is known and a clock that only they move."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evovit_deploy.bench import BenchReport, Point, benchmark
+from evovit_deploy.engines import FakeEngine
+from evovit_deploy.errors import InputError
+
+
+def engine(clock: Any, latency: float | Iterable[float], **other: object) -> FakeEngine:
+    return FakeEngine(latency=latency, sleep=clock.advance, **other)  # type: ignore[arg-type]
+
+
+def point(report: BenchReport, subject: str, batch: int) -> Point:
+    return next(p for p in report.points if (p.subject, p.batch) == (subject, batch))
+
+
+def test_known_latencies(clock: Any) -> None:
+    engines = {"evo": engine(clock, 0.002), "deit": engine(clock, 0.003)}
+    report = benchmark(engines, batches=(1, 4), min_seconds=2, min_calls=100, baseline="deit", clock=clock)
+    assert [(p.batch, p.subject) for p in report.points] == [(1, "evo"), (1, "deit"), (4, "evo"), (4, "deit")]
+    evo = point(report, "evo", 4)
+    assert evo.p50_ms == pytest.approx(2)
+    assert evo.p90_ms == pytest.approx(2)
+    assert evo.p99_ms == pytest.approx(2)
+    assert evo.images_per_second == pytest.approx(2000)
+    assert evo.seconds >= 2
+    assert evo.calls >= 1000
+    assert evo.stable is True
+    assert not evo.capped
+    assert evo.speedup is not None
+    assert evo.speedup.against == "deit"
+    assert evo.speedup.ratio == pytest.approx(1.5)
+    assert evo.speedup.low == pytest.approx(1.5)
+    assert evo.speedup.high == pytest.approx(1.5)
+    assert point(report, "deit", 4).speedup is None
+    assert report.stable
+
+
+def test_percentiles_of_a_known_distribution(clock: Any) -> None:
+    """Every tenth call takes ten times as long: p90 is just at the slow calls and the mean feels them."""
+    report = benchmark(
+        {"a": engine(clock, itertools.cycle([0.001] * 8 + [0.010] * 2))}, batches=(1,), min_seconds=3, clock=clock
+    )
+    found = report.points[0]
+    assert found.p50_ms == pytest.approx(1)
+    assert found.p90_ms == pytest.approx(10)
+    assert found.max_ms == pytest.approx(10)
+    assert found.min_ms == pytest.approx(1)
+    assert found.mean_ms == pytest.approx(2.8, rel=0.02)
+
+
+def test_models_take_turns(clock: Any) -> None:
+    order: list[str] = []
+
+    def logging(name: str) -> FakeEngine:
+        return engine(clock, 0.125, fail=lambda: order.append(name))
+
+    report = benchmark({"a": logging("a"), "b": logging("b")}, batches=(2,), min_seconds=1, min_calls=20, clock=clock)
+    assert order == ["a", "b"] * (len(order) // 2)
+    # 125 ms calls: four warm-up calls each make 500 ms.
+    assert len(order) == 2 * (4 + report.points[0].calls)
+
+
+def test_warm_up_is_not_measured(clock: Any) -> None:
+    slow_start = itertools.chain([5.0, 1.0, 1.0], itertools.repeat(0.05))
+    report = benchmark({"a": engine(clock, slow_start)}, batches=(1,), min_seconds=1, min_calls=20, clock=clock)
+    assert report.points[0].max_ms == pytest.approx(50)
+
+
+def test_drift_is_marked_unstable(clock: Any) -> None:
+    drifting = (0.010 * 1.001**i for i in itertools.count())
+    report = benchmark({"a": engine(clock, drifting)}, batches=(1,), min_seconds=2, min_calls=20, clock=clock)
+    assert report.points[0].stable is False
+    assert report.unstable == report.points
+    assert not report.stable
+
+
+def test_shared_disturbance_does_not_touch_the_speedup(clock: Any) -> None:
+    """The machine slows down by half in the middle of the run; both models feel it, their ratio does not."""
+
+    class Machine:
+        def latency(self, base: float) -> Iterator[float]:
+            while True:
+                yield base * (1.5 if clock.now > 5 else 1.0)
+
+    machine = Machine()
+    engines = {"evo": engine(clock, machine.latency(0.004)), "deit": engine(clock, machine.latency(0.005))}
+    report = benchmark(engines, batches=(1,), min_seconds=5, min_calls=100, baseline="deit", clock=clock)
+    evo = report.points[0]
+    assert evo.stable is False
+    assert evo.speedup is not None
+    assert evo.speedup.ratio == pytest.approx(1.25)
+    assert evo.speedup.low == pytest.approx(1.25, abs=0.02)
+
+
+def test_slow_calls_stop_at_the_time_limit(clock: Any) -> None:
+    report = benchmark({"a": engine(clock, 2.0)}, batches=(1,), min_seconds=10, min_calls=100, clock=clock)
+    found = report.points[0]
+    assert found.calls == 15
+    assert found.capped
+    assert found.p99_ms is None
+    report = benchmark({"a": engine(clock, 20.0)}, batches=(1,), min_seconds=10, min_calls=100, clock=clock)
+    assert report.points[0].calls == 6  # the fewest that an interval can be made of
+
+
+def test_ctrl_c_keeps_what_was_measured(clock: Any) -> None:
+    calls = itertools.count()
+
+    def interrupt() -> None:
+        if next(calls) == 300:
+            raise KeyboardInterrupt
+
+    engines = {"a": engine(clock, 0.05, fail=interrupt), "b": engine(clock, 0.05)}
+    report = benchmark(engines, batches=(1, 2, 4), min_seconds=10, min_calls=20, baseline="b", clock=clock)
+    assert report.interrupted
+    assert not report.stable
+    assert [(p.batch, p.subject) for p in report.points] == [(1, "a"), (1, "b"), (2, "a"), (2, "b")]
+    assert len({p.calls for p in report.points if p.batch == 2}) == 1
+    assert json.loads(json.dumps(report.to_dict()))["interrupted"] is True
+
+
+def test_ctrl_c_before_anything_was_measured(clock: Any) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    report = benchmark({"a": engine(clock, 0.05, fail=interrupt)}, clock=clock)
+    assert report.interrupted
+    assert report.points == ()
+
+
+def test_progress_only_grows_to_one(clock: Any) -> None:
+    seen: list[float] = []
+    benchmark(
+        {"a": engine(clock, 0.01)},
+        batches=(1, 2),
+        min_seconds=1,
+        clock=clock,
+        on_progress=lambda share, text: seen.append(share),
+    )
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+
+
+def test_all_models_get_the_same_images(clock: Any) -> None:
+    seen: dict[str, np.ndarray] = {}
+
+    def logits(name: str) -> FakeEngine:
+        def run(images: np.ndarray) -> np.ndarray:
+            seen[name] = images
+            return np.zeros((len(images), 10), np.float32)
+
+        return engine(clock, 0.1, logits=run)
+
+    benchmark({"a": logits("a"), "b": logits("b")}, batches=(20,), min_seconds=0.5, min_calls=1, clock=clock)
+    assert np.array_equal(seen["a"], seen["b"])
+    assert len(np.unique(seen["a"].reshape(20, -1), axis=0)) == 16
+
+
+def test_images_of_the_caller(clock: Any) -> None:
+    fake = engine(clock, 0.1)
+    images = np.zeros((2, 3, 8, 8), np.float32)
+    report = benchmark({"a": fake}, batches=(3,), min_seconds=0.5, min_calls=1, images=images, clock=clock)
+    assert set(fake.batches) == {3}
+    assert report.images.startswith("2 of the caller's")
+    with pytest.raises(InputError, match="takes normalised float32"):
+        benchmark({"a": fake}, images=images.astype(np.float64), clock=clock)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baseline": "c"}, "'c' is not among the engines: a, b"),
+        ({"batches": ()}, "numbers from 1"),
+        ({"batches": (0,)}, "numbers from 1"),
+        ({"batches": (2, 2)}, "different numbers"),
+        ({"min_calls": 0}, "at least 0 and 1"),
+    ],
+)
+def test_impossible_requests(clock: Any, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        benchmark({"a": engine(clock, 1), "b": engine(clock, 1)}, clock=clock, **changes)  # type: ignore[arg-type]
+
+
+def test_models_with_other_images_are_refused(clock: Any) -> None:
+    with pytest.raises(InputError, match="image size 8 and 16"):
+        benchmark({"a": engine(clock, 1), "b": engine(clock, 1, image_size=16)}, clock=clock)
+    with pytest.raises(InputError, match="input type float32 and uint8"):
+        benchmark({"a": engine(clock, 1), "b": engine(clock, 1, image_input="uint8")}, clock=clock)
+    with pytest.raises(InputError, match="nothing to measure"):
+        benchmark({}, clock=clock)
+
+
+def test_batches_that_would_be_padded_or_split_are_refused(clock: Any) -> None:
+    import dataclasses
+
+    static = engine(clock, 1)
+    static.spec = dataclasses.replace(static.spec, batch=4)
+    with pytest.raises(InputError, match="batches of 4 only, not 1"):
+        benchmark({"a": static}, batches=(1, 4), clock=clock)
+    with pytest.raises(InputError, match="at most 4 images in one run, not 8"):
+        benchmark({"a": engine(clock, 1, max_batch=4)}, batches=(1, 8), clock=clock)
+
+
+def test_importing_bench_loads_nothing_heavy() -> None:
+    code = "import sys, evovit_deploy.bench; print([m for m in ('torch', 'onnx', 'onnxruntime', 'timm') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

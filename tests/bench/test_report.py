@@ -1,0 +1,63 @@
+"""How a report reads, and its JSON."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+from evovit_deploy.bench import benchmark
+from evovit_deploy.bench.report import HEADER, BenchReport, lines, rows
+from evovit_deploy.engines import FakeEngine
+
+
+def report(clock: Any, seconds: float = 1.0, **other: Any) -> BenchReport:
+    engines = {name: FakeEngine(latency=ms / 1000, sleep=clock.advance) for name, ms in (("evo", 2), ("deit", 3))}
+    return benchmark(
+        engines, batches=(1,), min_seconds=seconds, min_calls=20, baseline="deit", threads=2, clock=clock, **other
+    )
+
+
+def test_table(clock: Any) -> None:
+    table = rows(report(clock, 2))
+    assert [len(row) for row in table] == [len(HEADER)] * 2
+    assert table[0] == ("1", "evo", "2.000", "2.000", "2.000", "500", "1.500 [1.500, 1.500]", "yes")
+    assert table[1][-2:] == ("baseline", "yes")
+
+
+def test_no_p99_where_there_are_too_few_calls(clock: Any) -> None:
+    found = report(clock, 0.1)
+    assert found.points[0].calls < 500
+    assert rows(found)[0][4] == "—"
+    assert any("p99 needs 500 calls" in line for line in lines(found))
+
+
+def test_lines_say_where_and_what_was_not_measured(clock: Any) -> None:
+    text = lines(report(clock, notes=["a note"]))
+    assert "accuracy: not evaluated" in text
+    assert "GPU: not measured" in text
+    assert "note: a note" in text
+    assert any("2 CPU threads" in line for line in text)
+    assert any("synthetic image" in line for line in text)
+    assert any("95% interval" in line for line in text)
+
+
+def test_json_document(clock: Any) -> None:
+    document = json.loads(json.dumps(report(clock).to_dict()))
+    assert document["schema"] == 1
+    assert document["kind"] == "bench"
+    assert document["stable"] is True
+    assert document["baseline"] == "deit"
+    assert document["settings"]["batches"] == [1]
+    assert document["points"][0]["speedup"]["against"] == "deit"
+    assert document["environment"]["threads"] == 2
+    assert {"cpu", "os", "python", "versions", "load_average", "load_average_end", "gpus"} <= set(
+        document["environment"]
+    )
+
+
+def test_json_names_neither_the_host_nor_a_path(clock: Any) -> None:
+    text = json.dumps(report(clock).to_dict()["environment"])
+    assert socket.gethostname() not in text or len(socket.gethostname()) < 4
+    assert "/home" not in text
+    assert "/tmp" not in text

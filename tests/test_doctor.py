@@ -1,0 +1,147 @@
+"""`doctor` never crashes, whatever it finds; nor does the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from evovit_deploy import doctor
+from evovit_deploy.cli.doctor import doctor as command
+from evovit_deploy.errors import EngineError
+
+GOOD: dict[str, dict[str, Any]] = {
+    **{name: {"name": name, "state": "ok", "version": "1.0"} for name in doctor.ESSENTIALS},
+    "torch": {"name": "torch", "state": "ok", "version": "2.9", "cuda": "13.0", "gpu": None},
+    "onnxruntime": {
+        "name": "onnxruntime",
+        "state": "ok",
+        "version": "1.20",
+        "providers": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        "cuda_problem": "no driver",
+    },
+}
+
+
+def works(diagnosis: doctor.Diagnosis) -> dict[str, str]:
+    return {entry.name: "" if entry.works else entry.reason for entry in diagnosis.commands}
+
+
+def finding(diagnosis: doctor.Diagnosis, name: str) -> doctor.Finding:
+    return next(f for f in diagnosis.findings if f.name == name)
+
+
+def test_cpu_only_machine() -> None:
+    found = doctor.examine(GOOD)
+    assert found.ok
+    assert works(found) == {
+        "inspect": "", "export": "", "verify": "", "predict (CPU)": "", "predict (GPU)": "no driver",
+        "bench (CPU)": "", "bench (GPU)": "no driver",
+    }  # fmt: skip
+    assert finding(found, "torch").value == "2.9, CUDA 13.0, no usable GPU"
+    assert finding(found, "ONNX Runtime on the GPU").status == "missing"
+
+
+def test_machine_with_a_gpu() -> None:
+    found = doctor.examine({**GOOD, "onnxruntime": {**GOOD["onnxruntime"], "cuda_problem": None}})
+    assert not any(works(found).values())
+    assert finding(found, "ONNX Runtime on the GPU").value == "works"
+
+
+@pytest.mark.parametrize("name", doctor.ESSENTIALS)
+@pytest.mark.parametrize("state", ["missing", "broken"])
+def test_essentials_that_do_not_work(name: str, state: str) -> None:
+    found = doctor.examine({**GOOD, name: {"name": name, "state": state, "error": "bad library"}})
+    assert not found.ok
+    assert finding(found, name).status == state
+    assert works(found)["export"] == f"{name} cannot be imported"
+    json.dumps(found.to_dict())
+
+
+def test_nothing_is_known() -> None:
+    found = doctor.examine({})
+    assert not found.ok
+    assert all(works(found).values())
+
+
+def test_a_probe_that_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> Any:
+        raise RuntimeError("no luck")
+
+    for name in ("gpus", "cpu_model", "memory_bytes", "package_version"):
+        monkeypatch.setattr(doctor, name, broken)
+    found = doctor.examine(GOOD)
+    assert finding(found, "GPU").value == "RuntimeError: no luck"
+    assert finding(found, "CPU").status == "broken"
+
+
+def test_modules_that_crash_hang_or_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes its own process down, and the modules after it are still looked at."""
+    sources = {
+        "evovit_test_good": "__version__ = '3'; print('chatter')",
+        "evovit_test_crash": "import os; os.abort()",
+        "evovit_test_error": "raise ImportError('libfoo.so: cannot open')",
+        "evovit_test_last": "",
+    }
+    for name, source in sources.items():
+        (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    found = doctor.probe_imports((*sources, "evovit_test_absent"), ("evovit_test_gone",))
+    assert {name: entry["state"] for name, entry in found.items()} == {
+        "evovit_test_good": "ok", "evovit_test_crash": "broken", "evovit_test_error": "broken", "evovit_test_last": "ok",
+        "evovit_test_absent": "missing", "evovit_test_gone": "missing",
+    }  # fmt: skip
+    assert found["evovit_test_good"]["version"] == "3"
+    assert "ended with code" in found["evovit_test_crash"]["error"]
+    assert "libfoo.so" in found["evovit_test_error"]["error"]
+
+
+def test_a_module_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evovit_test_hang.py").write_text("import time; time.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    found = doctor.probe_imports(("evovit_test_hang",), (), seconds=1)
+    assert found["evovit_test_hang"]["state"] == "broken"
+    assert "no answer in 1 s" in found["evovit_test_hang"]["error"]
+
+
+def test_tiny_model_runs() -> None:
+    from evovit_deploy.engines.onnxruntime import session
+
+    assert session(doctor.tiny_model(), "cpu", 1).get_outputs()[0].name == "y"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, imports: dict[str, dict[str, Any]], *arguments: str) -> Any:
+    monkeypatch.setattr(doctor, "probe_imports", lambda: imports)
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "120", "NO_COLOR": "1"})
+
+
+def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(monkeypatch, GOOD)
+    assert result.exit_code == 0
+    assert "evovit bench (GPU)" in result.stdout
+    assert "no driver" in result.stdout
+    document = json.loads(run(monkeypatch, GOOD, "--json").stdout)
+    assert (document["schema"], document["kind"], document["ok"]) == (1, "doctor", True)
+
+
+def test_command_fails_when_the_essentials_do_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(monkeypatch, {**GOOD, "timm": {"name": "timm", "state": "missing"}}, "--json")
+    assert isinstance(result.exception, EngineError)
+    assert result.exception.exit_code == 4
+    assert "timm: not installed" in str(result.exception)
+    assert json.loads(result.stdout)["ok"] is False
+
+
+def test_this_machine() -> None:
+    """The libraries that the tests themselves run on are found."""
+    found = doctor.examine()
+    assert finding(found, "onnx").status == "ok"
+    assert works(found)["predict (CPU)"] == ""
