@@ -113,7 +113,7 @@ def test_missing_key_is_named(table: str | None, key: str) -> None:
         ("structure", "num_heads", 5, "embed_dim 384 is not a multiple"),
         ("structure", "image_size", 225, "225 is not a multiple"),
         ("structure", "num_classes", 0, "at least 1"),
-        ("structure", "embed_dim", "wide", "wrong type"),
+        ("structure", "embed_dim", "wide", "whole number"),
         ("structure", "depth", 6, "12 keep_ratios for 6 blocks"),
         ("evolution", "schedule", "random", "'stage', 'layer'"),
         ("evolution", "tradeoff", [0.5] * 11, "11 tradeoff values"),

@@ -166,6 +166,11 @@ def _torch_load(path: Path, mmap: bool) -> Any:
                 f"({_reason(error)}). Save the weights alone: torch.save({{'model': model.state_dict()}}, "
                 "'weights.pth')."
             ) from None
+        if "Unsupported operand" in str(error):
+            raise CheckpointError(
+                f"{path} was refused and nothing in it was run: its pickle holds what torch.save does not write "
+                f"({_reason(error)}), so it is damaged or no checkpoint. Save the weights again with torch.save."
+            ) from None
         raise _damaged(path, error) from error
 
 

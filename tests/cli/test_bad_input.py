@@ -1,0 +1,245 @@
+"""Bad input through the command line: one paragraph, the right exit code, no traceback, nothing half-written."""
+
+import os
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from evovit_deploy import cli, load_recipe, random_checkpoint
+from evovit_deploy.recipes import Evolution, Recipe, Structure
+
+DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
+CHECKPOINT = DIGITS / "evo_deit_digits.pth"
+
+
+@pytest.fixture
+def evovit(monkeypatch, capsys):
+    """Run a command as the entry point does: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
+        monkeypatch.delenv("EVOVIT_VERBOSE", raising=False)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+class Hostile:
+    """Unpickled by a careless reader, this makes a file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def _missing(folder):
+    return folder / "missing.pth"
+
+
+def _empty(folder):
+    (folder / "empty.pth").touch()
+    return folder / "empty.pth"
+
+
+def _truncated(folder):
+    (folder / "cut.pth").write_bytes(CHECKPOINT.read_bytes()[:100_000])
+    return folder / "cut.pth"
+
+
+def _text(folder):
+    (folder / "notes.pth").write_text("this is no checkpoint\n" * 50)
+    return folder / "notes.pth"
+
+
+def _hostile(folder):
+    torch.save({"model": Hostile(folder / "it_ran")}, folder / "hostile.pth")
+    return folder / "hostile.pth"
+
+
+def _hostile_pickle(folder):
+    (folder / "raw.pth").write_bytes(pickle.dumps({"model": Hostile(folder / "it_ran")}))
+    return folder / "raw.pth"
+
+
+def _vanilla(folder):
+    torch.save(
+        {"model": {"blocks.0.attn.qkv.weight": torch.zeros(9, 3), "cls_token": torch.zeros(1, 1, 3)}},
+        folder / "deit.pth",
+    )
+    return folder / "deit.pth"
+
+
+def _nan(folder):
+    document = torch.load(CHECKPOINT, weights_only=False)
+    document["model"]["head.bias"][3] = float("nan")
+    torch.save(document, folder / "nan.pth")
+    return folder / "nan.pth"
+
+
+CHECKPOINTS = {
+    "missing": (_missing, "there is no file"),
+    "empty": (_empty, "empty"),
+    "truncated": (_truncated, ""),
+    "text": (_text, ""),
+    "hostile": (_hostile, "mkdir"),
+    "hostile raw pickle": (_hostile_pickle, "nothing in it was run"),
+    "another model": (_vanilla, "--baseline"),
+    "nan": (_nan, "head.bias"),
+}
+
+
+@pytest.mark.parametrize("command", ["export", "inspect"])
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+def test_bad_checkpoints(evovit, tmp_path, kind, command):
+    make, phrase = CHECKPOINTS[kind]
+    path = make(tmp_path)
+    output = tmp_path / "out" / "model.onnx"
+    output.parent.mkdir()
+    code, out, err = evovit(command, path, *(["-o", output] if command == "export" else []))
+    assert code == 1, err
+    assert "Traceback" not in err
+    assert "internal error" not in err
+    assert path.name in err
+    assert phrase in err
+    assert out == ""
+    assert list(output.parent.iterdir()) == []
+    assert not (tmp_path / "it_ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "phrase"),
+    [
+        (["--img-size", "63"], 2, "64"),
+        (["--keep", "0"], 2, "keep ratio 0 is impossible"),
+        (["--keep", "1.5"], 2, "keep ratio 1.5 is impossible"),
+        (["--keep", "0.5,0.5,0.5"], 2, "3 keep ratios given"),
+        (["--keep", "half"], 2, "not a list of numbers"),
+        (["--keep", "nan"], 2, "impossible"),
+        (["--schedule", "token"], 2, "valid: 'stage', 'layer'"),
+        (["--batch", "0"], 2, "a number from 1"),
+        (["--outputs", "features"], 2, "valid: logits, probabilities, kept"),
+        (["--precision", "int8"], 2, "fp32"),
+        (["--recipe", "resnet50"], 2, "evo_deit_small_patch16_224"),
+        (["--opset", "9"], 1, "valid: 18 to 23"),
+        (["--random-weights"], 2, "give one of"),
+    ],
+)
+def test_bad_options(evovit, tmp_path, options, code, phrase):
+    got, _, err = evovit("export", CHECKPOINT, "-o", tmp_path / "model.onnx", *options)
+    assert got == code, err
+    assert phrase in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_given(evovit):
+    code, _, err = evovit("export")
+    assert code == 2
+    assert "--random-weights" in err
+
+
+@pytest.mark.parametrize("place", ["no/such/folder/model.onnx", "."])
+def test_unwritable_place(evovit, tmp_path, place):
+    code, _, err = evovit("export", CHECKPOINT, "-o", tmp_path / place)
+    assert code == 1
+    assert "folder" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_full_device(evovit, tmp_path):
+    code, _, err = evovit("export", CHECKPOINT, "-o", "/dev/full/model.onnx")
+    assert code == 1
+    assert "Traceback" not in err
+
+
+@pytest.fixture
+def foreign_onnx(tmp_path):
+    """A valid ONNX file of another tool whose input is no image."""
+    node = helper.make_node("Relu", ["tokens"], ["out"])
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 5]) for name in ("tokens", "out")]
+    model = helper.make_model(
+        helper.make_graph([node], "g", tensors[:1], tensors[1:]),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    onnx.save(model, tmp_path / "foreign.onnx")
+    return tmp_path / "foreign.onnx"
+
+
+def test_onnx_of_another_tool(evovit, foreign_onnx):
+    for arguments in (
+        ("predict", foreign_onnx, DIGITS / "test" / "3"),
+        ("verify", CHECKPOINT, foreign_onnx),
+        ("bench", "--engine", foreign_onnx),
+    ):
+        code, _, err = evovit(*arguments)
+        assert code == 1, arguments
+        assert "not exported by evovit" in err
+    code, out, _ = evovit("inspect", foreign_onnx)
+    assert code == 0
+    assert "not exported by evovit" in out or "no" in out
+
+
+def test_unreadable_image_is_named_and_the_rest_goes_on(evovit, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    source = sorted((DIGITS / "test" / "3").iterdir())[:2]
+    for image in source:
+        shutil.copy(image, folder)
+    (folder / "broken.png").write_bytes(source[0].read_bytes()[:100])
+    code, out, err = evovit("predict", CHECKPOINT, folder, "--labels", DIGITS / "labels.txt", "--provider", "cpu")
+    assert code == 1
+    assert "broken.png" in err
+    assert out.count(".png") >= 2
+    assert "Traceback" not in err
+
+
+def test_verify_exits_3_and_says_what_differs(evovit, tmp_path):
+    recipe = Recipe(
+        "other",
+        "evo_deit",
+        Structure(64, 8, 64, 12, 1, num_classes=10),
+        load_recipe("evo_deit_tiny_patch16_224").evolution,
+    )
+    assert isinstance(recipe.evolution, Evolution)
+    other = tmp_path / "other.pth"
+    torch.save({"model": random_checkpoint(recipe).state}, other)
+    code, out, err = evovit("verify", CHECKPOINT, other)
+    assert code == 3
+    assert "not the same function" in err
+    assert "FAILED" in out
+
+
+def test_export_then_verify_then_predict(evovit, tmp_path):
+    """The good path, in the same harness, so that the bad ones are known to fail for their own reason."""
+    import json
+
+    path = tmp_path / "digits.onnx"
+    code, out, err = evovit("export", CHECKPOINT, "-o", path, "--outputs", "logits,kept", "--json")
+    assert code == 0, err
+    assert json.loads(out)["parity"]["passed"] is True
+    code, out, err = evovit("verify", CHECKPOINT, path, "--images", DIGITS / "test" / "5", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["max_abs"] <= 1e-4
+    assert report["jaccard"] == {"kept_1": 1.0, "kept_2": 1.0}
+    code, out, err = evovit("predict", path, DIGITS / "test", "--labels", DIGITS / "labels.txt", "--accuracy", "--json")
+    assert code == 0, err
+    assert json.loads(out)["accuracy"]["top1"] > 0.95
+    assert np.isfinite(json.loads(out)["accuracy"]["top1"])
