@@ -20,6 +20,10 @@ __all__ = ["Engine", "ModelSpec"]
 
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Engine")
+BACKENDS = {
+    **dict.fromkeys((".pth", ".pt", ".bin", ".safetensors"), "pytorch"),
+    **dict.fromkeys((".engine", ".plan", ".trt"), "tensorrt"),
+}  # by suffix; anything else is taken for ONNX
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Engine(abc.ABC):
 
     Attributes:
         spec: What it takes and gives.
-        backend: ``onnxruntime``, ``pytorch`` or ``fake``.
+        backend: ``onnxruntime``, ``pytorch``, ``tensorrt``, ``tensorrt-rtx`` or ``fake``.
         device: Where it runs, e.g. ``cpu`` or ``cuda:0``.
     """
 
@@ -92,8 +96,9 @@ class Engine(abc.ABC):
         """Open a model file.
 
         Args:
-            path: ``.onnx`` file, or a checkpoint (``.pth``, ``.pt``, ``.safetensors``) to run in PyTorch.
-            backend: ``auto`` goes by the file's suffix; or ``onnxruntime``, ``pytorch``.
+            path: ``.onnx`` file; a checkpoint (``.pth``, ``.pt``, ``.safetensors``) to run in PyTorch; or a TensorRT plan
+                (``.engine``, ``.plan``, ``.trt``), of either flavour.
+            backend: ``auto`` goes by the file's suffix; or ``onnxruntime``, ``pytorch``, ``tensorrt``.
             provider: ``cpu`` or ``cuda``; ``auto`` is CUDA where a GPU can be used, else the CPU. What was asked for is what
                 runs: there is no silent fallback.
             threads: CPU threads within an operator; None leaves it to the backend.
@@ -109,7 +114,15 @@ class Engine(abc.ABC):
             )
         kind = backend
         if backend == "auto":
-            kind = "pytorch" if path.suffix in (".pth", ".pt", ".bin", ".safetensors") else "onnxruntime"
+            kind = BACKENDS.get(path.suffix, "onnxruntime")
+        if kind == "tensorrt":
+            from .tensorrt import TrtEngine
+
+            if provider == "cpu":
+                raise EngineError(
+                    f"{path} is a TensorRT plan and runs on a GPU only; give the ONNX file to run on a CPU."
+                )
+            return TrtEngine(path)
         if kind == "onnxruntime":
             from .onnxruntime import OrtEngine
 
@@ -119,7 +132,7 @@ class Engine(abc.ABC):
             from .pytorch import TorchEngine
 
             return TorchEngine.from_checkpoint(load_checkpoint(path), provider=provider, threads=threads)
-        raise EngineError(f"backend {backend!r} is unknown; valid: auto, onnxruntime, pytorch.")
+        raise EngineError(f"backend {backend!r} is unknown; valid: auto, onnxruntime, pytorch, tensorrt.")
 
     @abc.abstractmethod
     def run(self, images: Array) -> dict[str, Array]:
