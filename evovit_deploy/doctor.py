@@ -285,8 +285,8 @@ def _cuda(imports: dict[str, dict[str, Any]]) -> Finding:
 def _installed(module: str) -> tuple[Status, str] | str:
     """Version of a package that is not imported: TensorRT's libraries may not load without a driver."""
     if not _exists(module):
-        return "missing", "not installed; no command needs it"
-    return f"{package_version(module) or 'version unknown'} installed; no command needs it"
+        return "missing", "not installed; only `evovit build` needs it"
+    return f"{package_version(module) or 'version unknown'} installed, for `evovit build`"
 
 
 def _exists(module: str) -> bool:

@@ -10,6 +10,7 @@ import typer
 from ..errors import EvoVitError
 from ._console import err
 from .bench import bench
+from .build import build
 from .doctor import doctor
 from .export import export
 from .inspect import inspect
@@ -48,7 +49,7 @@ def options(
         os.environ["EVOVIT_VERBOSE"] = "1"
 
 
-for command in (inspect, export, verify, predict, bench, doctor):
+for command in (inspect, export, verify, predict, bench, build, doctor):
     app.command()(command)
 
 
