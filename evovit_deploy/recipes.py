@@ -7,19 +7,13 @@ TOML file in ``export/`` with those, the structure, the eval transform, the tole
 from __future__ import annotations
 
 import dataclasses
-import math
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from .errors import RecipeError
 from .resources import data_names, find_data_file
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from .tables import build_table, read_toml
 
 __all__ = [
     "Evolution",
@@ -233,7 +227,7 @@ class Recipe:
         for precision, table in document.pop("tolerances", {}).items():
             if precision not in PRECISIONS:
                 raise RecipeError(f"{where}: tolerances.{precision} is unknown; valid: {', '.join(PRECISIONS)}.")
-            tolerances[precision] = _build(Tolerance, table, f"{where}: tolerances.{precision}")
+            tolerances[precision] = build_table(Tolerance, table, f"{where}: tolerances.{precision}")
         parts: dict[str, Any] = {}
         for key, kind in (
             ("structure", Structure),
@@ -242,43 +236,8 @@ class Recipe:
             ("published", Published),
         ):
             if key in document:
-                parts[key] = _build(kind, document.pop(key), f"{where}: {key}")
-        return _build(cls, {**document, **parts, "tolerances": tolerances}, where)
-
-
-T = TypeVar("T")
-
-
-def _build(cls: type[T], table: Any, where: str) -> T:
-    """Make a dataclass from a table, naming unknown and missing keys."""
-    if not isinstance(table, dict):
-        raise RecipeError(f"{where} must be a table, not {type(table).__name__}.")
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(table) - set(fields))
-    if unknown:
-        raise RecipeError(f"{where}: unknown key {unknown[0]!r}; valid: {', '.join(fields)}.")
-    required = {
-        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    missing = sorted(required - set(table))
-    if missing:
-        raise RecipeError(f"{where}: {missing[0]!r} is missing.")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    try:
-        _check_numbers(values)
-        return cls(**values)
-    except RecipeError as error:
-        raise RecipeError(f"{where}: {error}") from None
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{where}: a value has the wrong type ({error}).") from error
-
-
-def _check_numbers(values: dict[str, Any]) -> None:
-    """NaN and infinity compare false with every bound, so they are refused before any bound is looked at."""
-    for key, value in values.items():
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise RecipeError(f"{key} is {number}; it must be a finite number.")
+                parts[key] = build_table(kind, document.pop(key), f"{where}: {key}")
+        return build_table(cls, {**document, **parts, "tolerances": tolerances}, where)
 
 
 def recipe_names() -> list[str]:
@@ -298,8 +257,4 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """Parse one recipe file; its stem is the recipe's name."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path} is not a readable TOML file: {error}") from error
-    return Recipe.from_dict({"name": path.stem, **document}, where=str(path))
+    return Recipe.from_dict({"name": path.stem, **read_toml(path)}, where=str(path))

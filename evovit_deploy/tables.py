@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,11 +45,20 @@ def build_table(cls: type[T], table: Any, where: str) -> T:
         raise RecipeError(f"{where}: {missing[0]!r} is missing.")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     try:
+        _check_numbers(values)
         return cls(**values)
     except EvoVitError as error:
         raise RecipeError(f"{where}: {error}") from None
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{where}: a value has the wrong type ({error}).") from error
+
+
+def _check_numbers(values: dict[str, Any]) -> None:
+    """NaN and infinity compare false with every bound, so they are refused before any bound is looked at."""
+    for key, value in values.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise RecipeError(f"{key} is {number}; it must be a finite number.")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
