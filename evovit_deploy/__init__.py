@@ -22,6 +22,7 @@ from .errors import (
     ModelFileError,
     OutputError,
     ParityError,
+    PlanError,
     RecipeError,
     UnstableMeasurement,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "ModelFileError",
     "OutputError",
     "ParityError",
+    "PlanError",
     "Recipe",
     "RecipeError",
     "UnstableMeasurement",

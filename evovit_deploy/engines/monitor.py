@@ -105,9 +105,10 @@ def run_cancellable(work: Callable[[], Any], cancel: threading.Event) -> Any:
     result: list[Any] = []
     failure: list[BaseException] = []
     # Not Thread.join: interrupted, it takes a thread that is running for one that has ended (Python 3.11 and before).
-    done = threading.Event()
+    begun, done = threading.Event(), threading.Event()
 
     def run() -> None:
+        begun.set()
         try:
             result.append(work())
         except BaseException as error:
@@ -115,13 +116,15 @@ def run_cancellable(work: Callable[[], Any], cancel: threading.Event) -> Any:
         finally:
             done.set()
 
-    threading.Thread(target=run, name="evovit-build").start()
     try:
+        threading.Thread(target=run, name="evovit-build").start()
         while not done.wait(0.1):
             pass
     except BaseException:
         cancel.set()
-        while not done.is_set():
+        with contextlib.suppress(KeyboardInterrupt):
+            begun.wait(1)  # start() itself may have been interrupted, on either side of the start
+        while begun.is_set() and not done.is_set():
             with contextlib.suppress(KeyboardInterrupt):
                 done.wait(0.1)
         raise

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from evovit_deploy.engines.contexts import GraphCache, Pool
+from evovit_deploy.errors import EngineError
+
+
+def test_graph_cache_forgets_the_one_used_longest_ago() -> None:
+    made: list[int] = []
+    played: list[int] = []
+
+    def make(batch: int) -> Callable[[], None]:
+        made.append(batch)
+        return lambda: played.append(batch)
+
+    cache = GraphCache(make, limit=2)
+    for batch in (1, 2, 1, 3, 1, 2):
+        cache.replay(batch)
+    assert made == [1, 2, 3, 2]
+    assert played == [1, 2, 1, 3, 1, 2]
+    assert len(cache) == 2
+
+
+def test_a_graph_that_cannot_be_recorded_is_not_kept() -> None:
+    def make(batch: int) -> Callable[[], None]:
+        raise RuntimeError
+
+    cache = GraphCache(make)
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            cache.replay(1)
+    assert len(cache) == 0
+
+
+def test_pool_reuses_limits_and_survives_a_failure_to_make() -> None:
+    made: list[object] = []
+    fail = [True]
+
+    def make() -> object:
+        if fail.pop() if fail else False:
+            raise EngineError("out of memory")
+        made.append(object())
+        return made[-1]
+
+    pool: Pool[object] = Pool(make, 1)
+    with pytest.raises(EngineError, match="out of memory"), pool.borrow():
+        pass
+    entered = threading.Event()
+    with pool.borrow() as first:
+        thread = threading.Thread(target=lambda: _borrow_and_set(pool, entered))
+        thread.start()
+        assert not entered.wait(0.05)  # the limit is one
+        assert first is made[0]
+    thread.join(5)
+    assert entered.is_set()
+    assert len(made) == 1
+    pool.close()
+    with pytest.raises(EngineError, match="closed"), pool.borrow():
+        pass
+
+
+def _borrow_and_set(pool: Pool[object], entered: threading.Event) -> None:
+    with pool.borrow():
+        entered.set()
+
+
+def test_closing_a_pool_waits_for_who_is_at_work() -> None:
+    pool: Pool[object] = Pool(object, 2)
+    closed = threading.Event()
+
+    def close() -> None:
+        pool.close()
+        closed.set()
+
+    with pool.borrow():
+        thread = threading.Thread(target=close)
+        thread.start()
+        assert not closed.wait(0.05)
+    thread.join(5)
+    assert closed.is_set()
