@@ -6,13 +6,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InputError, UnstableMeasurement
+from ._choices import Backend, Provider
 from ._console import err, out, print_json, progress
 
 if TYPE_CHECKING:
@@ -22,22 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 REFRESH_SECONDS = 0.5
-
-
-class Provider(str, Enum):
-    """Where models run."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Backend(str, Enum):
-    """What runs them."""
-
-    auto = "auto"
-    onnxruntime = "onnxruntime"
-    pytorch = "pytorch"
 
 
 def bench(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json as jsonlib
 import os
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
+from ._choices import Backend, Provider
 from ._console import err, out, print_json, progress
 
 if TYPE_CHECKING:
@@ -25,22 +25,6 @@ if TYPE_CHECKING:
     Ranking = list[tuple[int, float]]  # (class, probability), the most probable first
 
 __all__ = ["predict", "read_labels"]
-
-
-class Provider(str, Enum):
-    """Where the model runs."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Backend(str, Enum):
-    """What runs the model."""
-
-    auto = "auto"
-    onnxruntime = "onnxruntime"
-    pytorch = "pytorch"
 
 
 def predict(
