@@ -36,6 +36,7 @@ class SelectionPattern(str, Enum):
     """How tokens are selected."""
 
     auto = "auto"
+    sort = "sort"
     topk = "topk"
     rank = "rank"
     onehot = "onehot"

@@ -18,6 +18,7 @@ __all__ = ["OnnxFacts", "read_onnx"]
 
 _LAYOUT = {"Cast", "Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Expand", "Identity", "Split"}
 _BETWEEN = _LAYOUT | {"Mul", "Div", "Add", "Sub", "Concat"}  # what may stand between q k^T, softmax and a v
+_ROW = _BETWEEN | {"ReduceSum"}  # and before the softmax of a class row
 _WEIGHTED = ("MatMul", "Gemm", "Conv", "Attention")
 _FLOATS = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
 
@@ -197,9 +198,9 @@ def _attentions(graph: onnx.GraphProto, constants: set[str]) -> tuple[list[str],
         while waiting:
             current = waiting.pop()
             for node, values in step(current):
-                if node.op_type == "MatMul" and not set(node.input) & constants:
+                if _is_product(node, constants):
                     return True
-                if node.op_type in _BETWEEN and node.name not in seen:
+                if node.op_type in _ROW and node.name not in seen:
                     seen.add(node.name)
                     waiting += [v for v in values if v not in constants]
         return False
@@ -220,6 +221,11 @@ def _attentions(graph: onnx.GraphProto, constants: set[str]) -> tuple[list[str],
             else:
                 rows.append(node)
     return attentions, rows
+
+
+def _is_product(node: onnx.NodeProto, constants: set[str]) -> bool:
+    """Whether a node multiplies two activations: MatMul, or the Mul of a product written as Mul and ReduceSum."""
+    return node.op_type in ("MatMul", "Mul") and not set(node.input) & constants
 
 
 def _selection(graph: onnx.GraphProto, constants: set[str], rows: list[onnx.NodeProto]) -> set[str]:
@@ -249,7 +255,7 @@ def _selection(graph: onnx.GraphProto, constants: set[str], rows: list[onnx.Node
         before = producers.get(waiting.pop())
         if before is None or before.name in names or not all(readers[value] <= names for value in before.output):
             continue
-        if before.op_type in _BETWEEN or (before.op_type == "MatMul" and not set(before.input) & constants):
+        if before.op_type in _ROW or _is_product(before, constants):
             names.add(before.name)
             waiting += before.input
     return names
