@@ -131,7 +131,7 @@ def _emulated(path: str | Path) -> bytes:
 
 def _spec(session_: Any, path: Path) -> ModelSpec:
     """The spec from the manifest, or from the input and output shapes for a file of another tool."""
-    manifest = manifests.read(session_.get_modelmeta().custom_metadata_map)
+    manifest = manifests.read(session_.get_modelmeta().custom_metadata_map, str(path))
     if manifest is not None:
         with translate(
             ModelFileError, f"{path}: its evovit manifest is damaged or of another version", LookupError, TypeError
