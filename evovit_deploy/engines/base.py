@@ -127,7 +127,12 @@ class Engine(abc.ABC):
             raise ModelFileError(
                 f"{path}: no such file. Make one with: evovit export CKPT -o {path.with_suffix('.onnx')}"
             )
+        told = BACKENDS.get(path.suffix.lower(), backend)
         kind = backend_of(path) if backend == "auto" else backend
+        if kind in ("onnxruntime", "pytorch", "tensorrt") and kind != told != "auto":
+            raise InputError(
+                f"{path} is for {told}, going by its name, and {kind} cannot run it. Leave the backend out."
+            )
         of_checkpoint = {"recipe": recipe, "num_heads": num_heads, "ema": ema or None}
         of_plan = {
             "device": device, "cuda_graphs": cuda_graphs, "max_contexts": max_contexts, "warm_up": warm_up,
