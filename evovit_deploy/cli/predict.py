@@ -47,7 +47,10 @@ def predict(
     num_heads: Annotated[int | None, typer.Option(help="Attention heads of a checkpoint that does not tell.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Classify images; exits 1 if any image could not be classified."""
+    """Classify images; exits 1 if any image could not be classified.
+
+    For example: evovit predict model.onnx photos/ --labels labels.txt --top-k 3
+    """
     from ..engines import Engine
     from ..preprocess import SUFFIXES, find_images
 
