@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, InputError, ModelFileError
+from ..errors import EngineError, InputError, ModelFileError, RecipeError, translate
 from ..recipes import Recipe, Transform
 
 if TYPE_CHECKING:
@@ -66,21 +66,30 @@ class ModelSpec:
         return (size, size, 3) if self.input == "uint8" else (3, size, size)
 
     @classmethod
-    def from_manifest(cls, manifest: dict[str, Any], **other: Any) -> ModelSpec:
-        """Read the spec out of a manifest (see :mod:`evovit_deploy.export.manifest`)."""
-        recipe = Recipe.from_dict(manifest["recipe"], "manifest")
-        return cls(
-            name=manifest["name"],
-            image_size=recipe.structure.image_size,
-            input=manifest["input"],
-            num_classes=recipe.structure.num_classes,
-            outputs=tuple(manifest["outputs"]),
-            batch=manifest["batch"],
-            precision=manifest["precision"],
-            transform=recipe.transform,
-            manifest=manifest,
-            **other,
-        )
+    def from_manifest(cls, manifest: dict[str, Any], where: str) -> ModelSpec:
+        """Read the spec out of the manifest (see :mod:`evovit_deploy.export.manifest`) of the file ``where``.
+
+        Raises:
+            ModelFileError: The manifest is damaged.
+        """
+        with translate(
+            ModelFileError, f"{where}: its evovit manifest is damaged or of another version", LookupError, TypeError
+        ):
+            try:
+                recipe = Recipe.from_dict(manifest["recipe"], "manifest")
+            except RecipeError as error:
+                raise ModelFileError(f"{where}: its evovit manifest does not fit this version: {error}") from error
+            return cls(
+                name=manifest["name"],
+                image_size=recipe.structure.image_size,
+                input=manifest["input"],
+                num_classes=recipe.structure.num_classes,
+                outputs=tuple(manifest["outputs"]),
+                batch=manifest["batch"],
+                precision=manifest["precision"],
+                transform=recipe.transform,
+                manifest=manifest,
+            )
 
 
 class Engine(abc.ABC):

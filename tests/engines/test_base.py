@@ -10,8 +10,11 @@ import torch
 
 from evovit_deploy.engines import FakeEngine, ModelSpec
 from evovit_deploy.engines.base import Engine as Base
-from evovit_deploy.errors import InputError
+from evovit_deploy.errors import InputError, ModelFileError
+from evovit_deploy.recipes import load_recipe
 from tests.engines.foreign_onnx import SIZE, random_images
+
+TINY = "evo_deit_tiny_patch16_224"
 
 
 class Recorder(Base):
@@ -98,3 +101,11 @@ def test_torch_in_torch_out() -> None:
     assert isinstance(result, torch.Tensor)
     assert result.device == tensor.device
     np.testing.assert_array_equal(result.numpy(), Recorder(max_batch=2)(images)["logits"])
+
+
+@pytest.mark.parametrize(
+    "manifest", [{}, {"recipe": 3}, {"recipe": {"surprise": 1}}, [], {"recipe": load_recipe(TINY).to_dict()}]
+)
+def test_a_damaged_manifest_names_its_file(manifest: Any) -> None:
+    with pytest.raises(ModelFileError, match=r"m\.engine\.json: its evovit manifest"):
+        ModelSpec.from_manifest(manifest, "m.engine.json")
