@@ -140,6 +140,7 @@ def build_document(result: BuildResult) -> dict[str, Any]:
 
 def show_build(result: BuildResult) -> None:
     """The engine, its plan report, and how its outputs compare."""
+    from rich.markup import escape
     from rich.table import Table
 
     from ._parity import parity_table
@@ -147,20 +148,20 @@ def show_build(result: BuildResult) -> None:
     d, report, console = result.manifest, result.report, out()
     weights = " [yellow](random weights)[/]" if ((d["model"] or {}).get("weights") or {}).get("random") else ""
     console.print(
-        f"[bold]{result.path}[/]  {d['plan']['bytes'] / 1e6:.1f} MB  {d['name']}{weights}  {d['precision']}  "
-        f"batch {batch_sizes(d['batch'])}  {d['flavour']} {d['version']}  {result.seconds:.1f} s",
+        f"[bold]{escape(str(result.path))}[/]  {d['plan']['bytes'] / 1e6:.1f} MB  {escape(d['name'])}{weights}  "
+        f"{d['precision']}  batch {batch_sizes(d['batch'])}  {d['flavour']} {d['version']}  {result.seconds:.1f} s",
         soft_wrap=True,
     )
     table = Table(title="plan", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in plan_rows(report.to_dict()):
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     console.print(table)
     if result.parity is not None:
         console.print(parity_table(result.parity, f"{d['flavour']} against the reference"))
     for note in result.notes:
-        err().print(f"[dim]note: {note}[/]", soft_wrap=True)
+        err().print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
 
 
 def batch_sizes(batch: dict[str, int]) -> str:

@@ -246,6 +246,8 @@ def _batch(text: str) -> int | None:
 
 
 def _show(result: ExportResult, options: ExportOptions) -> None:
+    from rich.markup import escape
+
     from ._parity import parity_table
 
     console, manifest = out(), result.manifest
@@ -253,7 +255,7 @@ def _show(result: ExportResult, options: ExportOptions) -> None:
     batch = "dynamic" if manifest["batch"] is None else manifest["batch"]
     weights = " [yellow](random weights)[/]" if manifest["weights"]["random"] else ""
     console.print(
-        f"[bold]{result.path}[/]  {size:.1f} MB  {manifest['name']}{weights}  {manifest['precision']}  "
+        f"[bold]{escape(str(result.path))}[/]  {size:.1f} MB  {escape(manifest['name'])}{weights}  {manifest['precision']}  "
         f"input {manifest['input']}  batch {batch}  opset {manifest['opset']}  outputs {', '.join(manifest['outputs'])}",
         soft_wrap=True,
     )
