@@ -66,7 +66,7 @@ class ModelSpec:
         return (size, size, 3) if self.input == "uint8" else (3, size, size)
 
     @classmethod
-    def from_manifest(cls, manifest: dict[str, Any], where: str) -> ModelSpec:
+    def from_manifest(cls, manifest: dict[str, Any], where: str = "this model") -> ModelSpec:
         """Read the spec out of the manifest (see :mod:`evovit_deploy.export.manifest`) of the file ``where``.
 
         Raises:

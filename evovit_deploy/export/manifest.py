@@ -84,7 +84,7 @@ def check_schema(document: Any, known: int, where: str) -> None:
         )
 
 
-def read(metadata: dict[str, str], where: str) -> dict[str, Any] | None:
+def read(metadata: dict[str, str], where: str = "this model") -> dict[str, Any] | None:
     """The manifest in the metadata of the model file ``where``, or None if there is none of this package.
 
     Raises:
