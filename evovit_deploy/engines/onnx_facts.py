@@ -72,6 +72,7 @@ def read_onnx(path: Path) -> OnnxFacts:
     """Read and check an ONNX file.
 
     Raises:
+        EngineError: A file of a newer evovit-deploy.
         ModelFileError: No such file, not ONNX, types or shapes that do not fit, or not one batch of images with only the
             batch dynamic. The message names the node.
     """
@@ -112,7 +113,7 @@ def read_onnx(path: Path) -> OnnxFacts:
         sha256=hashlib.sha256(data).hexdigest(),
         outputs={value.name: _shape(value) for value in graph.output},
         precision=max((k for k in sizes if k != "other"), key=lambda k: sizes[k], default="unknown"),
-        manifest=manifests.read({entry.key: entry.value for entry in model.metadata_props}),
+        manifest=manifests.read({entry.key: entry.value for entry in model.metadata_props}, str(path)),
         attentions=tuple(attentions),
         selection=frozenset(_selection(graph, constants, rows)),
         weighted={n.name: types.get(n.input[0], "unknown") for n in graph.node if n.op_type in _WEIGHTED},

@@ -277,12 +277,6 @@ def test_missing_onnx_and_folder(tmp_path: Path) -> None:
         run(tmp_path / "folder.onnx")
 
 
-@pytest.mark.parametrize("suffix", [".engine", ".plan"])
-def test_engine_points_to_its_onnx(tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(ModelFileError, match=r"built engine.*ONNX file"):
-        describe(tmp_path / f"model{suffix}")
-
-
 def test_empty_model_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(onnx.ModelProto(ir_version=8).SerializeToString())
