@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .ops import gather_tokens, topk_indices
+from .ops import gather_tokens, sort_descending, topk_indices
 
 __all__ = ["PATTERNS", "Selection", "ascending", "kept_positions", "onehot", "rank", "ranks", "sort", "topk"]
 
@@ -28,17 +28,33 @@ class Selection:
     """A decision about B x N tokens of which K are kept, and how to carry it out.
 
     Attributes:
+        keep: K.
         select: [B, N, C] -> [B, K, C], the kept tokens, highest score first.
         restore: ([B, K, C] kept, [B, N, C] all) -> [B, N, C]: kept tokens joined with the bypassed, which are as they were
             (placeholder tokens, paper section 3.2). Any dtype, also C = 1.
         kept: () -> [B, N] bool, true where a token is kept.
-        in_place: Whether ``restore`` puts every token back at its place; else they are in descending order of score.
+        ordered: [B, N], the scores in descending order, if that is the order in which ``restore`` leaves the tokens; None if
+            it puts every token back at its place.
     """
 
+    keep: int
     select: Callable[[Tensor], Tensor]
     restore: Callable[[Tensor, Tensor], Tensor]
     kept: Callable[[], Tensor]
-    in_place: bool = True
+    ordered: Tensor | None = None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether ``restore`` puts every token back at its place."""
+        return self.ordered is None
+
+    def rescore(self, scores: Tensor, update: Callable[[Tensor], Tensor]) -> Tensor:
+        """[B, N] scores -> the same in the order of ``restore``, with ``update`` applied to those of the kept, [B, K]."""
+        if self.ordered is None:
+            own = self.select(scores[..., None])[..., 0]
+            return self.restore(update(own)[..., None], scores[..., None])[..., 0]
+        after = update(self.ordered[:, : self.keep])
+        return torch.cat((after, self.ordered[:, self.keep :]), 1)
 
 
 def ranks(scores: Tensor) -> Tensor:
@@ -72,7 +88,7 @@ def _by_gather(indices: Tensor, rank_of: Callable[[], Tensor], keep: int) -> Sel
         place = rank_.clamp(max=keep - 1).long()
         return torch.where((rank_ < keep)[..., None], gather_tokens(kept, place), tokens)
 
-    return Selection(lambda tokens: gather_tokens(tokens, indices), restore, lambda: rank_of() < keep)
+    return Selection(keep, lambda tokens: gather_tokens(tokens, indices), restore, lambda: rank_of() < keep)
 
 
 def topk(scores: Tensor, keep: int) -> Selection:
@@ -95,7 +111,7 @@ def sort(scores: Tensor, keep: int) -> Selection:
     Ties go to the token that comes first *now*; after an earlier `sort` that is not the order of the image.
     """
     n = scores.shape[1]
-    order = topk_indices(scores, n)
+    values, order = sort_descending(scores)
 
     def restore(kept: Tensor, tokens: Tensor) -> Tensor:
         return torch.cat((kept, gather_tokens(tokens, order[:, keep:])), 1)
@@ -104,7 +120,7 @@ def sort(scores: Tensor, keep: int) -> Selection:
         token = torch.arange(n, device=scores.device)
         return (order[:, :keep, None] == token).any(1)
 
-    return Selection(lambda tokens: gather_tokens(tokens, order[:, :keep]), restore, kept_mask, in_place=False)
+    return Selection(keep, lambda tokens: gather_tokens(tokens, order[:, :keep]), restore, kept_mask, values)
 
 
 def rank(scores: Tensor, keep: int) -> Selection:
@@ -123,7 +139,7 @@ def onehot(scores: Tensor, keep: int) -> Selection:
         moved = hit.to(kept.dtype).transpose(1, 2) @ kept
         return torch.where((rank_ < keep)[..., None], moved, tokens)
 
-    return Selection(lambda tokens: hit.to(tokens.dtype) @ tokens, restore, lambda: rank_ < keep)
+    return Selection(keep, lambda tokens: hit.to(tokens.dtype) @ tokens, restore, lambda: rank_ < keep)
 
 
 PATTERNS: dict[str, Callable[[Tensor, int], Selection]] = {"sort": sort, "topk": topk, "rank": rank, "onehot": onehot}

@@ -1,7 +1,8 @@
-"""Two operators whose ONNX form is chosen here, not left to the exporter's decomposition.
+"""Operators whose ONNX form is chosen here, not left to the exporter's decomposition.
 
 `gather_tokens` becomes GatherND with batch_dims=1 (torch.gather would become GatherElements, which reads an index a
-channel), and `topk_indices` becomes TopK (a stable sort, which torch needs to break ties as ONNX does, has no ONNX form).
+channel); `topk_indices` and `sort_descending` become TopK (a stable sort, which torch needs to break ties as ONNX does, has no
+ONNX form).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["gather_tokens", "onnx_translations", "topk_indices"]
+__all__ = ["gather_tokens", "onnx_translations", "sort_descending", "topk_indices"]
 
 
 @torch.library.custom_op("evovit::gather_tokens", mutates_args=())
@@ -37,6 +38,18 @@ def _(scores: Tensor, keep: int) -> Tensor:
     return scores.new_empty(scores.shape[0], keep, dtype=torch.int64)
 
 
+@torch.library.custom_op("evovit::sort_descending", mutates_args=())
+def sort_descending(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, N] scores -> the same in descending order, and their indices int64; ties to the lower index (ONNX TopK)."""
+    values, indices = torch.sort(scores, dim=1, descending=True, stable=True)
+    return values, indices
+
+
+@sort_descending.register_fake
+def _(scores: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(scores), torch.empty_like(scores, dtype=torch.int64)
+
+
 def onnx_translations(opset: int) -> dict[Any, Callable[..., Any]]:
     """The ``custom_translation_table`` of ``torch.onnx.export`` for these operators."""
     import importlib
@@ -50,4 +63,12 @@ def onnx_translations(opset: int) -> dict[Any, Callable[..., Any]]:
         _, indices = op.TopK(scores, op.Constant(value_ints=[keep]), axis=-1, largest=1, sorted=1)
         return indices
 
-    return {torch.ops.evovit.gather_tokens.default: gather_nd, torch.ops.evovit.topk_indices.default: top_k}
+    def sort_all(scores: Any) -> Any:
+        values, indices = op.TopK(scores, op.Shape(scores, start=1, end=2), axis=-1, largest=1, sorted=1)
+        return values, indices
+
+    return {
+        torch.ops.evovit.gather_tokens.default: gather_nd,
+        torch.ops.evovit.topk_indices.default: top_k,
+        torch.ops.evovit.sort_descending.default: sort_all,
+    }

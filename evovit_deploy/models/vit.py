@@ -4,7 +4,7 @@ The whole computation reads top to bottom: `embed`, then group after group of bl
 (`Group`, derived from the recipe), then `pool` and the head. The vanilla twin is the same code without a selecting group
 and with the class token as pooled feature, so that a comparison of the two compares the method and nothing else.
 
-Tokens are [B, 1 + N, C], the class token at place 0. It takes part in every selection with a score no patch can reach.
+Tokens are [B, 1 + N, C], the class token at place 0. It takes part in every selection, with a score no patch can reach.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from .layers import LAYER_NORM_EPS, Block, Step, class_attention
 from .schedule import Group, plan
 
 __all__ = ["VisionTransformer"]
-
-# Added to the class token's score: scores are sums of softmax rows over heads, so no patch comes near it.
-ALWAYS_KEPT = 1e9
 
 
 class VisionTransformer(nn.Module):
@@ -134,10 +131,8 @@ class VisionTransformer(nn.Module):
         return ascending(chosen[:, 1:, 0] - 1), after
 
     def selection_of(self, scores: Tensor, keep: int) -> Selection:
-        """Select the class token and the ``keep`` patch tokens of highest score; scores [B, 1 + N] float32."""
-        first = torch.full((1, 1), ALWAYS_KEPT, device=scores.device)
-        first = nn.functional.pad(first, (0, scores.shape[1] - 1))
-        return PATTERNS[self.pattern](scores + first, keep + 1)
+        """Select the class token, which scores highest, and the ``keep`` best patch tokens; scores [B, 1 + N] float32."""
+        return PATTERNS[self.pattern](scores, keep + 1)
 
     def run(
         self, group: Group, full: Tensor, before: Tensor | None, selection: Selection | None, last: bool
@@ -183,13 +178,13 @@ class VisionTransformer(nn.Module):
         """
         if fresh is None and not group.carry:
             return None
-        after = fresh
-        if before is not None and group.carry:
-            own = before if selection is None else selection.select(before[..., None])[..., 0]
-            after = own * group.carry if fresh is None else own * group.carry + fresh
-        if selection is None or after is None or before is None:
-            return after
-        return selection.restore(after[..., None], before[..., None])[..., 0]
+
+        def update(own: Tensor | None) -> Tensor:
+            carried = None if own is None or not group.carry else own * group.carry
+            both = [part for part in (carried, fresh) if part is not None]
+            return both[0] if len(both) == 1 else both[0] + both[1]
+
+        return update(before) if selection is None or before is None else selection.rescore(before, update)
 
     def finish(self, block: Block, x: Tensor, start: Tensor, full: Tensor, selection: Selection | None) -> Tensor:
         """Last block and pooling -> [B, C] float32.

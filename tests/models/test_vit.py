@@ -83,6 +83,7 @@ def test_scores_that_decide_the_first_selection_are_the_authors(case):
     with torch.inference_mode():
         model(torch.from_numpy(data["images"]))
     assert np.abs(seen[0][:, 1:].numpy() - data["stage1_scores"]).max() <= 1e-5
+    assert all((scores[:, :1] > 1e3 * scores[:, 1:].abs()).all() for scores in seen)  # the class token is always kept
 
 
 def test_probabilities_are_the_softmax(case):
