@@ -186,7 +186,7 @@ class Opening:
                     f"--baseline {wanted}: no such file. Valid: auto, none, {', '.join(KINDS)}, or a model file."
                 )
             return self.file(Path(wanted))
-        if wanted == "auto" and (recipe is None or recipe.family == "deit"):
+        if wanted == "auto" and (recipe is None or not recipe.family.startswith("evo_")):
             why = (
                 "was not exported by evovit, so its twin is unknown" if recipe is None else "is a vanilla model itself"
             )

@@ -12,9 +12,23 @@ from ..errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TRAINING_ONLY", "Found", "Sizes", "clean", "expected_shapes", "find_state", "measure", "to_float32"]
+    from ..recipes import Recipe
 
-TRAINING_ONLY = ("head_cls.", "norm_cls.")
+__all__ = [
+    "TRAINING_ONLY",
+    "Found",
+    "Loaded",
+    "Sizes",
+    "check_tensors",
+    "clean",
+    "expected_shapes",
+    "find_state",
+    "measure",
+    "shape_of",
+    "to_float32",
+]
+
+TRAINING_ONLY = ("head_cls.", "head_cls_dist.", "norm_cls.")
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 _NUMBERED = re.compile(r"(blocks|qks|vs|norms|projs)\.(\d{1,4})\.")
 _DEIT = {192: "deit_tiny_patch16_224", 768: "deit_base_patch16_224"}
@@ -25,6 +39,14 @@ class Found(NamedTuple):
 
     source: str  # "model", "model_ema" or "state dict"
     state: dict[str, Any]
+
+
+class Loaded(NamedTuple):
+    """What a state dict became: a recipe with its structure, float32 weights in the authors' names, and notes."""
+
+    recipe: Recipe
+    weights: dict[str, Tensor]
+    notes: list[str]
 
 
 class Sizes(NamedTuple):
@@ -158,9 +180,15 @@ def _depth(state: dict[str, Tensor], where: str) -> int:
 
 
 def _shape(state: dict[str, Tensor], key: str, expected: tuple[int | None, ...], where: str) -> tuple[int, ...]:
+    return shape_of(state, key, expected, "an Evo-DeiT", where)
+
+
+def shape_of(
+    state: dict[str, Tensor], key: str, expected: tuple[int | None, ...], model: str, where: str
+) -> tuple[int, ...]:
     """Shape of a tensor that must be there; None matches any size from 1."""
     if key not in state:
-        raise CheckpointError(f"{where}: `{key}` is missing from an Evo-DeiT checkpoint; save the whole state dict.")
+        raise CheckpointError(f"{where}: `{key}` is missing from {model} checkpoint; save the whole state dict.")
     shape = tuple(state[key].shape)
     if len(shape) != len(expected) or any(a != b if b is not None else a < 1 for a, b in zip(shape, expected)):
         wanted = ", ".join("any" if size is None else str(size) for size in expected)
@@ -190,15 +218,10 @@ def _recognise(state: dict[str, Tensor], where: str) -> None:
     if any(key.startswith(("qks.", "projs.")) for key in state):
         return
     keys = set(state)
-    if any(key == "poss" or key.startswith("stage_blocks.") or "learn_tradeoff" in key for key in keys):
-        raise CheckpointError(
-            f"{where} is an Evo-LeViT checkpoint (it has "
-            f"{_some(k for k in state if 'poss' in k or 'learn_tradeoff' in k)}); this version exports the Evo-DeiT "
-            "family. Give an Evo-DeiT checkpoint."
-        )
     if any("attention_biases" in key for key in keys):
         raise CheckpointError(
-            f"{where} is a vanilla LeViT (it has `attention_biases`); this tool exports Evo-DeiT checkpoints."
+            f"{where} is a vanilla LeViT (it has `attention_biases` and no class token); it selects no tokens. For comparison "
+            "this tool exports it with `evovit export --baseline levit_128s_224`."
         )
     if "blocks.0.attn.qkv.weight" in keys:
         width = state["blocks.0.attn.qkv.weight"].shape[-1] if state["blocks.0.attn.qkv.weight"].dim() == 2 else 0
@@ -258,12 +281,31 @@ def to_float32(state: dict[str, Tensor], sizes: Sizes, where: str) -> tuple[dict
     if not any(key in state for key in biases):  # trained with qkv_bias=False
         state.update({key: torch.zeros(shapes[key]) for key in biases})
         notes.append("q, k and v have no bias in this checkpoint; zeros stand in for it")
+    return check_tensors(state, shapes, f"an Evo-DeiT of {sizes.depth} blocks", where), notes
+
+
+def check_tensors(
+    state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], model: str, where: str
+) -> dict[str, Tensor]:
+    """Copies in float32 of exactly the tensors that a model needs.
+
+    Args:
+        state: Tensors by name.
+        shapes: Name -> shape of every tensor of the model.
+        model: What it looks like, for messages.
+        where: The checkpoint, for messages.
+
+    Raises:
+        CheckpointError: Missing or unexpected keys, a wrong shape, integer or complex tensors, NaN or Inf.
+    """
+    import torch
+
     missing = [key for key in shapes if key not in state]
     unexpected = [key for key in state if key not in shapes]
     if missing or unexpected:
         parts = [f"missing: {_some(missing)}"] * bool(missing) + [f"unexpected: {_some(unexpected)}"] * bool(unexpected)
         raise CheckpointError(
-            f"{where} looks like an Evo-DeiT of {sizes.depth} blocks, but its tensors are not those of one; "
+            f"{where} looks like {model}, but its tensors are not those of one; "
             f"{'; '.join(parts)}. Save the state dict of the authors' model class, unchanged."
         )
     result: dict[str, Tensor] = {}
@@ -285,4 +327,4 @@ def to_float32(state: dict[str, Tensor], sizes: Sizes, where: str) -> tuple[dict
             f"{where}: NaN or Inf in {_some(broken)}; training diverged or the file is damaged. Take an earlier "
             "checkpoint."
         )
-    return result, notes
+    return result

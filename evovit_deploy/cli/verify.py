@@ -63,7 +63,7 @@ def _open_pair(first: Path, second: Path, *, ema: bool, provider: str) -> list[E
     for path in (first, second):
         if path in opened:
             continue
-        if manifest is None or manifest["family"] == "deit":
+        if manifest is None or not manifest["family"].startswith("evo_"):
             checkpoint, image_input = load_checkpoint(path, ema=ema), "float32"
         else:
             recipe = Recipe.from_dict(manifest["recipe"], "manifest")

@@ -191,13 +191,19 @@ def _attentions(graph: onnx.GraphProto, constants: set[str]) -> tuple[list[str],
         for value in node.input:
             consumers[value].append(node)
 
+    def product(node: onnx.NodeProto) -> bool:
+        """Of two activations: a matrix product, or for one row a product and a sum."""
+        factors = producers.get(node.input[0]) if node.op_type == "ReduceSum" else node
+        wanted = "Mul" if node.op_type == "ReduceSum" else "MatMul"
+        return factors is not None and factors.op_type == wanted and not set(factors.input) & constants
+
     def follow(value: str, step: Any) -> bool:
         """Whether a product of two activations is reached from ``value`` through layout and scaling."""
         waiting, seen = [value], set()
         while waiting:
             current = waiting.pop()
             for node, values in step(current):
-                if node.op_type == "MatMul" and not set(node.input) & constants:
+                if product(node):
                     return True
                 if node.op_type in _BETWEEN and node.name not in seen:
                     seen.add(node.name)
@@ -249,7 +255,9 @@ def _selection(graph: onnx.GraphProto, constants: set[str], rows: list[onnx.Node
         before = producers.get(waiting.pop())
         if before is None or before.name in names or not all(readers[value] <= names for value in before.output):
             continue
-        if before.op_type in _BETWEEN or (before.op_type == "MatMul" and not set(before.input) & constants):
+        if before.op_type in _BETWEEN | {"ReduceSum"} or (
+            before.op_type == "MatMul" and not set(before.input) & constants
+        ):
             names.add(before.name)
             waiting += before.input
     return names

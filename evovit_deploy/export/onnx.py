@@ -92,7 +92,7 @@ def export_onnx(
         ExportError, OutputError: Nothing was written.
         ParityError: The outputs differ by more than the recipe's tolerance; nothing was written.
     """
-    from ..models.evo_deit import build_model
+    from ..models.build import build_model
 
     options = options or ExportOptions()
     path = Path(path)
