@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CheckpointError
+from .checks import check_tensors, shape_of, some
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,12 +20,10 @@ __all__ = [
     "Found",
     "Loaded",
     "Sizes",
-    "check_tensors",
     "clean",
     "expected_shapes",
     "find_state",
     "measure",
-    "shape_of",
     "to_float32",
 ]
 
@@ -71,7 +70,7 @@ def find_state(content: Any, where: str, ema: bool) -> Found:
             f"{where} holds a {type(content).__name__}, not weights; save them with torch.save(model.state_dict(), "
             "'weights.pth')."
         )
-    keys = _some(content)
+    keys = some(content)
     plain = _first(content, ("model", "state_dict"))
     averaged = _first(content, ("model_ema", "state_dict_ema"))
     if ema:
@@ -104,15 +103,6 @@ def _first(content: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[str, dic
         if _tensors(value):
             return name, dict(value)
     return None
-
-
-def _some(names: Any, count: int = 4) -> str:
-    """The first few names, and how many more there are."""
-    listed = [str(name)[:80] for name in names]
-    if not listed:
-        return "nothing"
-    more = f" and {len(listed) - count} more" if len(listed) > count else ""
-    return ", ".join(f"`{name}`" for name in listed[:count]) + more
 
 
 def clean(state: dict[str, Any], where: str) -> dict[str, Tensor]:
@@ -183,19 +173,6 @@ def _shape(state: dict[str, Tensor], key: str, expected: tuple[int | None, ...],
     return shape_of(state, key, expected, "an Evo-DeiT", where)
 
 
-def shape_of(
-    state: dict[str, Tensor], key: str, expected: tuple[int | None, ...], model: str, where: str
-) -> tuple[int, ...]:
-    """Shape of a tensor that must be there; None matches any size from 1."""
-    if key not in state:
-        raise CheckpointError(f"{where}: `{key}` is missing from {model} checkpoint; save the whole state dict.")
-    shape = tuple(state[key].shape)
-    if len(shape) != len(expected) or any(a != b if b is not None else a < 1 for a, b in zip(shape, expected)):
-        wanted = ", ".join("any" if size is None else str(size) for size in expected)
-        raise CheckpointError(f"{where}: `{key}` has shape {list(shape)}; expected [{wanted}].")
-    return shape
-
-
 def _patch(state: dict[str, Tensor], where: str) -> tuple[int, int]:
     """(output channels, patch size), also of the 2-D form [C, 3 P P] from before patches were cut by a convolution."""
     key = "patch_embed.proj.weight"
@@ -232,7 +209,7 @@ def _recognise(state: dict[str, Tensor], where: str) -> None:
         )
     raise CheckpointError(
         f"{where} is the checkpoint of another model: `qks.0.qk.weight` and `projs.0.weight` are missing, and it has "
-        f"{_some(state)}. Valid: an Evo-DeiT checkpoint of the authors' training code."
+        f"{some(state)}. Valid: an Evo-DeiT checkpoint of the authors' training code."
     )
 
 
@@ -282,49 +259,3 @@ def to_float32(state: dict[str, Tensor], sizes: Sizes, where: str) -> tuple[dict
         state.update({key: torch.zeros(shapes[key]) for key in biases})
         notes.append("q, k and v have no bias in this checkpoint; zeros stand in for it")
     return check_tensors(state, shapes, f"an Evo-DeiT of {sizes.depth} blocks", where), notes
-
-
-def check_tensors(
-    state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], model: str, where: str
-) -> dict[str, Tensor]:
-    """Copies in float32 of exactly the tensors that a model needs.
-
-    Args:
-        state: Tensors by name.
-        shapes: Name -> shape of every tensor of the model.
-        model: What it looks like, for messages.
-        where: The checkpoint, for messages.
-
-    Raises:
-        CheckpointError: Missing or unexpected keys, a wrong shape, integer or complex tensors, NaN or Inf.
-    """
-    import torch
-
-    missing = [key for key in shapes if key not in state]
-    unexpected = [key for key in state if key not in shapes]
-    if missing or unexpected:
-        parts = [f"missing: {_some(missing)}"] * bool(missing) + [f"unexpected: {_some(unexpected)}"] * bool(unexpected)
-        raise CheckpointError(
-            f"{where} looks like {model}, but its tensors are not those of one; "
-            f"{'; '.join(parts)}. Save the state dict of the authors' model class, unchanged."
-        )
-    result: dict[str, Tensor] = {}
-    broken: list[str] = []
-    for key, shape in shapes.items():
-        tensor = state[key]
-        if tuple(tensor.shape) != shape:
-            raise CheckpointError(f"{where}: `{key}` has shape {list(tensor.shape)}; expected {list(shape)}.")
-        if not tensor.is_floating_point():
-            raise CheckpointError(
-                f"{where}: `{key}` holds {str(tensor.dtype).removeprefix('torch.')} values; weights are floating "
-                "point. Save the float weights from before quantisation."
-            )
-        result[key] = tensor.to(torch.float32, copy=True).contiguous()  # a copy: the file is only mapped
-        if not bool(torch.isfinite(result[key]).all()):
-            broken.append(key)
-    if broken:
-        raise CheckpointError(
-            f"{where}: NaN or Inf in {_some(broken)}; training diverged or the file is damaged. Take an earlier "
-            "checkpoint."
-        )
-    return result

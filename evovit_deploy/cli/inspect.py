@@ -85,8 +85,8 @@ def _checkpoint_tables(document: dict[str, Any]) -> list[Table]:
 
 
 def _each(value: Any) -> str:
-    """A number, or one a stage: `128, 256, 384`."""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    """A number, or one a stage: `128 / 256 / 384`."""
+    return " / ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _runs(values: list[float]) -> str:

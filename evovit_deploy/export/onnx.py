@@ -76,7 +76,7 @@ def export_onnx(
     images: np.ndarray[Any, Any] | None = None,
     step: Step = lambda text: None,
 ) -> ExportResult:
-    """Export an Evo-DeiT checkpoint to ``path`` and prove it against the FP32 PyTorch module.
+    """Export an Evo-DeiT or Evo-LeViT checkpoint to ``path`` and prove it against the FP32 PyTorch module.
 
     The proof runs on ONNX Runtime before the file gets its name; the kept sets are compared also when they are not among
     the outputs. The reference is the plain module: unfolded, untrimmed, FP32.
