@@ -71,7 +71,7 @@ def test_export_verify_inspect_predict(evovit, checkpoint, tmp_path):
     assert code == 0
     manifest = json.loads(out)
     assert manifest["family"] == "evo_levit"
-    assert manifest["recipe"]["evolution"] == {"keep_ratios": [0.75, 0.5], "full_blocks": 2}
+    assert manifest["recipe"]["evolution"] == {"keep_ratios": [0.75, 0.5], "full_blocks": 1}
     code, out, _ = evovit("verify", checkpoint, model, "--json")
     assert code == 0
     assert json.loads(out)["jaccard"] == {"kept_1": 1.0, "kept_2": 1.0}
