@@ -1,9 +1,10 @@
 """Evo-ViT from checkpoint to ONNX, TensorRT and production.
 
-    from evovit_deploy import load_checkpoint, export_onnx, Engine
+    from evovit_deploy import Engine, build_engine, export_onnx, load_checkpoint
 
     export_onnx(load_checkpoint("ckpt.pth"), "model.onnx")
-    with Engine.open("model.onnx") as engine:
+    build_engine("model.onnx", "model.engine")
+    with Engine.open("model.onnx") as engine:  # or model.engine, on a GPU
         logits = engine(images)["logits"]
 
 Nothing heavy is imported before it is used: `import evovit_deploy` loads neither torch nor tensorrt.
@@ -29,12 +30,26 @@ from .errors import (
 from .recipes import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from .bench import benchmark
+    from .bench import BenchReport, benchmark
     from .checkpoint import Checkpoint, load_checkpoint, random_checkpoint
-    from .engines import Engine, FakeEngine
-    from .export import ExportOptions, export_onnx, verify
+    from .engines import (
+        BuildOptions,
+        BuildResult,
+        Engine,
+        FakeEngine,
+        ModelSpec,
+        OrtEngine,
+        TorchEngine,
+        TrtEngine,
+        build_engine,
+    )
+    from .export import ExportOptions, ExportResult, ParityReport, export_baseline, export_onnx, verify
+    from .models.evo_deit import ModelOptions
 
 __all__ = [
+    "BenchReport",
+    "BuildOptions",
+    "BuildResult",
     "Checkpoint",
     "CheckpointError",
     "Engine",
@@ -42,16 +57,25 @@ __all__ = [
     "EvoVitError",
     "ExportError",
     "ExportOptions",
+    "ExportResult",
     "FakeEngine",
     "InputError",
     "ModelFileError",
+    "ModelOptions",
+    "ModelSpec",
+    "OrtEngine",
     "OutputError",
     "ParityError",
+    "ParityReport",
     "PlanError",
     "Recipe",
     "RecipeError",
+    "TorchEngine",
+    "TrtEngine",
     "UnstableMeasurement",
     "benchmark",
+    "build_engine",
+    "export_baseline",
     "export_onnx",
     "load_checkpoint",
     "load_recipe",
@@ -60,15 +84,27 @@ __all__ = [
 ]
 
 _LAZY = {
+    "BenchReport": "bench",
+    "benchmark": "bench",
     "Checkpoint": "checkpoint",
     "load_checkpoint": "checkpoint",
     "random_checkpoint": "checkpoint",
+    "BuildOptions": "engines",
+    "BuildResult": "engines",
     "Engine": "engines",
     "FakeEngine": "engines",
+    "ModelSpec": "engines",
+    "OrtEngine": "engines",
+    "TorchEngine": "engines",
+    "TrtEngine": "engines",
+    "build_engine": "engines",
     "ExportOptions": "export",
+    "ExportResult": "export",
+    "ParityReport": "export",
+    "export_baseline": "export",
     "export_onnx": "export",
     "verify": "export",
-    "benchmark": "bench",
+    "ModelOptions": "models.evo_deit",
 }
 
 
@@ -78,3 +114,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

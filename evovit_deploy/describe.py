@@ -1,4 +1,4 @@
-"""What a file holds, as plain dictionaries: checkpoints and ONNX files. Nothing here prints."""
+"""What a file holds, as plain dictionaries: checkpoints, ONNX files and TensorRT engines. Nothing here prints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "describe_checkpoint", "describe_onnx", "describe_schedule"]
 
-_ENGINES = (".engine", ".plan", ".trt")
 _METADATA = "evovit"
 _FLOATS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
@@ -26,26 +25,27 @@ _FLOATS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": 
 def describe(
     path: str | Path, *, recipe: str | None = None, num_heads: int | None = None, ema: bool = False
 ) -> dict[str, Any]:
-    """Describe a checkpoint or an ONNX file; ``kind`` in the result says which it is.
+    """Describe a checkpoint, an ONNX file or a TensorRT engine; ``kind`` in the result says which it is.
 
     Args:
-        path: ``.onnx``, or a checkpoint of any form.
+        path: ``.onnx``; ``.engine``, ``.plan`` or ``.trt``; or a checkpoint of any form.
         recipe, num_heads, ema: As for ``load_checkpoint``; for checkpoints only.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or recognised.
-        ModelFileError: The ONNX file cannot be read, or the file is a built engine.
+        ModelFileError: The ONNX file, the plan or its manifest cannot be read.
+        EngineError: A plan that is not the one that its manifest describes.
     """
     from .checkpoint import load_checkpoint
+    from .engines.base import backend_of
+    from .engines.engine_manifest import describe_engine
 
     path = Path(path)
     if path.suffix.lower() == ".onnx":
         return describe_onnx(path)
-    if path.suffix.lower() in _ENGINES:
-        raise ModelFileError(
-            f"{path} looks like a built engine, which only its runtime can read; inspect the ONNX file it was built "
-            "from."
-        )
+    if backend_of(path) == "tensorrt":
+        document = describe_engine(path)
+        return {**document, **_schedule((document["manifest"] or {}).get("model"))}
     return describe_checkpoint(load_checkpoint(path, recipe=recipe, num_heads=num_heads, ema=ema))
 
 

@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError
+from .errors import EvoVitError, OutputError
 
 
 @contextlib.contextmanager
@@ -40,6 +41,39 @@ def atomic(path: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}. Nothing was left behind.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def staged(*paths: Path) -> Iterator[Path]:
+    """Yield a folder beside ``paths`` to write them in; those that are there in the end get their places, on any error none.
+
+    What was at those places before an error is still there, and the error speaks of the places, not of the folder.
+
+    Args:
+        paths: Files of one folder.
+
+    Raises:
+        OutputError: See :func:`check_writable`.
+    """
+    for path in paths:
+        check_writable(path)
+    parent = paths[0].parent
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{paths[0].name}.", suffix=".partial", dir=parent))
+    except OSError as error:
+        raise OutputError(f"cannot write into {parent}: {error.strerror or error}.") from error
+    try:
+        yield folder
+        for path in paths:
+            if (folder / path.name).exists():
+                os.replace(folder / path.name, path)
+    except EvoVitError as error:
+        error.args = tuple(str(part).replace(f"{folder}{os.sep}", str(parent / "_")[:-1]) for part in error.args)
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {paths[0]}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -76,6 +76,11 @@ def open_baseline(
     provider = "cuda" if like.device.startswith("cuda") else "cpu"
     if like.backend == "pytorch":
         return _eager_baseline(kind, like, recipe, provider, threads)
+    if like.backend != "onnxruntime":
+        raise InputError(
+            f"the {kind} of a {like.backend} engine is not built here: export it with `evovit export --baseline NAME --format "
+            f"engine` and give it with --baseline FILE, or use --baseline none."
+        )
     from ..engines import OrtEngine
     from ..export import ExportOptions, export_baseline
     from ..models.evo_deit import ModelOptions
@@ -151,9 +156,15 @@ class Opening:
         return add_label(self.engines, label, engine)
 
     def file(self, path: Path, recipe: str | None = None) -> str:
-        """Open an ONNX file or a checkpoint."""
+        """Open an ONNX file, a TensorRT engine or a checkpoint."""
         from ..engines import Engine
+        from ..engines.base import backend_of
 
+        if path.is_file() and backend_of(path) == "tensorrt":
+            if self.backend != "auto":
+                raise InputError(f"{path} is a TensorRT engine; --backend {self.backend} cannot run it. Leave it out.")
+            engine = Engine.open(path, provider=self.provider)
+            return self.add(path.stem, engine, recipe_of(engine))
         if not path.is_file() or path.suffix == ".onnx":
             if path.suffix == ".onnx" and self.backend == "pytorch":
                 raise InputError(f"{path} is an ONNX file; --backend pytorch runs checkpoints. Leave --backend out.")
@@ -186,10 +197,15 @@ class Opening:
                     f"--baseline {wanted}: no such file. Valid: auto, none, {', '.join(KINDS)}, or a model file."
                 )
             return self.file(Path(wanted))
-        if wanted == "auto" and (recipe is None or not recipe.family.startswith("evo_")):
-            why = (
-                "was not exported by evovit, so its twin is unknown" if recipe is None else "is a vanilla model itself"
-            )
+        tensorrt = engine.backend.startswith("tensorrt")
+        if wanted == "auto" and (recipe is None or not recipe.family.startswith("evo_") or tensorrt):
+            why = "was not exported by evovit, so its twin is unknown"
+            if recipe is not None:
+                why = (
+                    "is a vanilla model itself"
+                    if not recipe.family.startswith("evo_")
+                    else "is an engine, whose twin is to be built"
+                )
             self.notes.append(f"no baseline: {engine.spec.name} {why}; give one with --baseline FILE")
             return None
         if recipe is None:

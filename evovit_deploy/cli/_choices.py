@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Backend", "Provider"]
+__all__ = ["Backend", "Provider", "Target"]
 
 
 class Provider(str, Enum):
@@ -21,3 +21,11 @@ class Backend(str, Enum):
     auto = "auto"
     onnxruntime = "onnxruntime"
     pytorch = "pytorch"
+
+
+class Target(str, Enum):
+    """Which TensorRT."""
+
+    auto = "auto"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"

@@ -27,7 +27,9 @@ REFRESH_SECONDS = 0.5
 def bench(
     model: Annotated[
         str | None,
-        typer.Argument(help="ONNX file, checkpoint, or recipe name with --random-weights.", metavar="MODEL"),
+        typer.Argument(
+            help="ONNX file, TensorRT engine, checkpoint, or recipe name with --random-weights.", metavar="MODEL"
+        ),
     ] = None,
     engine: Annotated[
         list[Path] | None, typer.Option(help="Another model to measure in the same run; repeatable.")
@@ -59,7 +61,12 @@ def bench(
     strict: Annotated[bool, typer.Option("--strict", help="Exit 5 when a measurement did not settle.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Measure latency and throughput next to the vanilla twin, in one interleaved run."""
+    """Measure latency and throughput next to the vanilla twin, in one interleaved run.
+
+    For example: evovit bench model.onnx --batch 1,8
+
+    On a machine with a GPU: evovit bench model.engine --baseline twin.engine
+    """
     from ..bench import benchmark
     from ..bench.environment import physical_cores
     from ..bench.records import append, check_appendable

@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ._choices import Target
 from ._console import err, out, print_json, progress
 
 if TYPE_CHECKING:
     from ..engines.build import BuildResult
     from ..engines.options import BuildOptions
 
-__all__ = ["build", "build_with_progress", "show_build"]
-
-
-class Target(str, Enum):
-    """Which TensorRT."""
-
-    auto = "auto"
-    tensorrt = "tensorrt"
-    tensorrt_rtx = "tensorrt-rtx"
+__all__ = ["batch_sizes", "build", "build_document", "build_with_progress", "plan_rows", "show_build"]
 
 
 class Precision(str, Enum):
@@ -92,7 +85,12 @@ def build(
     ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Build a TensorRT engine from an ONNX file and report what is in its plan."""
+    """Build a TensorRT engine from an ONNX file and report what is in its plan.
+
+    For example: evovit build model.onnx --profile l4 --max-batch 32 --require-fused-attention
+
+    From a checkpoint in one go: evovit export CKPT --format engine
+    """
     from ..engines.profiles import BuildProfile, load_profile
 
     base = load_profile(profile) if profile is not None else BuildProfile("", "", "")
@@ -117,7 +115,7 @@ def build(
     )
     result = build_with_progress(onnx, output, options, verify=verify)
     if json:
-        print_json({"path": str(result.path), **result.manifest, "notes": list(result.notes)})
+        print_json(build_document(result))
     else:
         show_build(result)
 
@@ -135,31 +133,40 @@ def build_with_progress(onnx: Path, output: Path | None, options: BuildOptions, 
         return build_engine(onnx, output, options, progress=report, prove=verify)
 
 
+def build_document(result: BuildResult) -> dict[str, Any]:
+    """The manifest as written, where it is, and the notes; for `--json`."""
+    return {"path": str(result.path), **result.manifest, "notes": list(result.notes)}
+
+
 def show_build(result: BuildResult) -> None:
     """The engine, its plan report, and how its outputs compare."""
+    from rich.markup import escape
     from rich.table import Table
 
     from ._parity import parity_table
 
     d, report, console = result.manifest, result.report, out()
-    batch = d["batch"]
-    sizes = str(batch["max"]) if batch["min"] == batch["max"] else f"{batch['min']}/{batch['opt']}/{batch['max']}"
     weights = " [yellow](random weights)[/]" if ((d["model"] or {}).get("weights") or {}).get("random") else ""
     console.print(
-        f"[bold]{result.path}[/]  {d['plan']['bytes'] / 1e6:.1f} MB  {d['name']}{weights}  {d['precision']}  batch {sizes}  "
-        f"{d['flavour']} {d['version']}  {result.seconds:.1f} s",
+        f"[bold]{escape(str(result.path))}[/]  {d['plan']['bytes'] / 1e6:.1f} MB  {escape(d['name'])}{weights}  "
+        f"{d['precision']}  batch {batch_sizes(d['batch'])}  {d['flavour']} {d['version']}  {result.seconds:.1f} s",
         soft_wrap=True,
     )
     table = Table(title="plan", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in plan_rows(report.to_dict()):
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     console.print(table)
     if result.parity is not None:
         console.print(parity_table(result.parity, f"{d['flavour']} against the reference"))
     for note in result.notes:
-        err().print(f"[dim]note: {note}[/]", soft_wrap=True)
+        err().print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
+
+
+def batch_sizes(batch: dict[str, int]) -> str:
+    """``1/8/64`` for a batch profile (its JSON form), ``8`` for a static one; also for `evovit inspect`."""
+    return str(batch["max"]) if batch["min"] == batch["max"] else f"{batch['min']}/{batch['opt']}/{batch['max']}"
 
 
 def plan_rows(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
+from ._choices import Target
 from ._console import err, out, print_json, progress
+from .build import build_document, build_with_progress, show_build
 
 if TYPE_CHECKING:
+    from ..engines.options import BuildOptions
     from ..export import ExportOptions, ExportResult
 
 __all__ = ["export"]
+
+ENGINE: dict[str, Any] = {"rich_help_panel": "With --format engine"}
 
 
 class Precision(str, Enum):
@@ -23,6 +30,13 @@ class Precision(str, Enum):
     fp32 = "fp32"
     fp16 = "fp16"
     bf16 = "bf16"
+
+
+class Format(str, Enum):
+    """What to write."""
+
+    onnx = "onnx"
+    engine = "engine"
 
 
 class ImageInput(str, Enum):
@@ -36,6 +50,7 @@ class SelectionPattern(str, Enum):
     """How tokens are selected."""
 
     auto = "auto"
+    sort = "sort"
     topk = "topk"
     rank = "rank"
     onehot = "onehot"
@@ -52,9 +67,16 @@ class Kind(str, Enum):
 def export(
     checkpoint: Annotated[Path | None, typer.Argument(help="Checkpoint: .pth, .pt, .bin or .safetensors.")] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="ONNX file to write; a .json lands beside it.")
+        Path | None,
+        typer.Option("-o", "--output", help="File to write, .onnx or .engine; what describes it lands beside it."),
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="Weights and activations; scores stay FP32.")] = Precision.fp32,
+    format_: Annotated[
+        Format, typer.Option("--format", help="engine: also build a TensorRT engine from the ONNX file.")
+    ] = Format.onnx,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Weights and activations; scores stay FP32. Default fp32, and fp16 for an engine."),
+    ] = None,
     batch: Annotated[str, typer.Option(help="`dynamic`, or a number for a static batch.")] = "dynamic",
     input_: Annotated[
         ImageInput, typer.Option("--input", help="float32: [B, 3, S, S] normalised. uint8: [B, S, S, 3] as decoded.")
@@ -86,37 +108,64 @@ def export(
     ] = Kind.twin,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Prove parity before the file is kept.")] = True,
+    target: Annotated[
+        Target | None, typer.Option(help="auto: TensorRT where it and a GPU are found, else TensorRT-RTX.", **ENGINE)
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Build profile, such as h100 or l4.", **ENGINE)
+    ] = None,
+    min_batch: Annotated[int | None, typer.Option(help="Smallest batch. Default 1.", **ENGINE)] = None,
+    opt_batch: Annotated[int | None, typer.Option(help="Batch to tune for. Default 8.", **ENGINE)] = None,
+    max_batch: Annotated[int | None, typer.Option(help="Largest batch. Default 64.", **ENGINE)] = None,
+    require_fused_attention: Annotated[
+        bool, typer.Option("--require-fused-attention", help="Exit 3 unless every attention is one kernel.", **ENGINE)
+    ] = False,
+    max_kernels: Annotated[int | None, typer.Option(help="Exit 3 if the plan has more kernels.", **ENGINE)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Export a checkpoint to ONNX and prove it against the FP32 PyTorch model."""
-    from ..export import ExportOptions, export_baseline, export_onnx
+    """Export a checkpoint to ONNX and prove it against the FP32 PyTorch model; build a TensorRT engine too if asked.
+
+    For example: evovit export ckpt.pth -o model.onnx --precision fp16
+
+    An engine in one go: evovit export ckpt.pth --format engine --max-batch 32
+    """
+    from ..export import ExportOptions
     from ..export.onnx import default_name
     from ..models.evo_deit import ModelOptions
 
     if sum((checkpoint is not None, random_weights, baseline is not None)) != 1:
         raise InputError("give one of: a checkpoint file, `--recipe NAME --random-weights`, or `--baseline NAME`.")
+    static = _batch(batch)
+    given = {
+        "target": target.value if target else None,
+        "profile": profile,
+        "min_batch": min_batch,
+        "opt_batch": opt_batch,
+        "max_batch": max_batch,
+        "require_fused_attention": require_fused_attention or None,
+        "max_kernels": max_kernels,
+    }
+    building = _build_options(format_, output, given, static, precision)
+    chosen = precision.value if precision else building.precision if building else "fp32"
     options = ExportOptions(
-        ModelOptions(
-            precision.value, input_.value, selection.value, tuple(part.strip() for part in outputs.split(",")), fold
-        ),  # type: ignore[arg-type]
-        batch=_batch(batch),
+        ModelOptions(chosen, input_.value, selection.value, tuple(part.strip() for part in outputs.split(",")), fold),  # type: ignore[arg-type]
+        batch=static,
         opset=opset,
         prove=verify,
     )
-    with progress() as bar:
-        task = bar.add_task("reading", total=5)
+    write: Callable[..., ExportResult]
+    if baseline is not None:
+        from ..export import export_baseline
+        from ..models.vanilla import vanilla_recipe
 
-        def step(text: str) -> None:
-            bar.update(task, description=text, advance=1)
+        model = vanilla_recipe(baseline)
+        write = partial(export_baseline, baseline, options=options, kind=baseline_kind.value, seed=seed)  # type: ignore[arg-type]
+    else:
+        from ..export import export_onnx
+        from ._source import open_checkpoint
 
-        if baseline is not None:
-            from ..models.vanilla import vanilla_recipe
-
-            target = output or Path(default_name(vanilla_recipe(baseline), options))
-            result = export_baseline(baseline, target, options, kind=baseline_kind.value, seed=seed, step=step)  # type: ignore[arg-type]
-        else:
-            from ._source import open_checkpoint
-
+        with progress() as bar:
+            bar.add_task("reading", total=None)
             found = open_checkpoint(
                 checkpoint,
                 recipe=recipe,
@@ -128,14 +177,65 @@ def export(
                 random_weights=random_weights,
                 seed=seed,
             )
-            for note in found.notes:
-                err().print(f"[dim]note: {note}[/]", soft_wrap=True)
-            target = output or Path(default_name(found.recipe, options))
-            result = export_onnx(found, target, options, step=step)
-    if json:
-        print_json({"path": str(result.path), "json": str(result.json_path), **result.manifest})
+        for note in found.notes:
+            err().print(f"[dim]note: {note}[/]", soft_wrap=True)
+        model, write = found.recipe, partial(export_onnx, found, options=options)
+    path = output or Path(default_name(model, options))
+    if building is None:
+        result = _with_progress(write, path)
+        built = None
+    else:
+        from ..engines.build import export_engine
+
+        result, built = export_engine(
+            output or path.with_suffix(".engine"),
+            partial(_with_progress, write),
+            partial(build_with_progress, options=building, verify=verify),
+        )
+    exported = {"path": str(result.path), "json": str(result.json_path), **result.manifest}
+    if json and built is None:
+        print_json(exported)
+    elif json and built is not None:
+        print_json({**build_document(built), "export": exported})
     else:
         _show(result, options)
+        if built is not None:
+            show_build(built)
+
+
+def _build_options(
+    format_: Format, output: Path | None, given: dict[str, Any], static: int | None, precision: Precision | None
+) -> BuildOptions | None:
+    """What to build with; None for ONNX. Mistakes show here, before anything takes time.
+
+    Raises:
+        InputError: Engine options without an engine, a file name of another format, or batches that do not go together.
+        EngineError: No TensorRT that could build it.
+    """
+    from ..engines.base import backend_of
+    from ..engines.build import check_target
+    from ..engines.profiles import BuildProfile, load_profile
+
+    if format_ is Format.onnx:
+        unused = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+        if unused:
+            raise InputError(f"{', '.join(unused)}: only an engine has that; add --format engine.")
+        if output is not None and (kind := backend_of(output)) != "onnxruntime":
+            fix = "add --format engine, or name it" if kind == "tensorrt" else "name it"
+            raise InputError(f"-o {output} is no name for an ONNX file: {fix} {output.with_suffix('.onnx')}.")
+        return None
+    profile = given.pop("profile")
+    base = load_profile(profile) if profile is not None else BuildProfile("", "", "")
+    wanted = precision.value if precision else base.options.precision or "fp16"
+    options = base.with_options(batch=static, precision=wanted, **given)
+    check_target(options)
+    return options
+
+
+def _with_progress(write: Callable[..., ExportResult], path: Path) -> ExportResult:
+    with progress() as bar:
+        task = bar.add_task("exporting", total=4)
+        return write(path=path, step=lambda text: bar.update(task, description=text, advance=1))
 
 
 def _batch(text: str) -> int | None:
@@ -147,6 +247,8 @@ def _batch(text: str) -> int | None:
 
 
 def _show(result: ExportResult, options: ExportOptions) -> None:
+    from rich.markup import escape
+
     from ._parity import parity_table
 
     console, manifest = out(), result.manifest
@@ -154,7 +256,7 @@ def _show(result: ExportResult, options: ExportOptions) -> None:
     batch = "dynamic" if manifest["batch"] is None else manifest["batch"]
     weights = " [yellow](random weights)[/]" if manifest["weights"]["random"] else ""
     console.print(
-        f"[bold]{result.path}[/]  {size:.1f} MB  {manifest['name']}{weights}  {manifest['precision']}  "
+        f"[bold]{escape(str(result.path))}[/]  {size:.1f} MB  {escape(manifest['name'])}{weights}  {manifest['precision']}  "
         f"input {manifest['input']}  batch {batch}  opset {manifest['opset']}  outputs {', '.join(manifest['outputs'])}",
         soft_wrap=True,
     )

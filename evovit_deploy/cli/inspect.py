@@ -1,4 +1,4 @@
-"""`evovit inspect`: what a checkpoint or an ONNX file holds."""
+"""`evovit inspect`: what a checkpoint, an ONNX file or a TensorRT engine holds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ __all__ = ["inspect"]
 
 def inspect(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Checkpoint (.pth, .pt, .bin, .safetensors) or ONNX file.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Checkpoint (.pth, .pt, .bin, .safetensors), ONNX file or TensorRT engine (.engine, .plan, .trt).",
+        ),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     recipe: Annotated[
@@ -27,7 +31,12 @@ def inspect(
     num_heads: Annotated[int | None, typer.Option(help="Attention heads, where nothing else says it.")] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Look at the averaged weights (model_ema).")] = False,
 ) -> None:
-    """Say what a checkpoint or an ONNX file holds: model, sizes, schedule, precision, inputs and outputs."""
+    """Say what a checkpoint, an ONNX file or an engine holds: model, sizes, schedule, precision, inputs and outputs.
+
+    For an engine also its plan: kernels, fused attention, memory. It needs neither TensorRT nor a GPU.
+
+    For example: evovit inspect model.engine
+    """
     from rich.markup import escape
 
     from ..describe import describe
@@ -40,7 +49,8 @@ def inspect(
         print_json(document)
         return
     console = out()
-    for table in _onnx_tables(document) if document["kind"] == "onnx" else _checkpoint_tables(document):
+    tables = {"onnx": _onnx_tables, "engine": _engine_tables, "checkpoint": _checkpoint_tables}[document["kind"]]
+    for table in tables(document):
         console.print(table)
     for note in document["notes"]:
         console.print(f"- {note}", markup=False)
@@ -151,3 +161,41 @@ def _onnx_tables(document: dict[str, Any]) -> list[Table]:
     if "groups" in d and str(manifest.get("family")).startswith("evo_"):
         tables.append(_schedule_table(d))
     return tables
+
+
+def _engine_tables(document: dict[str, Any]) -> list[Table]:
+    from .build import batch_sizes, plan_rows
+
+    d, manifest = document, document["manifest"] or {}
+    model = manifest.get("model") or {}
+    gpu, capabilities = manifest.get("gpu") or {}, manifest.get("compute_capabilities")
+    if manifest and not capabilities:  # only TensorRT-RTX has a default
+        capabilities = ["8.0 and newer"]
+    rows: list[tuple[str, Any]] = [
+        ("model", manifest.get("name")),
+        ("weights from", (model.get("weights") or {}).get("source")),
+        ("TensorRT", f"{d['flavour']} {d['version']}"),
+        ("precision", manifest.get("precision")),
+        ("batch", batch_sizes(manifest["batch"]) if manifest else None),
+        ("compute capability", ", ".join(capabilities) if capabilities else None),
+        ("built on", gpu.get("name") if gpu else "a machine without a GPU" if manifest else None),
+        ("built from", manifest["onnx"]["file"] if manifest else None),
+        ("status", manifest.get("status")),
+        ("file size", f"{d['bytes'] / 2**20:.1f} MiB"),
+        ("SHA-256", d["sha256"]),
+    ]
+    tables = [_table(str(d["path"]), rows)]
+    if io := manifest.get("io"):
+        ports = [("input", f"{io['input']['name']}: {io['input']['dtype']} {_batched(io['input']['shape'])}")]
+        ports += [("output", f"{name}: {_batched(shape)}") for name, shape in io["outputs"].items()]
+        tables.append(_table("Inputs and outputs", ports))
+    if report := manifest.get("report"):
+        tables.append(_table("Plan", plan_rows(report)))
+    if "groups" in d and model.get("family") != "deit":
+        tables.append(_schedule_table(d))
+    return tables
+
+
+def _batched(shape: list[int | None]) -> str:
+    """A dynamic size, which is the batch, by name."""
+    return _shape(["batch" if size is None else size for size in shape])

@@ -28,7 +28,7 @@ __all__ = ["predict", "read_labels"]
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="ONNX file or checkpoint.")],
+    model: Annotated[Path, typer.Argument(help="ONNX file, TensorRT engine or checkpoint.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched for images.")],
     top_k: Annotated[int, typer.Option(min=1, help="Classes an image, shown for one image and with --json.")] = 5,
     labels: Annotated[
@@ -43,16 +43,23 @@ def predict(
     ] = Provider.auto,
     backend: Annotated[Backend, typer.Option(help="auto goes by the file's suffix.")] = Backend.auto,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads within an operator.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file of a checkpoint.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Attention heads of a checkpoint that does not tell.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Classify images; exits 1 if any image could not be classified."""
+    """Classify images; exits 1 if any image could not be classified.
+
+    For example: evovit predict model.onnx photos/ --labels labels.txt --top-k 3
+    """
     from ..engines import Engine
     from ..preprocess import SUFFIXES, find_images
 
     if model.suffix.lower() in SUFFIXES:
         raise InputError(f"{model} is an image. The model comes first: evovit predict MODEL.onnx {model}")
     paths = find_images(images)
-    with Engine.open(model, backend=backend.value, provider=provider.value, threads=threads) as engine:
+    with Engine.open(
+        model, backend=backend.value, provider=provider.value, threads=threads, recipe=recipe, num_heads=num_heads
+    ) as engine:
         spec = engine.spec
         names = read_labels(labels, spec.num_classes) if labels is not None else [()] * spec.num_classes
         truth = _truth(paths, names) if accuracy else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ModelFileError, ParityError
+from ._choices import Provider
 from ._console import err, out, print_json
 
 if TYPE_CHECKING:
@@ -15,24 +17,29 @@ if TYPE_CHECKING:
 
 __all__ = ["verify"]
 
-CHECKPOINTS = (".pth", ".pt", ".bin", ".safetensors")
-
 
 def verify(
-    reference: Annotated[Path, typer.Argument(help="Reference: checkpoint or ONNX.")],
-    model: Annotated[Path, typer.Argument(help="What is held against it: checkpoint or ONNX.")],
+    reference: Annotated[Path, typer.Argument(help="Reference: checkpoint, ONNX or engine.")],
+    model: Annotated[Path, typer.Argument(help="What is held against it: checkpoint, ONNX or engine.")],
     images: Annotated[
         list[Path] | None, typer.Option(help="Image file or folder, repeatable; seeded images by default.")
     ] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Use the checkpoint's model_ema.")] = False,
-    provider: Annotated[str, typer.Option(help="Where ONNX Runtime runs: cpu, cuda or auto.")] = "auto",
+    provider: Annotated[
+        Provider, typer.Option(help="Where ONNX files run; auto is CUDA where a GPU can be used, else the CPU.")
+    ] = Provider.auto,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Compare any two of checkpoint and ONNX on the same images; exits 3 when they differ."""
+    """Compare any two of checkpoint, ONNX file and TensorRT engine on the same images; exits 3 when they differ.
+
+    For example: evovit verify ckpt.pth model.onnx --images photos/
+
+    On a machine with a GPU: evovit verify model.onnx model.engine
+    """
     from ..export import verify as compare_engines
 
-    engines = _open_pair(reference, model, ema=ema, provider=provider)
-    with engines[0] as a, engines[1] as b:
+    with ExitStack() as stack:
+        a, b = _open_pair(stack, reference, model, ema=ema, provider=provider.value)
         report = compare_engines(a, b, _read_images(images, a, b))
     if json:
         print_json({"reference": str(reference), "model": str(model), **report.to_dict()})
@@ -46,19 +53,23 @@ def verify(
         raise ParityError(f"{model} is not the same function as {reference}: {report.failure}.")
 
 
-def _open_pair(first: Path, second: Path, *, ema: bool, provider: str) -> list[Engine]:
-    """Open both; a checkpoint takes keep ratios, schedule and input type from the ONNX file it is compared with."""
+def _open_pair(stack: ExitStack, first: Path, second: Path, *, ema: bool, provider: str) -> tuple[Engine, Engine]:
+    """Open both; a checkpoint takes keep ratios, schedule and input type from the exported file it is compared with."""
     from ..checkpoint import load_checkpoint
-    from ..engines import OrtEngine, TorchEngine
+    from ..engines import OrtEngine, TorchEngine, TrtEngine
+    from ..engines.base import backend_of
     from ..models.evo_deit import ModelOptions
     from ..recipes import Recipe
 
     opened: dict[Path, Engine] = {}
     for path in (first, second):
         if not path.is_file():
-            raise ModelFileError(f"{path}: no such file. Give a checkpoint or an ONNX file.")
-        if path.suffix not in CHECKPOINTS:
-            opened[path] = OrtEngine(path, provider=provider, emulate=True)
+            raise ModelFileError(f"{path}: no such file. Give a checkpoint, an ONNX file or a TensorRT engine.")
+    for path in (first, second):
+        if backend_of(path) == "tensorrt":
+            opened[path] = stack.enter_context(TrtEngine(path))
+        elif backend_of(path) == "onnxruntime":
+            opened[path] = stack.enter_context(OrtEngine(path, provider=provider, emulate=True))
     manifest = next((e.spec.manifest for e in opened.values() if e.spec.manifest is not None), None)
     for path in (first, second):
         if path in opened:
@@ -70,8 +81,8 @@ def _open_pair(first: Path, second: Path, *, ema: bool, provider: str) -> list[E
             checkpoint = load_checkpoint(path, recipe=recipe, ema=ema, image_size=recipe.structure.image_size)
             image_input = manifest["input"]
         options = ModelOptions("fp32", image_input, "topk", ("logits", "kept"), fold=False, trim=False)  # type: ignore[arg-type]
-        opened[path] = TorchEngine.from_checkpoint(checkpoint, options, provider="cpu")
-    return [opened[first], opened[second]]
+        opened[path] = stack.enter_context(TorchEngine.from_checkpoint(checkpoint, options, provider="cpu"))
+    return opened[first], opened[second]
 
 
 def _read_images(paths: list[Path] | None, a: Engine, b: Engine) -> tuple[Any, Any] | None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, InputError, ModelFileError
+from ..errors import EngineError, InputError, ModelFileError, RecipeError, translate
 from ..recipes import Recipe, Transform
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Engine", "ModelSpec"]
+__all__ = ["Engine", "ModelSpec", "backend_of"]
 
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Engine")
@@ -24,6 +24,11 @@ BACKENDS = {
     **dict.fromkeys((".pth", ".pt", ".bin", ".safetensors"), "pytorch"),
     **dict.fromkeys((".engine", ".plan", ".trt"), "tensorrt"),
 }  # by suffix; anything else is taken for ONNX
+
+
+def backend_of(path: str | Path) -> str:
+    """What runs a file, by its suffix: ``pytorch`` for a checkpoint, ``tensorrt`` for a plan, else ``onnxruntime``."""
+    return BACKENDS.get(Path(path).suffix.lower(), "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -61,21 +66,30 @@ class ModelSpec:
         return (size, size, 3) if self.input == "uint8" else (3, size, size)
 
     @classmethod
-    def from_manifest(cls, manifest: dict[str, Any], **other: Any) -> ModelSpec:
-        """Read the spec out of a manifest (see :mod:`evovit_deploy.export.manifest`)."""
-        recipe = Recipe.from_dict(manifest["recipe"], "manifest")
-        return cls(
-            name=manifest["name"],
-            image_size=recipe.structure.image_size,
-            input=manifest["input"],
-            num_classes=recipe.structure.num_classes,
-            outputs=tuple(manifest["outputs"]),
-            batch=manifest["batch"],
-            precision=manifest["precision"],
-            transform=recipe.transform,
-            manifest=manifest,
-            **other,
-        )
+    def from_manifest(cls, manifest: dict[str, Any], where: str = "this model") -> ModelSpec:
+        """Read the spec out of the manifest (see :mod:`evovit_deploy.export.manifest`) of the file ``where``.
+
+        Raises:
+            ModelFileError: The manifest is damaged.
+        """
+        with translate(
+            ModelFileError, f"{where}: its evovit manifest is damaged or of another version", LookupError, TypeError
+        ):
+            try:
+                recipe = Recipe.from_dict(manifest["recipe"], "manifest")
+            except RecipeError as error:
+                raise ModelFileError(f"{where}: its evovit manifest does not fit this version: {error}") from error
+            return cls(
+                name=manifest["name"],
+                image_size=recipe.structure.image_size,
+                input=manifest["input"],
+                num_classes=recipe.structure.num_classes,
+                outputs=tuple(manifest["outputs"]),
+                batch=manifest["batch"],
+                precision=manifest["precision"],
+                transform=recipe.transform,
+                manifest=manifest,
+            )
 
 
 class Engine(abc.ABC):
@@ -92,7 +106,12 @@ class Engine(abc.ABC):
     device: str
 
     @staticmethod
-    def open(path: str | Path, *, backend: str = "auto", provider: str = "auto", threads: int | None = None) -> Engine:
+    def open(
+        path: str | Path, *, backend: str = "auto", provider: str = "auto", threads: int | None = None,
+        recipe: Recipe | str | None = None, num_heads: int | None = None, ema: bool = False,
+        device: int | None = None, cuda_graphs: bool | None = None, max_contexts: int | None = None,
+        warm_up: tuple[int, ...] | None = None, runtime_cache: bool | Path | None = None,
+    ) -> Engine:  # fmt: skip
         """Open a model file.
 
         Args:
@@ -101,20 +120,35 @@ class Engine(abc.ABC):
             backend: ``auto`` goes by the file's suffix; or ``onnxruntime``, ``pytorch``, ``tensorrt``.
             provider: ``cpu`` or ``cuda``; ``auto`` is CUDA where a GPU can be used, else the CPU. What was asked for is what
                 runs: there is no silent fallback.
-            threads: CPU threads within an operator; None leaves it to the backend.
+            threads: CPU threads within an operator; None leaves it to the backend. A TensorRT plan has none.
+            recipe, num_heads, ema: For a checkpoint, as for ``load_checkpoint``.
+            device, cuda_graphs, max_contexts, warm_up, runtime_cache: For a TensorRT plan, as for ``TrtEngine``; None is its
+                default.
 
         Raises:
             ModelFileError: No such file, or not a model.
-            EngineError: A backend or provider that does not work on this machine.
+            EngineError: A backend or provider that does not work on this machine, or a file of a newer evovit-deploy.
+            InputError: An option that this kind of file does not have.
+            CheckpointError, RecipeError: See ``load_checkpoint``.
         """
         path = Path(path)
         if not path.is_file():
             raise ModelFileError(
                 f"{path}: no such file. Make one with: evovit export CKPT -o {path.with_suffix('.onnx')}"
             )
-        kind = backend
-        if backend == "auto":
-            kind = BACKENDS.get(path.suffix, "onnxruntime")
+        told = BACKENDS.get(path.suffix.lower(), backend)
+        kind = backend_of(path) if backend == "auto" else backend
+        if kind in ("onnxruntime", "pytorch", "tensorrt") and kind != told != "auto":
+            raise InputError(
+                f"{path} is for {told}, going by its name, and {kind} cannot run it. Leave the backend out."
+            )
+        of_checkpoint = {"recipe": recipe, "num_heads": num_heads, "ema": ema or None}
+        of_plan = {
+            "device": device, "cuda_graphs": cuda_graphs, "max_contexts": max_contexts, "warm_up": warm_up,
+            "runtime_cache": runtime_cache,
+        }  # fmt: skip
+        _refuse(path, kind, "pytorch", "checkpoints", of_checkpoint)
+        _refuse(path, kind, "tensorrt", "TensorRT plans", of_plan)
         if kind == "tensorrt":
             from .tensorrt import TrtEngine
 
@@ -122,7 +156,8 @@ class Engine(abc.ABC):
                 raise EngineError(
                     f"{path} is a TensorRT plan and runs on a GPU only; give the ONNX file to run on a CPU."
                 )
-            return TrtEngine(path)
+            given: dict[str, Any] = {name: value for name, value in of_plan.items() if value is not None}
+            return TrtEngine(path, **given)
         if kind == "onnxruntime":
             from .onnxruntime import OrtEngine
 
@@ -131,7 +166,8 @@ class Engine(abc.ABC):
             from ..checkpoint import load_checkpoint
             from .pytorch import TorchEngine
 
-            return TorchEngine.from_checkpoint(load_checkpoint(path), provider=provider, threads=threads)
+            checkpoint = load_checkpoint(path, recipe=recipe, num_heads=num_heads, ema=ema)
+            return TorchEngine.from_checkpoint(checkpoint, provider=provider, threads=threads)
         raise EngineError(f"backend {backend!r} is unknown; valid: auto, onnxruntime, pytorch, tensorrt.")
 
     @abc.abstractmethod
@@ -207,3 +243,10 @@ class Engine(abc.ABC):
             )
         if not len(images):
             raise InputError(f"{spec.name} was called with no images: shape {list(images.shape)}.")
+
+
+def _refuse(path: Path, kind: str, only: str, of: str, options: dict[str, Any]) -> None:
+    """Raise InputError for options that are given (not None) and would be ignored."""
+    given = [name for name, value in options.items() if value is not None]
+    if given and kind != only:
+        raise InputError(f"{path} is opened with {kind}, and {', '.join(given)} is for {of} only. Leave it out.")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, InputError, ParityError
-from ..files import atomic, check_writable, write_json
+from ..files import atomic, check_writable, staged, write_json
 from . import engine_manifest
+from .base import backend_of
 from .builder import build_plan
 from .monitor import Progress
 from .onnx_facts import OnnxFacts, read_onnx
@@ -17,10 +20,11 @@ from .plan import PlanReport, check_plan, make_report, parse_inspector, parse_lo
 from .trt_api import Api, Gpu, PlanLogger, find_gpu, load_api, pick_flavour, plan_logger
 
 if TYPE_CHECKING:
+    from ..export.onnx import ExportResult
     from ..export.parity import ParityReport
     from .base import Engine
 
-__all__ = ["BuildResult", "build_engine", "default_engine_path"]
+__all__ = ["BuildResult", "build_engine", "check_target", "default_engine_path", "export_engine"]
 
 NOT_RUN = "built, not run here"
 
@@ -84,8 +88,7 @@ def build_engine(
     """
     onnx, options = Path(onnx), options or BuildOptions()
     path = Path(engine) if engine is not None else default_engine_path(onnx)
-    if path.suffix in (".onnx", ".json"):
-        raise InputError(f"{path}: a plan cannot end in {path.suffix}; name it, say, {path.with_suffix('.engine')}.")
+    _check_name(path)
     facts = read_onnx(onnx)
     if options.precision not in (None, facts.precision):
         raise InputError(
@@ -94,9 +97,7 @@ def build_engine(
         )
     profile = options.profile(facts.batch)
     check_writable(path)
-    gpu = find_gpu()
-    api = load_api(pick_flavour(options.target, gpu))
-    _check_flavour(api, options, gpu)
+    api, gpu = check_target(options)
     plan, logged, seconds = build_plan(api, gpu, facts, profile, options, progress)
     report = _report(api, gpu, plan, logged, facts)
     check_plan(report, facts, require_fused_attention=options.require_fused_attention, max_kernels=options.max_kernels)
@@ -115,6 +116,53 @@ def build_engine(
             notes.append(f"{NOT_RUN}: {why if prove else 'not asked to'}")
         write_json(engine_manifest.manifest_path(path), document)
     return BuildResult(path, engine_manifest.manifest_path(path), document, report, parity, seconds, tuple(notes))
+
+
+def export_engine(
+    engine: str | Path,
+    export: Callable[[Path], ExportResult],
+    build: Callable[[Path, Path], BuildResult],
+) -> tuple[ExportResult, BuildResult]:
+    """Export and build as one: the ONNX file, the engine and what describes them appear together, or not at all.
+
+    Args:
+        engine: Plan to write, ``X.engine``; the ONNX file becomes ``X.onnx`` beside it.
+        export: Writes an ONNX file to a path, e.g. ``lambda path: export_onnx(checkpoint, path)``.
+        build: Builds a plan from an ONNX file, e.g. ``build_engine``.
+
+    Raises:
+        InputError: A name that is one for an ONNX file.
+        EvoVitError: What ``export`` and ``build`` raise. What was there before is untouched.
+    """
+    path = Path(engine)
+    _check_name(path)
+    onnx = path.with_suffix(".onnx") if backend_of(path) == "tensorrt" else path.with_name(path.name + ".onnx")
+    described, manifest = onnx.with_suffix(".json"), engine_manifest.manifest_path(path)
+    with staged(path, manifest, onnx, described) as folder:
+        exported = export(folder / onnx.name)
+        built = build(exported.path, folder / path.name)
+    return (
+        dataclasses.replace(exported, path=onnx, json_path=described),
+        dataclasses.replace(built, path=path, manifest_path=manifest),
+    )
+
+
+def _check_name(path: Path) -> None:
+    if path.suffix in (".onnx", ".json"):
+        raise InputError(f"{path}: a plan cannot end in {path.suffix}; name it, say, {path.with_suffix('.engine')}.")
+
+
+def check_target(options: BuildOptions) -> tuple[Api, Gpu | None]:
+    """The TensorRT that builds with these options on this machine, and the GPU it has.
+
+    Raises:
+        InputError: Options that this flavour does not have.
+        EngineError: It is not installed, or there is no GPU where one is needed.
+    """
+    gpu = find_gpu()
+    api = load_api(pick_flavour(options.target, gpu))
+    _check_flavour(api, options, gpu)
+    return api, gpu
 
 
 def _check_flavour(api: Api, options: BuildOptions, gpu: Gpu | None) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EngineError, ModelFileError
+from ..errors import EngineError, InputError, ModelFileError
+from ..export.manifest import check_schema
 from ..files import sha256
 from .options import BuildOptions
 
@@ -77,7 +78,8 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     """The manifest beside a plan, or None when there is no file.
 
     Raises:
-        ModelFileError: There is one, and it is not a manifest that this version understands.
+        EngineError: It was written by a newer version of this package.
+        ModelFileError: There is one, and it is not a manifest.
     """
     beside = manifest_path(path)
     fix = f"Delete it to open the plan without, or build again: evovit build MODEL.onnx -o {path}"
@@ -87,10 +89,17 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{beside} is not a readable manifest: {error}. {fix}") from error
+    check_schema(document, SCHEMA, str(beside))
     if not isinstance(document, dict) or document.get("kind") != "engine" or document.get("schema") != SCHEMA:
         raise ModelFileError(f"{beside} is not a manifest of schema {SCHEMA} of an engine. {fix}")
     needed = {"flavour", "version", "plan", "onnx", "batch", "options", "compute_capabilities", "gpu", "io"}
-    if missing := sorted(needed - set(document)):
+    try:
+        missing = sorted(needed - set(document)) or sorted({"sha256", "bytes"} - set(document["plan"]))
+        if not missing:
+            rebuild_command(path, document)  # every refusal holds it, so it has to work
+    except (InputError, LookupError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{beside} is damaged: {type(error).__name__}: {error}. {fix}") from error
+    if missing:
         raise ModelFileError(f"{beside} is incomplete: {missing[0]!r} is missing. {fix}")
     return document
 
@@ -102,7 +111,7 @@ def rebuild_command(path: Path, document: dict[str, Any] | None, target: str | N
     values = {**document["options"], "compute_capabilities": tuple(document["options"]["compute_capabilities"])}
     if target and target != document["flavour"]:  # options of one flavour mean nothing to the other
         keep = ("batch", "min_batch", "opt_batch", "max_batch", "precision", "refit", "strip_plan")
-        values = {name: values[name] for name in keep}
+        values = {name: values[name] for name in keep if name in values}
     options = BuildOptions(**{**values, "target": target or document["flavour"]})
     return options.command(str(document["onnx"]["file"]), str(path))
 
@@ -111,13 +120,16 @@ def check_file(path: Path, document: dict[str, Any] | None) -> PlanHeader:
     """Check that a plan is whole and the one that its manifest describes; needs no GPU.
 
     Raises:
-        ModelFileError: Not a plan, or cut short, and there is no manifest.
+        ModelFileError: No such file; not a plan, or cut short, and there is no manifest.
         EngineError: The plan is not the one described. The message holds the command that builds it.
     """
     if document is None:
         return read_header(path)
     fix = f"Build it again: {rebuild_command(path, document)}"
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}. {fix}") from error
     if size != document["plan"]["bytes"]:
         raise EngineError(f"{path} has {size} bytes, and its manifest describes {document['plan']['bytes']}. {fix}")
     if sha256(path) != document["plan"]["sha256"]:
@@ -182,6 +194,7 @@ def describe_engine(path: str | Path) -> dict[str, Any]:
         "kind": "engine",
         "path": str(path),
         "bytes": path.stat().st_size,
+        "sha256": sha256(path),
         "flavour": header.flavour,
         "version": header.version,
         "manifest": document,

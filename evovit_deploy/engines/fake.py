@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import EngineError
 from ..recipes import Transform
 from .base import Engine, ModelSpec
 
@@ -59,11 +60,14 @@ class FakeEngine(Engine):
             transform=Transform(),
         )
         self.batches: list[int] = []
+        self._closed = False
         self._latency: Iterator[float] | float = latency if isinstance(latency, (int, float)) else iter(latency)
         self._logits, self._fail, self._sleep = logits or self._default_logits, fail, sleep
 
     def run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """See :meth:`Engine.run`."""
+        if self._closed:
+            raise EngineError(f"{self.spec.name} is closed.")
         if self._fail is not None:
             self._fail()
         seconds = self._latency if isinstance(self._latency, (int, float)) else next(self._latency, 0.0)
@@ -71,6 +75,10 @@ class FakeEngine(Engine):
             self._sleep(seconds)
         self.batches.append(len(images))
         return {"logits": self._logits(images)}
+
+    def close(self) -> None:
+        """Answer no more calls, as any engine."""
+        self._closed = True
 
     def _default_logits(self, images: NDArray[Any]) -> NDArray[Any]:
         winners = np.floor(images.reshape(len(images), -1).sum(1, dtype=np.float64)).astype(np.int64)

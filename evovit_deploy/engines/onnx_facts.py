@@ -18,6 +18,7 @@ __all__ = ["OnnxFacts", "read_onnx"]
 
 _LAYOUT = {"Cast", "Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Expand", "Identity", "Split"}
 _BETWEEN = _LAYOUT | {"Mul", "Div", "Add", "Sub", "Concat"}  # what may stand between q k^T, softmax and a v
+_ROW = _BETWEEN | {"ReduceSum"}  # and before the softmax of a class row
 _WEIGHTED = ("MatMul", "Gemm", "Conv", "Attention")
 _FLOATS = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
 
@@ -71,6 +72,7 @@ def read_onnx(path: Path) -> OnnxFacts:
     """Read and check an ONNX file.
 
     Raises:
+        EngineError: A file of a newer evovit-deploy.
         ModelFileError: No such file, not ONNX, types or shapes that do not fit, or not one batch of images with only the
             batch dynamic. The message names the node.
     """
@@ -111,7 +113,7 @@ def read_onnx(path: Path) -> OnnxFacts:
         sha256=hashlib.sha256(data).hexdigest(),
         outputs={value.name: _shape(value) for value in graph.output},
         precision=max((k for k in sizes if k != "other"), key=lambda k: sizes[k], default="unknown"),
-        manifest=manifests.read({entry.key: entry.value for entry in model.metadata_props}),
+        manifest=manifests.read({entry.key: entry.value for entry in model.metadata_props}, str(path)),
         attentions=tuple(attentions),
         selection=frozenset(_selection(graph, constants, rows)),
         weighted={n.name: types.get(n.input[0], "unknown") for n in graph.node if n.op_type in _WEIGHTED},
@@ -191,21 +193,15 @@ def _attentions(graph: onnx.GraphProto, constants: set[str]) -> tuple[list[str],
         for value in node.input:
             consumers[value].append(node)
 
-    def product(node: onnx.NodeProto) -> bool:
-        """Of two activations: a matrix product, or for one row a product and a sum."""
-        factors = producers.get(node.input[0]) if node.op_type == "ReduceSum" else node
-        wanted = "Mul" if node.op_type == "ReduceSum" else "MatMul"
-        return factors is not None and factors.op_type == wanted and not set(factors.input) & constants
-
     def follow(value: str, step: Any) -> bool:
         """Whether a product of two activations is reached from ``value`` through layout and scaling."""
         waiting, seen = [value], set()
         while waiting:
             current = waiting.pop()
             for node, values in step(current):
-                if product(node):
+                if _is_product(node, constants):
                     return True
-                if node.op_type in _BETWEEN and node.name not in seen:
+                if node.op_type in _ROW and node.name not in seen:
                     seen.add(node.name)
                     waiting += [v for v in values if v not in constants]
         return False
@@ -226,6 +222,11 @@ def _attentions(graph: onnx.GraphProto, constants: set[str]) -> tuple[list[str],
             else:
                 rows.append(node)
     return attentions, rows
+
+
+def _is_product(node: onnx.NodeProto, constants: set[str]) -> bool:
+    """Whether a node multiplies two activations: MatMul, or the Mul of a product written as Mul and ReduceSum."""
+    return node.op_type in ("MatMul", "Mul") and not set(node.input) & constants
 
 
 def _selection(graph: onnx.GraphProto, constants: set[str], rows: list[onnx.NodeProto]) -> set[str]:
@@ -255,9 +256,7 @@ def _selection(graph: onnx.GraphProto, constants: set[str], rows: list[onnx.Node
         before = producers.get(waiting.pop())
         if before is None or before.name in names or not all(readers[value] <= names for value in before.output):
             continue
-        if before.op_type in _BETWEEN | {"ReduceSum"} or (
-            before.op_type == "MatMul" and not set(before.input) & constants
-        ):
+        if before.op_type in _ROW or _is_product(before, constants):
             names.add(before.name)
             waiting += before.input
     return names

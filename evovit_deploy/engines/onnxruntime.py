@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, ModelFileError, RecipeError, translate
+from ..errors import EngineError, ModelFileError, translate
 from ..export import manifest as manifests
 from .base import Engine, ModelSpec
 
@@ -131,15 +131,9 @@ def _emulated(path: str | Path) -> bytes:
 
 def _spec(session_: Any, path: Path) -> ModelSpec:
     """The spec from the manifest, or from the input and output shapes for a file of another tool."""
-    manifest = manifests.read(session_.get_modelmeta().custom_metadata_map)
+    manifest = manifests.read(session_.get_modelmeta().custom_metadata_map, str(path))
     if manifest is not None:
-        with translate(
-            ModelFileError, f"{path}: its evovit manifest is damaged or of another version", LookupError, TypeError
-        ):
-            try:
-                return ModelSpec.from_manifest(manifest)
-            except RecipeError as error:
-                raise ModelFileError(f"{path}: its evovit manifest does not fit this version: {error}") from error
+        return ModelSpec.from_manifest(manifest, str(path))
     inputs, outputs = session_.get_inputs(), session_.get_outputs()
     if not inputs:
         raise ModelFileError(f"{path} was not exported by evovit and has no input. Export one with: evovit export CKPT")

@@ -120,8 +120,9 @@ class BuildOptions:
                 f"batch profile {result.min}/{result.opt}/{result.max}: the minimum, optimum and maximum must ascend."
             )
         if static is not None and (result.min, result.max) != (static, static):
+            asked = f"batch {result.min} is" if result.static else f"batches {result.min} to {result.max} are"
             raise InputError(
-                f"the ONNX file has a static batch of {static}, so batches {result.min} to {result.max} are impossible. "
+                f"the ONNX file has a static batch of {static}, so {asked} impossible. "
                 f"Leave the batch options out, or export again with --batch dynamic."
             )
         return result

@@ -97,7 +97,7 @@ def model_spec(
     """The spec from the manifest, held against the engine itself; from the engine alone where there is no manifest.
 
     Raises:
-        ModelFileError: The input is not a batch of square RGB images.
+        ModelFileError: The input is not a batch of square RGB images, or the manifest is damaged.
         EngineError: The manifest describes other inputs or outputs.
     """
     kind = str(image.dtype).removeprefix("torch.")
@@ -118,7 +118,7 @@ def model_spec(
     )
     if document is None or document["model"] is None:
         return found
-    told = ModelSpec.from_manifest(document["model"])
+    told = ModelSpec.from_manifest(document["model"], str(engine_manifest.manifest_path(path)))
     spec = dataclasses.replace(told, batch=profile.static, max_batch=profile.max, precision=found.precision)
     if set(spec.outputs) != set(names) or (spec.image_size, spec.input) != (found.image_size, found.input):
         raise EngineError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from ..errors import EngineError
 from ..recipes import Recipe
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from ..models.evo_deit import ModelOptions
 
-__all__ = ["KEY", "SCHEMA", "attach", "make", "read"]
+__all__ = ["KEY", "SCHEMA", "attach", "check_schema", "make", "read"]
 
 SCHEMA = 1
 KEY = "evovit"
@@ -69,10 +70,29 @@ def attach(model: onnx.ModelProto, manifest: dict[str, Any]) -> None:
     model.doc_string = f"{manifest['name']}, {manifest['precision']}"
 
 
-def read(metadata: dict[str, str]) -> dict[str, Any] | None:
-    """The manifest in a model's metadata, or None if there is none that this version understands."""
+def check_schema(document: Any, known: int, where: str) -> None:
+    """Refuse a manifest of a later schema, which may change what the older keys mean.
+
+    Raises:
+        EngineError: ``document`` is of a schema above ``known``.
+    """
+    found = document.get("schema") if isinstance(document, dict) else None
+    if isinstance(found, int) and found > known:
+        raise EngineError(
+            f"{where} was written by a newer evovit-deploy: its manifest is of schema {found}, and this version knows {known}. "
+            "Upgrade: pip install --upgrade evovit-deploy"
+        )
+
+
+def read(metadata: dict[str, str], where: str = "this model") -> dict[str, Any] | None:
+    """The manifest in the metadata of the model file ``where``, or None if there is none of this package.
+
+    Raises:
+        EngineError: It was written by a newer version.
+    """
     try:
         manifest = json.loads(metadata[KEY])
     except (KeyError, json.JSONDecodeError):
         return None
+    check_schema(manifest, SCHEMA, where)
     return manifest if isinstance(manifest, dict) and manifest.get("schema") == SCHEMA else None

@@ -92,9 +92,10 @@ def export_onnx(
         ExportError, OutputError: Nothing was written.
         ParityError: The outputs differ by more than the recipe's tolerance; nothing was written.
     """
-    from ..models.build import build_model
+    from ..models.build import build_model, resolve_options
 
     options = options or ExportOptions()
+    options = dataclasses.replace(options, model=resolve_options(options.model, checkpoint.recipe.family))
     path = Path(path)
     check_writable(path)
     step(STEPS[0])

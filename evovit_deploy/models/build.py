@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from .evo_deit import ModelOptions
 from .evo_deit import build_model as build_evo_deit
-from .evo_levit import build_evo_levit
+from .evo_levit import build_evo_levit, resolve_pattern
 from .levit import EvoLevit
 from .vit import VisionTransformer
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
 
-__all__ = ["build_model"]
+__all__ = ["build_model", "resolve_options"]
 
 
 def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> VisionTransformer | EvoLevit:
@@ -26,3 +26,12 @@ def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> 
     if checkpoint.recipe.family == "evo_levit":
         return build_evo_levit(checkpoint, options)
     return build_evo_deit(checkpoint, options)
+
+
+def resolve_options(options: ModelOptions, family: str) -> ModelOptions:
+    """The options as a model of this family is built with them: its own ``auto`` pattern.
+
+    Raises:
+        InputError: A pattern that the family cannot use.
+    """
+    return resolve_pattern(options) if family == "evo_levit" else options

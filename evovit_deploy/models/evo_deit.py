@@ -20,7 +20,7 @@ __all__ = ["DTYPES", "ModelOptions", "build_model", "to_module_state"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # What `auto` selects with; docs/graph.md and bench/results hold the measurements behind it.
-AUTO_PATTERN = "topk"
+AUTO_PATTERN = "sort"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ModelOptions:
     Attributes:
         precision: ``fp32``, ``fp16`` or ``bf16`` parameters and activations (scores and pooling stay FP32).
         image_input: ``float32`` [B, 3, S, S] normalised, or ``uint8`` [B, S, S, 3].
-        selection: ``auto``, ``topk``, ``rank`` or ``onehot``.
+        selection: ``auto`` or one of :data:`.evolution.PATTERNS`.
         outputs: Any of ``logits``, ``probabilities``, ``kept``.
         fold: Fold weights exactly (see :mod:`.folding`).
         trim: Leave out the last block's dead work.

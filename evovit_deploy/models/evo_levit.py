@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..errors import InputError
 from ..levit_recipe import LevitStructure
 from .evo_deit import DTYPES, ModelOptions
 from .levit import EvoLevit
@@ -15,7 +17,10 @@ from .levit_folding import Model, fold
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
 
-__all__ = ["build_evo_levit", "finish_levit", "to_module_state", "tradeoffs"]
+# `auto` of Evo-LeViT: `sort` does not put tokens back at their places, and subsampling reads the grid.
+AUTO_PATTERN = "topk"
+
+__all__ = ["build_evo_levit", "finish_levit", "resolve_pattern", "to_module_state", "tradeoffs"]
 
 
 def block_numbers(structure: LevitStructure) -> dict[int, str]:
@@ -76,9 +81,22 @@ def to_module_state(state: Mapping[str, Tensor], structure: LevitStructure) -> d
     return renamed
 
 
+def resolve_pattern(options: ModelOptions) -> ModelOptions:
+    """The options with the selection pattern that is used.
+
+    Raises:
+        InputError: ``sort``.
+    """
+    if options.selection == "sort":
+        raise InputError(
+            "selection sort leaves tokens out of place, and Evo-LeViT subsamples their grid; valid: auto, topk, rank, onehot."
+        )
+    return dataclasses.replace(options, selection=AUTO_PATTERN if options.selection == "auto" else options.selection)
+
+
 def build_evo_levit(checkpoint: Checkpoint, options: ModelOptions | None = None) -> EvoLevit:
     """The inference module of a checkpoint, in eval mode, on the CPU; arguments as for :func:`.build.build_model`."""
-    options = options or ModelOptions()
+    options = resolve_pattern(options or ModelOptions())
     recipe = checkpoint.recipe
     structure, evolution = recipe.as_levit
     model = EvoLevit(

@@ -4,9 +4,10 @@ Every pattern is the same function of the scores: token i is kept iff rank_i < K
 
     rank_i = #{j : s_j > s_i, or s_j == s_i and j < i}
 
-and the kept token of rank r stands at place r. They differ in what a runtime has to do: `topk` sorts and gathers, `rank`
-compares and gathers, `onehot` compares and multiplies on the tensor cores (P[k, i] = 1 iff rank_i == k). Restoring is a
-gather or a GEMM, never a scatter; bypassed tokens keep their place, so nothing has to remember where a token came from.
+and the kept token of rank r stands at place r. They differ in what a runtime has to do: `sort` and `topk` sort and gather,
+`rank` compares and gathers, `onehot` compares and multiplies on the tensor cores (P[k, i] = 1 iff rank_i == k). Restoring is
+a concatenation, a gather or a GEMM, never a scatter. All but `sort` put the kept tokens back where they were; `sort` puts
+them first, which attention and the mean cannot tell apart, and needs no inverse permutation.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from .ops import gather_tokens, topk_indices
 
-__all__ = ["PATTERNS", "Selection", "kept_positions", "onehot", "rank", "ranks", "topk"]
+__all__ = ["PATTERNS", "Selection", "ascending", "kept_positions", "onehot", "rank", "ranks", "sort", "topk"]
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,16 @@ class Selection:
 
     Attributes:
         select: [B, N, C] -> [B, K, C], the kept tokens, highest score first.
-        restore: ([B, K, C] kept, [B, N, C] all) -> [B, N, C]: kept tokens back at their places, the bypassed as they
-            were (placeholder tokens, paper section 3.2). Any dtype, also C = 1.
+        restore: ([B, K, C] kept, [B, N, C] all) -> [B, N, C]: kept tokens joined with the bypassed, which are as they were
+            (placeholder tokens, paper section 3.2). Any dtype, also C = 1.
         kept: () -> [B, N] bool, true where a token is kept.
+        in_place: Whether ``restore`` puts every token back at its place; else they are in descending order of score.
     """
 
     select: Callable[[Tensor], Tensor]
     restore: Callable[[Tensor, Tensor], Tensor]
     kept: Callable[[], Tensor]
+    in_place: bool = True
 
 
 def ranks(scores: Tensor) -> Tensor:
@@ -86,6 +89,24 @@ def topk(scores: Tensor, keep: int) -> Selection:
     return _by_gather(indices, rank_of, keep)
 
 
+def sort(scores: Tensor, keep: int) -> Selection:
+    """TopK of all tokens: the kept come first, the bypassed after them, and joining them again is a concatenation.
+
+    Ties go to the token that comes first *now*; after an earlier `sort` that is not the order of the image.
+    """
+    n = scores.shape[1]
+    order = topk_indices(scores, n)
+
+    def restore(kept: Tensor, tokens: Tensor) -> Tensor:
+        return torch.cat((kept, gather_tokens(tokens, order[:, keep:])), 1)
+
+    def kept_mask() -> Tensor:
+        token = torch.arange(n, device=scores.device)
+        return (order[:, :keep, None] == token).any(1)
+
+    return Selection(lambda tokens: gather_tokens(tokens, order[:, :keep]), restore, kept_mask, in_place=False)
+
+
 def rank(scores: Tensor, keep: int) -> Selection:
     """Ranks by comparison, then Gather: no sort, which is slow on a GPU for a few hundred tokens."""
     rank_ = ranks(scores)
@@ -105,7 +126,7 @@ def onehot(scores: Tensor, keep: int) -> Selection:
     return Selection(lambda tokens: hit.to(tokens.dtype) @ tokens, restore, lambda: rank_ < keep)
 
 
-PATTERNS: dict[str, Callable[[Tensor, int], Selection]] = {"topk": topk, "rank": rank, "onehot": onehot}
+PATTERNS: dict[str, Callable[[Tensor, int], Selection]] = {"sort": sort, "topk": topk, "rank": rank, "onehot": onehot}
 
 
 def kept_positions(kept: Tensor, keep: int) -> Tensor:
@@ -122,3 +143,17 @@ def kept_positions(kept: Tensor, keep: int) -> Tensor:
     before = flags @ torch.ones(n, n, device=kept.device).triu(1)
     place = torch.where(kept, before, torch.full_like(before, float(n)))
     return _positions_of(place, keep)
+
+
+def ascending(positions: Tensor) -> Tensor:
+    """Distinct positions in ascending order, by comparison.
+
+    Args:
+        positions: [B, K] float32 holding integers (exact below 2^24).
+
+    Returns:
+        [B, K] int64.
+    """
+    place = torch.arange(positions.shape[1], dtype=positions.dtype, device=positions.device)
+    hit = (ranks(-positions)[:, None, :] == place[:, None]).to(positions.dtype)
+    return (hit * positions[:, None, :]).sum(-1).long()

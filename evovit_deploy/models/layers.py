@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["LAYER_NORM_EPS", "Attention", "Block", "ClassAttention", "Step"]
+__all__ = ["LAYER_NORM_EPS", "Attention", "Block", "ClassRow", "Step", "class_attention"]
 
 LAYER_NORM_EPS = 1e-6
 T = TypeVar("T")
@@ -36,17 +36,35 @@ class Attend(nn.Module):
         return out.transpose(1, 2).flatten(2)
 
 
-class ClassAttention(nn.Module):
-    """Class attention c: SUM over heads of the class token's softmax row (paper eq. 5), in FP32.
+class ClassRow(nn.Module):
+    """Logits of the class token's attention row, q_cls k^T for every head, in FP32.
 
-    It is computed beside the attention and not taken from it: a second consumer of the big softmax would keep TensorRT
-    from fusing that attention.
+    Computed beside the attention and not taken from it: a second consumer of the softmax would keep TensorRT from fusing
+    that attention. A product and a sum, not a MatMul: TensorRT pads a MatMul of one row and gives it a kernel, while these
+    two disappear in the kernel that lays out q, k and v.
     """
 
     def forward(self, q: Tensor, k: Tensor) -> Tensor:
-        """[B, H, M, D] q (scaled) and k -> [B, M] float32, attention to every token, the class token included."""
-        logits = q[:, :, :1] @ k.transpose(-2, -1)
-        return logits.float().softmax(-1).sum(1).squeeze(1)
+        """[B, H, M, D] q (scaled) and k -> [B, H, M] float32; the class token is at place 0."""
+        return (q[:, :, :1].float() * k.float()).sum(-1)
+
+
+def class_attention(rows: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """sum_i weight_i c_i, with c_i the SUM over heads of the softmax of row i (paper eq. 5).
+
+    Args:
+        rows: Of each block that counts, the logits [B, H, M] float32 of its class row. They are stacked, so that a stage
+            of four blocks costs one softmax.
+        weights: One a row, from :class:`.schedule.Group`.
+
+    Returns:
+        [B, M] float32.
+    """
+    attention = torch.cat(list(rows), 1).softmax(-1)
+    if any(weight != 1 for weight in weights):
+        heads = rows[0].shape[1]
+        attention = attention * torch.cat([attention.new_full((heads, 1), weight) for weight in weights])
+    return attention.sum(1)
 
 
 class Attention(nn.Module):
@@ -62,8 +80,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B, M, C] -> q, k, v, each [B, H, M, D]; q is scaled. ``attend`` and ``proj`` are the other half."""
-        shape = (x.shape[0], x.shape[1], 3, self.num_heads, x.shape[2] // self.num_heads)
-        q, k, v = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
+        # q, k and v as 3 H heads: one transpose, and TensorRT keeps the bias in the GEMM (2 kernels fewer a block than
+        # slicing an axis of size 3).
+        heads = self.num_heads
+        joined = self.qkv(x).reshape(x.shape[0], x.shape[1], 3 * heads, x.shape[2] // heads).transpose(1, 2)
+        q, k, v = joined[:, :heads], joined[:, heads : 2 * heads], joined[:, 2 * heads :]
         return (q if self.scale == 1 else q * self.scale), k, v
 
 
@@ -74,23 +95,23 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, LAYER_NORM_EPS)
         self.attn = Attention(dim, num_heads)
-        self.class_attention = ClassAttention()
+        self.class_row = ClassRow()
         self.norm2 = nn.LayerNorm(dim, LAYER_NORM_EPS)
         self.fc1 = nn.Linear(dim, hidden)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, dim)
 
-    def mix(self, x: Tensor, want_scores: bool) -> tuple[Tensor, Tensor | None]:
-        """Attention half: [B, M, C] -> the same, and the class attention [B, M] float32 if wanted."""
+    def mix(self, x: Tensor, want_row: bool) -> tuple[Tensor, Tensor | None]:
+        """Attention half: [B, M, C] -> the same, and its class row's logits [B, H, M] float32 if wanted."""
         q, k, v = self.attn(self.norm1(x))
-        scores = self.class_attention(q, k) if want_scores else None
-        return x + self.attn.proj(self.attn.attend(q, k, v)), scores
+        row = self.class_row(q, k) if want_row else None
+        return x + self.attn.proj(self.attn.attend(q, k, v)), row
 
     def hidden(self, x: Tensor) -> Tensor:
         """First half of the MLP: [B, M, C] -> [B, M, hidden]."""
         return self.act(self.fc1(self.norm2(x)))
 
-    def forward(self, x: Tensor, want_scores: bool = False) -> tuple[Tensor, Tensor | None]:
-        """[B, M, C] -> the same, and the class attention [B, M] float32 if wanted."""
-        x, scores = self.mix(x, want_scores)
-        return x + self.fc2(self.hidden(x)), scores
+    def forward(self, x: Tensor, want_row: bool = False) -> tuple[Tensor, Tensor | None]:
+        """[B, M, C] -> the same, and its class row's logits [B, H, M] float32 if wanted."""
+        x, row = self.mix(x, want_row)
+        return x + self.fc2(self.hidden(x)), row

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..recipes import Evolution, Structure, Transform
-from .evolution import PATTERNS, Selection, kept_positions
-from .layers import LAYER_NORM_EPS, Block, Step
+from .evolution import PATTERNS, Selection, ascending
+from .layers import LAYER_NORM_EPS, Block, Step, class_attention
 from .schedule import Group, plan
 
 __all__ = ["VisionTransformer"]
@@ -32,7 +32,7 @@ class VisionTransformer(nn.Module):
         structure: Sizes.
         evolution: Keep ratios, tradeoff, schedule; keep ratio 1 everywhere is a vanilla transformer.
         pool: ``patches`` classifies the mean of all patch tokens (Evo-DeiT), ``cls`` the class token (DeiT).
-        pattern: Selection pattern: ``topk``, ``rank`` or ``onehot``; all the same function.
+        pattern: Selection pattern, one of :data:`.evolution.PATTERNS`; all the same function.
         transform: Needed for uint8 input only.
         image_input: ``float32`` takes [B, 3, S, S] normalised; ``uint8`` takes [B, S, S, 3] as decoded.
         outputs: Any of ``logits``, ``probabilities``, ``kept``.
@@ -51,7 +51,7 @@ class VisionTransformer(nn.Module):
         evolution: Evolution,
         *,
         pool: Literal["patches", "cls"] = "patches",
-        pattern: str = "topk",
+        pattern: str = "sort",
         transform: Transform | None = None,
         image_input: Literal["float32", "uint8"] = "float32",
         outputs: tuple[str, ...] = ("logits",),
@@ -68,7 +68,7 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + structure.num_patches, dim))
         self.blocks = nn.ModuleList(Block(dim, structure.num_heads, hidden) for _ in range(structure.depth))
-        self.embed, self.select, self.restore, self.pool_tokens = Step(), Step(), Step(), Step()
+        self.embed, self.score, self.select, self.restore, self.pool_tokens = (Step() for _ in range(5))
         self.norm = nn.LayerNorm(dim, LAYER_NORM_EPS)
         self.head = nn.Linear(dim, structure.num_classes)
 
@@ -99,18 +99,19 @@ class VisionTransformer(nn.Module):
         """[B, 3, S, S] float32 or [B, S, S, 3] uint8 -> tuple of outputs, see :attr:`output_names`."""
         x = self.embed(self.tokens_of, images)
         scores: Tensor | None = None
+        origin: Tensor | None = None  # where tokens were before an order-free restore moved them
         kept: list[Tensor] = []
         feature: Tensor | None = None
         for group in self.groups:
             last = group is self.groups[-1]
-            if group.keep is None:
-                x, scores, feature = self.run(group, x, scores, x, None, last)
-                continue
-            assert scores is not None, "plan() keeps the scores alive that a selecting group reads"
-            selection = self.select(self.selection_of, scores, group.keep)
-            if "kept" in self.outputs:
-                kept.append(self.select(self.positions_of, selection, group.keep))
-            x, scores, feature = self.run(group, self.select(selection.select, x), scores, x, selection, last)
+            selection: Selection | None = None
+            if group.keep is not None:
+                assert scores is not None, "plan() keeps the scores alive that a selecting group reads"
+                selection = self.select(self.selection_of, scores, group.keep)
+                if "kept" in self.outputs:
+                    positions, origin = self.select(self.origins, selection, scores, origin)
+                    kept.append(positions)
+            x, scores, feature = self.run(group, x, scores, selection, last)
         assert feature is not None
         logits = self.head(self.norm(feature.to(self.norm.weight.dtype))).float()
         results: dict[str, list[Tensor]] = {"logits": [logits], "kept": kept}
@@ -118,9 +119,19 @@ class VisionTransformer(nn.Module):
             results["probabilities"] = [logits.softmax(-1)]
         return tuple(tensor for output in self.outputs for tensor in results[output])
 
-    def positions_of(self, selection: Selection, keep: int) -> Tensor:
-        """Original positions of the kept patches, ascending: [B, keep] int64."""
-        return kept_positions(selection.kept()[:, 1:], keep)
+    def origins(self, selection: Selection, scores: Tensor, origin: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Original patch positions of the kept, ascending [B, K] int64, and [B, 1 + N] float32 those of all tokens after.
+
+        Args:
+            selection: Of this group.
+            scores: [B, 1 + N] float32.
+            origin: [B, 1 + N] float32, original places in the present order; None when no token has moved.
+        """
+        places = torch.arange(scores.shape[1], device=scores.device, dtype=torch.float32).expand_as(scores)
+        before = (places if origin is None else origin)[..., None]
+        chosen = selection.select(before)
+        after = origin if selection.in_place else selection.restore(chosen, before)[..., 0]
+        return ascending(chosen[:, 1:, 0] - 1), after
 
     def selection_of(self, scores: Tensor, keep: int) -> Selection:
         """Select the class token and the ``keep`` patch tokens of highest score; scores [B, 1 + N] float32."""
@@ -129,33 +140,34 @@ class VisionTransformer(nn.Module):
         return PATTERNS[self.pattern](scores + first, keep + 1)
 
     def run(
-        self, group: Group, x: Tensor, before: Tensor | None, full: Tensor, selection: Selection | None, last: bool
+        self, group: Group, full: Tensor, before: Tensor | None, selection: Selection | None, last: bool
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run one group on its tokens.
 
         Args:
             group: Its blocks and score weights.
-            x: [B, M, C], the tokens the group works on.
+            full: [B, 1 + N, C], all tokens.
             before: [B, 1 + N] scores from before the group, or None.
-            full: [B, 1 + N, C], all tokens; ``x`` itself when nothing was selected.
-            selection: How ``x`` came from ``full``, or None.
+            selection: Which of the tokens the group works on; None is all.
             last: Whether the pooled feature is wanted instead of tokens.
 
         Returns:
             All tokens after the group, all scores after it (None when dead), the pooled feature (None unless last).
         """
-        fresh: Tensor | None = None
+        start = full if selection is None else self.select(selection.select, full)
+        x = start
+        rows: list[Tensor] = []
         for i in group.blocks:
             block: Block = self.blocks[i]  # type: ignore[assignment]
             if last and i == group.stop - 1:
-                return x, None, self.finish(block, x, full, selection)
+                return x, None, self.finish(block, x, start, full, selection)
             x, row = block(x, i in group.weights)
             if row is not None:
-                weighted = row if group.weights[i] == 1 else row * group.weights[i]
-                fresh = weighted if fresh is None else fresh + weighted
+                rows.append(row)
+        fresh = self.score(class_attention, rows, [*group.weights.values()]) if rows else None
         if selection is not None:
             x = self.restore(selection.restore, x, full)
-        return x, self.restore(self.scores_after, group, before, fresh, selection), None
+        return x, self.score(self.scores_after, group, before, fresh, selection), None
 
     def scores_after(
         self, group: Group, before: Tensor | None, fresh: Tensor | None, selection: Selection | None
@@ -169,17 +181,26 @@ class VisionTransformer(nn.Module):
         Returns:
             [B, 1 + N] float32, or None when no later group selects by them.
         """
-        if fresh is None:
-            return before if group.carry else None
-        if before is None or (selection is None and not group.carry):
-            return fresh
-        if selection is None:
-            return before * group.carry + fresh
-        moved = selection.restore(fresh[..., None], torch.zeros_like(before)[..., None])[..., 0]
-        return torch.where(selection.kept(), before * group.carry + moved, before)
+        if fresh is None and not group.carry:
+            return None
+        after = fresh
+        if before is not None and group.carry:
+            own = before if selection is None else selection.select(before[..., None])[..., 0]
+            after = own * group.carry if fresh is None else own * group.carry + fresh
+        if selection is None or after is None or before is None:
+            return after
+        return selection.restore(after[..., None], before[..., None])[..., 0]
 
-    def finish(self, block: Block, x: Tensor, full: Tensor, selection: Selection | None) -> Tensor:
-        """Last block and pooling -> [B, C] float32; arguments as for :meth:`run`."""
+    def finish(self, block: Block, x: Tensor, start: Tensor, full: Tensor, selection: Selection | None) -> Tensor:
+        """Last block and pooling -> [B, C] float32.
+
+        Args:
+            block: The last block.
+            x: [B, M, C], its input.
+            start: [B, M, C], the same tokens as they were before its group.
+            full: [B, 1 + N, C], all tokens before its group.
+            selection: How ``start`` came from ``full``, or None.
+        """
         if not self.trim:
             x, _ = block(x)
             x = x if selection is None else self.restore(selection.restore, x, full)
@@ -189,25 +210,21 @@ class VisionTransformer(nn.Module):
             x = x[:, :1] + block.attn.proj(block.attn.attend(q[:, :, :1], k, v))
             return (x + block.fc2(block.hidden(x)))[:, 0].float()
         x, _ = block.mix(x, False)
-        return self.pool_tokens(self.pooled, block, x, block.hidden(x), full, selection)
+        return self.pool_tokens(self.pooled, block, x, block.hidden(x), start, full)
 
     def mean(self, x: Tensor) -> Tensor:
         """[B, 1 + N, C] -> [B, C] float32, the mean over the patch tokens."""
         return x[:, 1:].float().mean(1)
 
-    def pooled(self, block: Block, x: Tensor, hidden: Tensor, full: Tensor, selection: Selection | None) -> Tensor:
+    def pooled(self, block: Block, x: Tensor, hidden: Tensor, start: Tensor, full: Tensor) -> Tensor:
         """Mean over all N patches of x + fc2(hidden), without restoring.
 
-        The bypassed tokens enter as one sum, and fc2, being linear, runs once on the mean of its inputs.
+        The bypassed tokens enter as the sum of all less the sum of the kept before their group, so nothing has to know
+        which they are; and fc2, being linear, runs once on the mean of its inputs.
         """
         count = self.structure.num_patches
         total = x[:, 1:].float().sum(1)
-        if selection is not None:
-            bypassed = (~selection.kept()).to(full.dtype)
-            total = total + (bypassed[:, None] @ full).squeeze(1).float()
-        mean_hidden = (hidden[:, 1:].float().sum(1) / count).to(hidden.dtype)
-        fc2 = block.fc2(mean_hidden).float()
-        share = (hidden.shape[1] - 1) / count
-        if share != 1:
-            fc2 = fc2 - (1 - share) * block.fc2.bias.float()  # only the kept tokens have this bias
-        return total / count + fc2
+        if full.shape[1] != x.shape[1]:
+            total = (x[:, 1:].float() - start[:, 1:].float()).sum(1) + full[:, 1:].float().sum(1)
+        mean_hidden = hidden[:, 1:].float().mean(1).to(hidden.dtype)
+        return total / count + block.fc2(mean_hidden).float() * ((x.shape[1] - 1) / count)

@@ -53,6 +53,11 @@ def test_one_json_document(tmp_path: Path) -> None:
     }
 
 
+def test_brackets_in_a_name_are_text(tmp_path: Path) -> None:
+    result = run(tiny_onnx(), "-o", tmp_path / "m[red].engine", "--target", "tensorrt-rtx", "--no-verify")
+    assert "m[red].engine" in result.stdout
+
+
 def test_gates_and_mistakes(tmp_path: Path) -> None:
     target = tmp_path / "m.engine"
     with pytest.raises(PlanError, match="--max-kernels 5"):

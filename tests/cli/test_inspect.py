@@ -78,7 +78,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "recipe": load_recipe(TINY).to_dict(),
         "precision": "fp16",
         "batch": 8,
-        "selection": "topk",
+        "selection": "sort",
         "weights": {"source": "model", "random": False, "sha256": "00"},
         **changes,
     }
@@ -211,7 +211,7 @@ def test_exported_onnx(tmp_path: Path) -> None:
     assert [group["patches"] for group in document["groups"]] == [196, 98, 98]
     assert document["notes"] == []
     text = run(path).stdout
-    for fact in (TINY, "fp16", "topk", "98 selected tokens", "proven at export"):
+    for fact in (TINY, "fp16", "sort", "98 selected tokens", "proven at export"):
         assert fact in text
 
 
@@ -275,12 +275,6 @@ def test_missing_onnx_and_folder(tmp_path: Path) -> None:
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(ModelFileError, match="is a folder"):
         run(tmp_path / "folder.onnx")
-
-
-@pytest.mark.parametrize("suffix", [".engine", ".plan"])
-def test_engine_points_to_its_onnx(tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(ModelFileError, match=r"built engine.*ONNX file"):
-        describe(tmp_path / f"model{suffix}")
 
 
 def test_empty_model_is_no_model(tmp_path: Path) -> None:

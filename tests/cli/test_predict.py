@@ -37,6 +37,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
         return fake
 
     monkeypatch.setattr(Engine, "open", staticmethod(open_))
+    monkeypatch.setattr(fake, "close", lambda: None)  # one engine for every call of a test
     fake.opened = opened  # type: ignore[attr-defined]
     return fake
 
@@ -79,8 +80,11 @@ def test_json_of_one_image(engine: FakeEngine, paint: Callable[[str, int], Path]
 
 def test_options_reach_the_engine(engine: FakeEngine, paint: Callable[[str, int], Path]) -> None:
     call("m.onnx", paint("x.png", 0), "--provider", "cpu", "--backend", "onnxruntime", "--threads", 2)
+    call("m.pth", paint("x.png", 0), "--recipe", "mine.toml", "--num-heads", 6)
+    unset = dict.fromkeys(("threads", "recipe", "num_heads"))
     assert engine.opened == [  # type: ignore[attr-defined]
-        (Path("m.onnx"), {"backend": "onnxruntime", "provider": "cpu", "threads": 2})
+        (Path("m.onnx"), {**unset, "backend": "onnxruntime", "provider": "cpu", "threads": 2}),
+        (Path("m.pth"), {**unset, "backend": "auto", "provider": "auto", "recipe": "mine.toml", "num_heads": 6}),
     ]
 
 

@@ -102,7 +102,13 @@ def test_a_manifest_of_the_other_flavour(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", '{"schema": 2, "kind": "engine"}', '{"schema": 1, "kind": "onnx"}', '{"schema": 1, "kind": "engine"}'],
+    [
+        "{",
+        "[]",
+        '{"schema": "2", "kind": "engine"}',
+        '{"schema": 1, "kind": "onnx"}',
+        '{"schema": 1, "kind": "engine"}',
+    ],
 )
 def test_a_manifest_that_is_none(tmp_path: Path, text: str) -> None:
     path = make_plan(tmp_path)
@@ -110,6 +116,24 @@ def test_a_manifest_that_is_none(tmp_path: Path, text: str) -> None:
     engine_manifest.manifest_path(path).write_text(text)
     with pytest.raises(ModelFileError, match=r"model\.engine\.json.*Delete it"):
         read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"plan": 3}, {"plan": {}}, {"options": {"batch": -1}}, {"options": []}, {"onnx": "m"}]
+)
+def test_a_damaged_manifest_is_no_crash(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = make_plan(tmp_path)
+    make_document(path, **change)
+    with pytest.raises(ModelFileError, match=r"model\.engine\.json is (damaged|incomplete).*Delete it"):
+        read_manifest(path)
+
+
+def test_a_manifest_of_a_newer_version(tmp_path: Path) -> None:
+    path = make_plan(tmp_path)
+    make_document(path, schema=2)
+    with pytest.raises(EngineError, match=r"newer evovit-deploy.*schema 2.*knows 1.*pip install --upgrade") as caught:
+        read_manifest(path)
+    assert caught.value.exit_code == 4
 
 
 def refusal(path: Path, document: dict[str, Any] | None, api: Api, gpu: Gpu | None) -> str:

@@ -61,3 +61,12 @@ def test_failures_can_be_injected() -> None:
     with pytest.raises(EngineError, match="out of memory"):
         engine(np.zeros((1, 3, 8, 8), np.float32))
     assert engine.batches == []
+
+
+def test_a_closed_engine_answers_no_more() -> None:
+    with FakeEngine() as engine:
+        engine(np.zeros((1, 3, 8, 8), np.float32))
+    engine.close()
+    with pytest.raises(EngineError, match="fake is closed"):
+        engine(np.zeros((1, 3, 8, 8), np.float32))
+    assert engine.batches == [1]

@@ -142,14 +142,14 @@ def test_too_many_kernels() -> None:
     assert caught.value.exit_code == 3
 
 
-@pytest.mark.parametrize("pattern", ["topk", "rank", "onehot"])
+@pytest.mark.parametrize("pattern", ["sort", "topk", "rank", "onehot"])
 def test_onnx_facts_of_every_selection_pattern(pattern: str) -> None:
     found = read_onnx(tiny_onnx(pattern=pattern))
     assert len(found.attentions) == DEPTH
     assert (found.image_shape, found.batch, found.precision, found.num_classes) == ((3, 64, 64), None, "fp16", 7)
     nodes = {name.rsplit("/", 1)[-1].split("_")[0] for name in found.selection}
     assert "Softmax" in nodes  # the class row
-    assert ("TopK" in nodes) == (pattern == "topk")
+    assert ("TopK" in nodes) == (pattern in ("sort", "topk"))
     # Nothing that only carries tokens forward belongs to it.
     assert not nodes & {"LayerNormalization", "Gelu", "Conv", "Gemm"}
     assert not any("qkv" in name or "fc1" in name or "proj" in name for name in found.selection)

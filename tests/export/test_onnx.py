@@ -45,7 +45,7 @@ def test_the_kept_sets_are_proven_also_when_they_are_no_output(tiny, tmp_path):
     assert not any("positions" in n.name for n in onnx.load(result.path).graph.node)
 
 
-@pytest.mark.parametrize("selection", ["topk", "rank", "onehot"])
+@pytest.mark.parametrize("selection", ["sort", "topk", "rank", "onehot"])
 def test_dropping_kept_leaves_the_graph_of_an_export_without_it(tiny, tmp_path, selection):
     """The nodes that only `kept` needs are gone: select works without any running count."""
     path = export(tiny, tmp_path, outputs=("logits",), selection=selection, prove=False).path
@@ -70,7 +70,8 @@ def test_nodes_are_named_after_their_block_and_no_path_is_left(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("selection", "ops"), [("topk", {"TopK", "GatherND"}), ("rank", {"GatherND"}), ("onehot", set())]
+    ("selection", "ops"),
+    [("sort", {"TopK", "GatherND"}), ("topk", {"TopK", "GatherND"}), ("rank", {"GatherND"}), ("onehot", set())],
 )
 def test_each_pattern_exports_its_own_operators(tiny, tmp_path, selection, ops):
     path = export(tiny, tmp_path, selection=selection, prove=False).path
@@ -89,7 +90,7 @@ def test_attention_softmax_has_one_consumer(tiny, tmp_path):
 
 def test_dead_class_attentions_are_not_exported(tiny, tmp_path):
     names = [n.name for n in onnx.load(export(tiny, tmp_path, prove=False).path).graph.node]
-    alive = {name.split("/")[0] for name in names if "/class_attention/" in name}
+    alive = {name.split("/")[0] for name in names if "/class_row/" in name}
     assert alive == {"blocks.0", "blocks.1", "blocks.2"}
 
 
@@ -105,7 +106,7 @@ def test_half_precision_islands(tiny, tmp_path, precision, half):
         kind = kinds[node.output[0]]
         if node.name.startswith("blocks") and node.op_type in ("MatMul", "Gelu", "LayerNormalization"):
             assert kind == half, node.name
-        if node.op_type in ("Softmax", "ReduceSum") and "class_attention" in node.name:
+        if node.op_type in ("Softmax", "ReduceSum") and ("class_row" in node.name or "/score/" in node.name):
             assert kind == TensorProto.FLOAT, node.name
         if node.op_type in ("TopK", "Greater", "Less", "Equal"):
             for value in node.input:

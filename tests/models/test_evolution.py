@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evovit_deploy.models.evolution import PATTERNS, kept_positions, ranks
+from evovit_deploy.models.evolution import PATTERNS, ascending, kept_positions, ranks
 
 NAMES = sorted(PATTERNS)
+IN_PLACE = sorted(set(PATTERNS) - {"sort"})
 
 
 @st.composite
@@ -44,7 +45,7 @@ def test_every_pattern_keeps_the_same_tokens_in_the_same_order(name, case):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_PLACE)
 @given(case=scores_and_keep(), seed=st.integers(0, 2**31))
 @settings(max_examples=40, deadline=None)
 def test_select_then_restore_is_the_identity(name, dtype, case, seed):
@@ -54,7 +55,7 @@ def test_select_then_restore_is_the_identity(name, dtype, case, seed):
     assert torch.equal(selection.restore(selection.select(tokens), tokens), tokens)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_PLACE)
 @given(case=scores_and_keep())
 @settings(max_examples=40, deadline=None)
 def test_restore_changes_the_kept_tokens_and_no_other(name, case):
@@ -64,6 +65,42 @@ def test_restore_changes_the_kept_tokens_and_no_other(name, case):
     restored = selection.restore(torch.ones(scores.shape[0], keep, 2), tokens)
     assert torch.equal(restored[..., 0].bool(), selection.kept())
     assert (selection.kept().sum(1) == keep).all()
+
+
+@given(case=scores_and_keep(), seed=st.integers(0, 2**31))
+@settings(max_examples=80, deadline=None)
+def test_sort_puts_the_kept_first_and_the_bypassed_after_them(case, seed):
+    scores, keep = case
+    tokens = torch.randn(*scores.shape, 5, generator=torch.Generator().manual_seed(seed))
+    selection = PATTERNS["sort"](scores, keep)
+    order = torch.from_numpy(reference_order(scores))[..., None].expand_as(tokens)
+    assert torch.equal(selection.restore(selection.select(tokens), tokens), tokens.gather(1, order))
+    restored = selection.restore(torch.full((len(scores), keep, 5), 9.0), tokens)
+    assert (restored[:, :keep] == 9).all()
+    assert torch.equal(restored[:, keep:], tokens.gather(1, order)[:, keep:])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(case=scores_and_keep())
+@settings(max_examples=40, deadline=None)
+def test_kept_is_true_for_as_many_tokens_as_are_selected(name, case):
+    scores, keep = case
+    selection = PATTERNS[name](scores, keep)
+    places = torch.arange(scores.shape[1]).expand_as(scores).float()
+    chosen = selection.select(places[..., None])[..., 0].long()
+    assert torch.equal(selection.kept(), torch.zeros_like(scores, dtype=torch.bool).scatter(1, chosen, True))
+    assert selection.in_place == (name in IN_PLACE)
+
+
+@given(scores_and_keep(), st.integers(0, 2**31))
+@settings(max_examples=80, deadline=None)
+def test_ascending_sorts_distinct_positions(case, seed):
+    scores, keep = case
+    generator = torch.Generator().manual_seed(seed)
+    positions = torch.stack([torch.randperm(500, generator=generator)[:keep] for _ in scores]).float()
+    got = ascending(positions)
+    assert got.dtype == torch.int64
+    assert torch.equal(got, positions.long().sort(1).values)
 
 
 @given(scores_and_keep())

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from evovit_deploy import RecipeError, load_checkpoint, random_checkpoint
+from evovit_deploy import InputError, RecipeError, load_checkpoint, random_checkpoint
 from evovit_deploy.models.build import build_model
 from evovit_deploy.models.evo_deit import ModelOptions
-from evovit_deploy.models.evolution import PATTERNS
 from evovit_deploy.models.levit import EvoLevit
 from tests.levit_reference import NAME, TINY
 
 BOTH = ("logits", "kept")
+PATTERNS = ("topk", "rank", "onehot")
 
 
 @cache
@@ -36,7 +36,7 @@ def run(model, images):
 
 @pytest.mark.parametrize("trim", [True, False], ids=["trimmed", "untrimmed"])
 @pytest.mark.parametrize("fold", [True, False], ids=["folded", "unfolded"])
-@pytest.mark.parametrize("selection", sorted(PATTERNS))
+@pytest.mark.parametrize("selection", PATTERNS)
 def test_fp32_equals_the_authors_model(case, selection, fold, trim):
     checkpoint, data = case
     model = build_model(checkpoint, ModelOptions(selection=selection, fold=fold, trim=trim, outputs=BOTH))
@@ -155,3 +155,8 @@ def test_kept_positions_lie_on_the_grid_of_their_stage():
 def test_a_keep_ratio_that_keeps_no_patch():
     with pytest.raises(RecipeError, match=r"keeps no patch of 4; the smallest that keeps one is 0\.25"):
         EvoLevit(TINY.structure, TINY.evolution.with_keep((0.5, 0.2)), [0.5] * 4)
+
+
+def test_a_pattern_that_moves_tokens_is_refused():
+    with pytest.raises(InputError, match="valid: auto, topk, rank, onehot"):
+        build_model(random_checkpoint(TINY), ModelOptions(selection="sort"))
