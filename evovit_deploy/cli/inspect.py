@@ -191,7 +191,7 @@ def _engine_tables(document: dict[str, Any]) -> list[Table]:
         tables.append(_table("Inputs and outputs", ports))
     if report := manifest.get("report"):
         tables.append(_table("Plan", plan_rows(report)))
-    if "groups" in d and model.get("family") != "deit":
+    if "groups" in d and str(model.get("family")).startswith("evo_"):
         tables.append(_schedule_table(d))
     return tables
 
