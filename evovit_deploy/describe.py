@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .describe_recipe import describe_schedule, describe_sizes
 from .errors import ModelFileError, RecipeError
 from .files import sha256
 from .recipes import Recipe
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "describe_checkpoint", "describe_onnx", "describe_schedule"]
 
-_SIZES = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base"}  # the paper's names, by embed dim and depth
 _METADATA = "evovit"
 _FLOATS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
@@ -51,21 +51,13 @@ def describe(
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
     """JSON-ready description of a loaded checkpoint; ``groups`` says which blocks run on how many patch tokens."""
-    recipe, structure = checkpoint.recipe, checkpoint.recipe.structure
+    recipe = checkpoint.recipe
     return {
         "kind": "checkpoint",
         "path": None if checkpoint.path is None else str(checkpoint.path),
         "family": recipe.family,
         "recipe": recipe.name,
-        "size": _SIZES.get((structure.embed_dim, structure.depth)),
-        "image_size": structure.image_size,
-        "patch_size": structure.patch_size,
-        "num_patches": structure.num_patches,
-        "embed_dim": structure.embed_dim,
-        "num_heads": structure.num_heads,
-        "depth": structure.depth,
-        "mlp_ratio": structure.mlp_ratio,
-        "num_classes": structure.num_classes,
+        **describe_sizes(recipe),
         "parameters": checkpoint.parameters,
         "stored_dtype": checkpoint.stored_dtype,
         "source": checkpoint.source,
@@ -75,34 +67,6 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         **describe_schedule(recipe),
         "args": checkpoint.args,
         "notes": list(checkpoint.notes),
-    }
-
-
-def describe_schedule(recipe: Recipe) -> dict[str, Any]:
-    """Token evolution of a recipe: schedule, keep ratios and tradeoff a block, and the groups they lead to.
-
-    A group is ``first_block``, ``last_block``, ``patches`` (patch tokens its blocks run on), ``selects`` (whether they
-    are a choice) and ``class_attention`` (blocks whose class attention is computed).
-    """
-    from .models.schedule import plan
-
-    patches, evolution = recipe.structure.num_patches, recipe.evolution
-    groups = [
-        {
-            "first_block": group.first,
-            "last_block": group.stop - 1,
-            "patches": patches if group.keep is None else group.keep,
-            "selects": group.keep is not None,
-            "class_attention": sorted(group.weights),
-        }
-        for group in plan(evolution, patches)
-    ]
-    return {
-        "schedule": evolution.schedule,
-        "stage_starts": list(evolution.stage_starts),
-        "keep_ratios": list(evolution.keep_ratios),
-        "tradeoff": list(evolution.tradeoff),
-        "groups": groups,
     }
 
 

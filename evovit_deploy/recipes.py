@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import RecipeError
+from .levit_recipe import LevitEvolution, LevitStructure
 from .resources import data_names, find_data_file
 from .tables import build_table, read_toml
 
 __all__ = [
     "Evolution",
+    "LevitEvolution",
+    "LevitStructure",
     "Published",
     "Recipe",
     "Structure",
@@ -27,8 +30,9 @@ __all__ = [
 ]
 
 PRECISIONS = ("fp32", "fp16", "bf16")
-# `deit` is the vanilla twin: every token takes part in every block, and the class token is classified.
-FAMILIES = ("evo_deit", "deit")
+# `deit` and `levit` are the vanilla twins: every token takes part in every block.
+FAMILIES = ("evo_deit", "deit", "evo_levit", "levit")
+LEVIT = ("evo_levit", "levit")
 
 
 @dataclass(frozen=True)
@@ -200,8 +204,8 @@ class Recipe:
 
     name: str
     family: str
-    structure: Structure
-    evolution: Evolution
+    structure: Structure | LevitStructure
+    evolution: Evolution | LevitEvolution
     transform: Transform = field(default_factory=Transform)
     baseline: str = ""
     published: Published = field(default_factory=Published)
@@ -210,10 +214,27 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise RecipeError(f"family is {self.family!r}; valid: {', '.join(FAMILIES)}.")
-        if len(self.evolution.keep_ratios) != self.structure.depth:
-            raise RecipeError(
-                f"evolution has {len(self.evolution.keep_ratios)} keep_ratios for {self.structure.depth} blocks."
-            )
+        structure, evolution = self.structure, self.evolution
+        if isinstance(structure, LevitStructure) and isinstance(evolution, LevitEvolution) and self.family in LEVIT:
+            evolution.check(structure)
+        elif not isinstance(structure, Structure) or not isinstance(evolution, Evolution) or self.family in LEVIT:
+            raise RecipeError(f"structure or evolution is not that of family {self.family!r}.")
+        elif len(evolution.keep_ratios) != structure.depth:
+            raise RecipeError(f"evolution has {len(evolution.keep_ratios)} keep_ratios for {structure.depth} blocks.")
+
+    @property
+    def as_deit(self) -> tuple[Structure, Evolution]:
+        """Structure and evolution of an ``evo_deit`` or ``deit`` recipe, typed as such."""
+        assert isinstance(self.structure, Structure), self.family
+        assert isinstance(self.evolution, Evolution), self.family
+        return self.structure, self.evolution
+
+    @property
+    def as_levit(self) -> tuple[LevitStructure, LevitEvolution]:
+        """Structure and evolution of an ``evo_levit`` or ``levit`` recipe, typed as such."""
+        assert isinstance(self.structure, LevitStructure), self.family
+        assert isinstance(self.evolution, LevitEvolution), self.family
+        return self.structure, self.evolution
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; :meth:`from_dict` reads it back."""
@@ -229,9 +250,10 @@ class Recipe:
                 raise RecipeError(f"{where}: tolerances.{precision} is unknown; valid: {', '.join(PRECISIONS)}.")
             tolerances[precision] = build_table(Tolerance, table, f"{where}: tolerances.{precision}")
         parts: dict[str, Any] = {}
+        levit = document.get("family") in LEVIT
         for key, kind in (
-            ("structure", Structure),
-            ("evolution", Evolution),
+            ("structure", LevitStructure if levit else Structure),
+            ("evolution", LevitEvolution if levit else Evolution),
             ("transform", Transform),
             ("published", Published),
         ):

@@ -35,10 +35,25 @@ def test_published_variants_ship() -> None:
         "evo_deit_small_patch16_224",
         "evo_deit_small_patch16_384",
         "evo_deit_tiny_patch16_224",
+        *(f"evo_levit_{size}_{pixels}" for size in ("128", "128s", "192", "256", "384") for pixels in (224, 384)),
     ]
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("evo_levit")])
+def test_shipped_levit_recipe_is_what_its_name_says(name: str) -> None:
+    recipe = load_recipe(name)
+    _, _, size, pixels = name.split("_")
+    structure, evolution = recipe.as_levit
+    width = int(size.removesuffix("s"))
+    assert (structure.embed_dims[0], str(structure.image_size)) == (width, pixels)
+    assert structure.key_dim == (16 if width == 128 else 32)
+    assert structure.depths == ((2, 3, 4) if size == "128s" else (4, 4, 4))
+    assert (recipe.name, recipe.family, f"evo_{recipe.baseline}") == (name, "evo_levit", name)
+    assert (evolution.full_blocks, set(evolution.keep_ratios)) == (2, {0.5})
+    assert (recipe.published.top1 is None) == (pixels == "384")
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("evo_deit")])
 def test_shipped_recipe_is_what_its_name_says(name: str) -> None:
     recipe = load_recipe(name)
     _, _, size, patch, pixels = name.split("_")

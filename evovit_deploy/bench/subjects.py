@@ -198,12 +198,12 @@ class Opening:
                 )
             return self.file(Path(wanted))
         tensorrt = engine.backend.startswith("tensorrt")
-        if wanted == "auto" and (recipe is None or recipe.family == "deit" or tensorrt):
+        if wanted == "auto" and (recipe is None or not recipe.family.startswith("evo_") or tensorrt):
             why = "was not exported by evovit, so its twin is unknown"
             if recipe is not None:
                 why = (
                     "is a vanilla model itself"
-                    if recipe.family == "deit"
+                    if not recipe.family.startswith("evo_")
                     else "is an engine, whose twin is to be built"
                 )
             self.notes.append(f"no baseline: {engine.spec.name} {why}; give one with --baseline FILE")

@@ -1,9 +1,10 @@
-"""Checkpoints: any form an Evo-DeiT was saved in becomes one `Checkpoint`, read safely and checked tensor by tensor.
+"""Checkpoints: any form an Evo-DeiT or Evo-LeViT was saved in becomes one `Checkpoint`, read safely and checked tensor by tensor.
 
     checkpoint = load_checkpoint("checkpoint.pth")
     checkpoint.recipe.structure.image_size, checkpoint.notes
 
-`reading` opens files, `tensors` recognises and checks state dicts, `identify` chooses the recipe.
+`reading` opens files, `tensors` recognises and checks state dicts, `identify` chooses the recipe; `levit` does both for
+Evo-LeViT.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from ..errors import CheckpointError, translate
 from ..files import sha256
 from ..recipes import Recipe
 from .identify import check_image_size, identify, resize_position_embedding
+from .levit import expected_shapes as levit_shapes
+from .levit import is_evo_levit, load_evo_levit
 from .reading import read_file
-from .tensors import TRAINING_ONLY, Sizes, clean, expected_shapes, find_state, measure, to_float32
+from .tensors import TRAINING_ONLY, Loaded, Sizes, clean, expected_shapes, find_state, measure, to_float32
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 __all__ = ["Checkpoint", "load_checkpoint", "random_checkpoint"]
@@ -28,7 +32,7 @@ __all__ = ["Checkpoint", "load_checkpoint", "random_checkpoint"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of one Evo-DeiT, and the recipe they run with.
+    """Weights of one Evo-DeiT or Evo-LeViT, and the recipe they run with.
 
     Attributes:
         path: The file, or None for random weights.
@@ -68,13 +72,13 @@ def load_checkpoint(
     image_size: int | None = None,
     ema: bool = False,
 ) -> Checkpoint:
-    """Read an Evo-DeiT checkpoint: `.pth` of any torch version (nothing in it is run), or safetensors.
+    """Read an Evo-DeiT or Evo-LeViT checkpoint: `.pth` of any torch version (nothing in it is run), or safetensors.
 
     Args:
         path: The file; its content decides how it is read, not its name.
         recipe: Name or path of a recipe, or a recipe. Without one, that of the training arguments (``args.model``) or
             of the same structure, else the published schedule.
-        num_heads: For an embed dim that is no multiple of 64, where no recipe says it.
+        num_heads: For an embed dim that is no multiple of 64, where no recipe says it; of Evo-LeViT, the heads of stage 1.
         image_size: Resize the position embedding to images of this many pixels a side.
         ema: Use the averaged weights (``model_ema``).
 
@@ -88,12 +92,43 @@ def load_checkpoint(
     content = read_file(path)
     found = find_state(content, where, ema)
     state = clean(found.state, where)
-    sizes = measure(state, where)
-    used = expected_shapes(sizes)
-    stored = sorted({str(tensor.dtype).removeprefix("torch.") for key, tensor in state.items() if key in used})
+    args, epoch = _training(content)
     with translate(CheckpointError, f"reading the tensors of {where}", RuntimeError, MemoryError):
-        weights, notes = to_float32(state, sizes, where)
+        if is_evo_levit(state):
+            loaded = load_evo_levit(state, recipe, num_heads, image_size, where)
+        else:
+            loaded = _load_evo_deit(state, args, recipe, num_heads, image_size, where)
+    stored = sorted({str(state[key].dtype).removeprefix("torch.") for key in loaded.weights if key in state})
+    dropped = sorted({part.rstrip(".") for part in TRAINING_ONLY if any(part in str(key) for key in found.state)})
+    notes = list(loaded.notes)
+    if dropped:
+        notes.append(f"{' and '.join(dropped)}, which only training uses, were dropped")
+    with translate(CheckpointError, f"reading {where}", OSError):
+        digest = sha256(path)
+    return Checkpoint(
+        path=path,
+        recipe=loaded.recipe,
+        state=loaded.weights,
+        source=found.source,
+        stored_dtype=", ".join(stored),
+        sha256=digest,
+        args=args,
+        notes=tuple(notes),
+        epoch=epoch,
+    )
 
+
+def _load_evo_deit(
+    state: dict[str, Tensor],
+    args: dict[str, str],
+    recipe: str | Recipe | None,
+    num_heads: int | None,
+    image_size: int | None,
+    where: str,
+) -> Loaded:
+    """Recipe and float32 weights of an Evo-DeiT; arguments as for :func:`load_checkpoint`."""
+    sizes = measure(state, where)
+    weights, notes = to_float32(state, sizes, where)
     own_size = sizes.grid * sizes.patch_size
     target = own_size if image_size is None else image_size
     check_image_size(target, sizes.patch_size)
@@ -104,23 +139,8 @@ def load_checkpoint(
             f"position embedding resized from {sizes.grid} x {sizes.grid} to {grid} x {grid} patches (bilinear) for "
             f"images of {target} pixels; the model was trained at {own_size}"
         )
-    args, epoch = _training(content)
     fitted, assumed = identify(sizes, target, args, recipe, num_heads, where)
-    if any(part in str(key) for key in found.state for part in TRAINING_ONLY):
-        notes.append("head_cls and norm_cls, which only training uses, were dropped")
-    with translate(CheckpointError, f"reading {where}", OSError):
-        digest = sha256(path)
-    return Checkpoint(
-        path=path,
-        recipe=fitted,
-        state=weights,
-        source=found.source,
-        stored_dtype=", ".join(stored),
-        sha256=digest,
-        args=args,
-        notes=(*assumed, *notes),
-        epoch=epoch,
-    )
+    return Loaded(fitted, weights, [*assumed, *notes])
 
 
 def _training(content: Any) -> tuple[dict[str, str], int | None]:
@@ -137,15 +157,35 @@ def _training(content: Any) -> tuple[dict[str, str], int | None]:
 
 
 def random_checkpoint(recipe: Recipe, seed: int = 0) -> Checkpoint:
-    """Weights as at the start of the authors' training, for measuring without a checkpoint; the same for the same seed.
+    """Weights as before training, for measuring without a checkpoint; the same for the same seed.
 
     Args:
-        recipe: An Evo-DeiT recipe.
+        recipe: An Evo-DeiT or Evo-LeViT recipe.
         seed: Of the generator.
     """
     import torch
 
-    structure = recipe.structure
+    generator = torch.Generator().manual_seed(seed)
+    state = (
+        _random_evo_levit(recipe, generator) if recipe.family == "evo_levit" else _random_evo_deit(recipe, generator)
+    )
+    return Checkpoint(
+        path=None,
+        recipe=recipe,
+        state=state,
+        source=f"random weights (seed {seed})",
+        stored_dtype="float32",
+        sha256=None,
+        random=True,
+        notes=("random weights: good for measuring speed and parity, the classes mean nothing",),
+    )
+
+
+def _random_evo_deit(recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
+    """As at the start of the authors' training."""
+    import torch
+
+    structure, _ = recipe.as_deit
     sizes = Sizes(
         embed_dim=structure.embed_dim,
         depth=structure.depth,
@@ -154,7 +194,6 @@ def random_checkpoint(recipe: Recipe, seed: int = 0) -> Checkpoint:
         hidden=round(structure.embed_dim * structure.mlp_ratio),
         num_classes=structure.num_classes,
     )
-    generator = torch.Generator().manual_seed(seed)
     bound = (3 * structure.patch_size**2) ** -0.5  # torch's default for a convolution: 1 / sqrt(fan in)
     state: dict[str, Tensor] = {}
     for key, shape in expected_shapes(sizes).items():
@@ -167,13 +206,22 @@ def random_checkpoint(recipe: Recipe, seed: int = 0) -> Checkpoint:
         else:
             tensor.fill_(1.0 if "norm" in key and key.endswith(".weight") else 0.0)
         state[key] = tensor
-    return Checkpoint(
-        path=None,
-        recipe=recipe,
-        state=state,
-        source=f"random weights (seed {seed})",
-        stored_dtype="float32",
-        sha256=None,
-        random=True,
-        notes=("random weights: good for measuring speed and parity, the classes mean nothing",),
-    )
+    return state
+
+
+def _random_evo_levit(recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
+    """Weights that keep the size of their inputs, since BatchNorm's statistics are not those of any data.
+
+    The authors begin with residual branches that BatchNorm multiplies by zero, which would make a network of nothing.
+    """
+    import torch
+
+    state: dict[str, Tensor] = {}
+    for key, shape in levit_shapes(recipe.as_levit[0]).items():
+        if len(shape) > 1:
+            fan_in = torch.Size(shape[1:]).numel()
+            deviation = 0.02 if key.endswith(("poss", "cls_token")) else fan_in**-0.5
+            state[key] = torch.empty(shape).normal_(0, deviation, generator=generator)
+        else:
+            state[key] = torch.full(shape, 1.0 if key.endswith(("bn.weight", "running_var")) else 0.0)
+    return state

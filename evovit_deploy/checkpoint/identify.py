@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, InputError
-from ..recipes import Evolution, Published, Recipe, Structure, load_recipe, recipe_names
+from ..recipes import Evolution, LevitStructure, Published, Recipe, Structure, load_recipe, recipe_names
 from .tensors import Sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["check_image_size", "identify", "resize_position_embedding"]
+__all__ = ["check_image_size", "fit", "identify", "resize_position_embedding"]
 
 HEAD_DIM = 64  # D of every published model
 _PUBLISHED_DEPTH = 12
@@ -66,16 +66,16 @@ def identify(
         result = Recipe(derived, "evo_deit", structure, _PUBLISHED)
     else:
         source = f"recipe {base.name}"
-        result = _fit(base, structure, derived)
+        result = fit(base, structure, derived, ("patch_size", "embed_dim", "depth", "num_heads"))
     ratios = sorted(set(result.evolution.keep_ratios), reverse=True)
     note = (
         f"keep ratios ({', '.join(f'{r:g}' for r in ratios)}) and tradeoff come from {source}, since a checkpoint does "
         "not store them; if it was trained with others, give its recipe"
     )
     notes = [note]
-    if base is not None and base.structure.embed_dim != sizes.embed_dim:
+    if base is not None and base.as_deit[0].embed_dim != sizes.embed_dim:
         notes.append(
-            f"recipe {base.name} is for embed dim {base.structure.embed_dim}, the checkpoint has {sizes.embed_dim}: "
+            f"recipe {base.name} is for embed dim {base.as_deit[0].embed_dim}, the checkpoint has {sizes.embed_dim}: "
             "schedule and transform are the recipe's, the structure is the checkpoint's"
         )
     return result, notes
@@ -87,9 +87,9 @@ def _given(recipe: str | Recipe, sizes: Sizes, where: str) -> Recipe:
         raise CheckpointError(
             f"recipe {found.name} is of family {found.family!r}; {where} is an Evo-DeiT. Give an evo_deit recipe."
         )
-    if found.structure.depth != sizes.depth:
+    if found.as_deit[0].depth != sizes.depth:
         raise CheckpointError(
-            f"recipe {found.name} has {found.structure.depth} blocks, {where} has {sizes.depth}; give a recipe with "
+            f"recipe {found.name} has {found.as_deit[0].depth} blocks, {where} has {sizes.depth}; give a recipe with "
             "one keep ratio and one tradeoff a block of this checkpoint."
         )
     return found
@@ -97,7 +97,8 @@ def _given(recipe: str | Recipe, sizes: Sizes, where: str) -> Recipe:
 
 def _shipped(sizes: Sizes, image_size: int, model: str) -> Recipe | None:
     """The shipped recipe that the training arguments name, or else the one of this structure."""
-    fitting = [recipe for recipe in map(load_recipe, recipe_names()) if _same_network(recipe, sizes)]
+    shipped = [recipe for recipe in map(load_recipe, recipe_names()) if recipe.family == "evo_deit"]
+    fitting = [recipe for recipe in shipped if _same_network(recipe, sizes)]
     # For a resized model the recipe of the new size fits best; it differs in name, baseline and published numbers only.
     exact = [recipe for recipe in fitting if recipe.structure.image_size == image_size]
     named = [recipe for recipe in fitting if recipe.name == model]
@@ -107,7 +108,7 @@ def _shipped(sizes: Sizes, image_size: int, model: str) -> Recipe | None:
 
 
 def _same_network(recipe: Recipe, sizes: Sizes) -> bool:
-    found = recipe.structure
+    found = recipe.as_deit[0]
     return (found.embed_dim, found.patch_size, found.depth) == (sizes.embed_dim, sizes.patch_size, sizes.depth)
 
 
@@ -120,8 +121,8 @@ def _heads(sizes: Sizes, base: Recipe | None, num_heads: int | None, where: str)
                 f"--num-heads {num_heads} does not divide the embed dim {width} of {where}; valid: {', '.join(valid)}."
             )
         return num_heads
-    if base is not None and base.structure.embed_dim == width:
-        return base.structure.num_heads
+    if base is not None and base.as_deit[0].embed_dim == width:
+        return base.as_deit[0].num_heads
     if width % HEAD_DIM == 0:
         return width // HEAD_DIM
     raise CheckpointError(
@@ -130,10 +131,16 @@ def _heads(sizes: Sizes, base: Recipe | None, num_heads: int | None, where: str)
     )
 
 
-def _fit(base: Recipe, structure: Structure, derived: str) -> Recipe:
-    """``base`` for the structure that was found; what is no longer true of it is left out."""
+def fit(base: Recipe, structure: Structure | LevitStructure, derived: str, network: tuple[str, ...]) -> Recipe:
+    """``base`` for the structure that was found; what is no longer true of it is left out.
+
+    Args:
+        base: A recipe of the same family.
+        structure: As found.
+        derived: Its name if the network is another one.
+        network: Fields of the structure that make it another network.
+    """
     old = base.structure
-    network = ("patch_size", "embed_dim", "depth", "num_heads")
     if any(getattr(old, name) != getattr(structure, name) for name in network):
         return dataclasses.replace(base, name=derived, structure=structure, baseline="", published=Published())
     name, baseline, published = base.name, base.baseline, base.published

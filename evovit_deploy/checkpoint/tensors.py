@@ -8,13 +8,26 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CheckpointError
+from .checks import check_tensors, shape_of, some
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TRAINING_ONLY", "Found", "Sizes", "clean", "expected_shapes", "find_state", "measure", "to_float32"]
+    from ..recipes import Recipe
 
-TRAINING_ONLY = ("head_cls.", "norm_cls.")
+__all__ = [
+    "TRAINING_ONLY",
+    "Found",
+    "Loaded",
+    "Sizes",
+    "clean",
+    "expected_shapes",
+    "find_state",
+    "measure",
+    "to_float32",
+]
+
+TRAINING_ONLY = ("head_cls.", "head_cls_dist.", "norm_cls.")
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 _NUMBERED = re.compile(r"(blocks|qks|vs|norms|projs)\.(\d{1,4})\.")
 _DEIT = {192: "deit_tiny_patch16_224", 768: "deit_base_patch16_224"}
@@ -25,6 +38,14 @@ class Found(NamedTuple):
 
     source: str  # "model", "model_ema" or "state dict"
     state: dict[str, Any]
+
+
+class Loaded(NamedTuple):
+    """What a state dict became: a recipe with its structure, float32 weights in the authors' names, and notes."""
+
+    recipe: Recipe
+    weights: dict[str, Tensor]
+    notes: list[str]
 
 
 class Sizes(NamedTuple):
@@ -49,7 +70,7 @@ def find_state(content: Any, where: str, ema: bool) -> Found:
             f"{where} holds a {type(content).__name__}, not weights; save them with torch.save(model.state_dict(), "
             "'weights.pth')."
         )
-    keys = _some(content)
+    keys = some(content)
     plain = _first(content, ("model", "state_dict"))
     averaged = _first(content, ("model_ema", "state_dict_ema"))
     if ema:
@@ -82,15 +103,6 @@ def _first(content: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[str, dic
         if _tensors(value):
             return name, dict(value)
     return None
-
-
-def _some(names: Any, count: int = 4) -> str:
-    """The first few names, and how many more there are."""
-    listed = [str(name)[:80] for name in names]
-    if not listed:
-        return "nothing"
-    more = f" and {len(listed) - count} more" if len(listed) > count else ""
-    return ", ".join(f"`{name}`" for name in listed[:count]) + more
 
 
 def clean(state: dict[str, Any], where: str) -> dict[str, Tensor]:
@@ -158,14 +170,7 @@ def _depth(state: dict[str, Tensor], where: str) -> int:
 
 
 def _shape(state: dict[str, Tensor], key: str, expected: tuple[int | None, ...], where: str) -> tuple[int, ...]:
-    """Shape of a tensor that must be there; None matches any size from 1."""
-    if key not in state:
-        raise CheckpointError(f"{where}: `{key}` is missing from an Evo-DeiT checkpoint; save the whole state dict.")
-    shape = tuple(state[key].shape)
-    if len(shape) != len(expected) or any(a != b if b is not None else a < 1 for a, b in zip(shape, expected)):
-        wanted = ", ".join("any" if size is None else str(size) for size in expected)
-        raise CheckpointError(f"{where}: `{key}` has shape {list(shape)}; expected [{wanted}].")
-    return shape
+    return shape_of(state, key, expected, "an Evo-DeiT", where)
 
 
 def _patch(state: dict[str, Tensor], where: str) -> tuple[int, int]:
@@ -190,15 +195,10 @@ def _recognise(state: dict[str, Tensor], where: str) -> None:
     if any(key.startswith(("qks.", "projs.")) for key in state):
         return
     keys = set(state)
-    if any(key == "poss" or key.startswith("stage_blocks.") or "learn_tradeoff" in key for key in keys):
-        raise CheckpointError(
-            f"{where} is an Evo-LeViT checkpoint (it has "
-            f"{_some(k for k in state if 'poss' in k or 'learn_tradeoff' in k)}); this version exports the Evo-DeiT "
-            "family. Give an Evo-DeiT checkpoint."
-        )
     if any("attention_biases" in key for key in keys):
         raise CheckpointError(
-            f"{where} is a vanilla LeViT (it has `attention_biases`); this tool exports Evo-DeiT checkpoints."
+            f"{where} is a vanilla LeViT (it has `attention_biases` and no class token); it selects no tokens. For comparison "
+            "this tool exports it with `evovit export --baseline levit_128s_224`."
         )
     if "blocks.0.attn.qkv.weight" in keys:
         width = state["blocks.0.attn.qkv.weight"].shape[-1] if state["blocks.0.attn.qkv.weight"].dim() == 2 else 0
@@ -209,7 +209,7 @@ def _recognise(state: dict[str, Tensor], where: str) -> None:
         )
     raise CheckpointError(
         f"{where} is the checkpoint of another model: `qks.0.qk.weight` and `projs.0.weight` are missing, and it has "
-        f"{_some(state)}. Valid: an Evo-DeiT checkpoint of the authors' training code."
+        f"{some(state)}. Valid: an Evo-DeiT checkpoint of the authors' training code."
     )
 
 
@@ -258,31 +258,4 @@ def to_float32(state: dict[str, Tensor], sizes: Sizes, where: str) -> tuple[dict
     if not any(key in state for key in biases):  # trained with qkv_bias=False
         state.update({key: torch.zeros(shapes[key]) for key in biases})
         notes.append("q, k and v have no bias in this checkpoint; zeros stand in for it")
-    missing = [key for key in shapes if key not in state]
-    unexpected = [key for key in state if key not in shapes]
-    if missing or unexpected:
-        parts = [f"missing: {_some(missing)}"] * bool(missing) + [f"unexpected: {_some(unexpected)}"] * bool(unexpected)
-        raise CheckpointError(
-            f"{where} looks like an Evo-DeiT of {sizes.depth} blocks, but its tensors are not those of one; "
-            f"{'; '.join(parts)}. Save the state dict of the authors' model class, unchanged."
-        )
-    result: dict[str, Tensor] = {}
-    broken: list[str] = []
-    for key, shape in shapes.items():
-        tensor = state[key]
-        if tuple(tensor.shape) != shape:
-            raise CheckpointError(f"{where}: `{key}` has shape {list(tensor.shape)}; expected {list(shape)}.")
-        if not tensor.is_floating_point():
-            raise CheckpointError(
-                f"{where}: `{key}` holds {str(tensor.dtype).removeprefix('torch.')} values; weights are floating "
-                "point. Save the float weights from before quantisation."
-            )
-        result[key] = tensor.to(torch.float32, copy=True).contiguous()  # a copy: the file is only mapped
-        if not bool(torch.isfinite(result[key]).all()):
-            broken.append(key)
-    if broken:
-        raise CheckpointError(
-            f"{where}: NaN or Inf in {_some(broken)}; training diverged or the file is damaged. Take an earlier "
-            "checkpoint."
-        )
-    return result, notes
+    return check_tensors(state, shapes, f"an Evo-DeiT of {sizes.depth} blocks", where), notes

@@ -33,7 +33,7 @@ def open_checkpoint(
         CheckpointError, RecipeError: See ``load_checkpoint`` and ``load_recipe``.
     """
     from ..checkpoint import load_checkpoint, random_checkpoint
-    from ..recipes import load_recipe
+    from ..recipes import Evolution, load_recipe
 
     if random_weights:
         if recipe is None:
@@ -44,6 +44,8 @@ def open_checkpoint(
         checkpoint = load_checkpoint(path, recipe=recipe, num_heads=num_heads, image_size=img_size, ema=ema)
     evolution = checkpoint.recipe.evolution
     if schedule is not None:
+        if not isinstance(evolution, Evolution):
+            raise InputError("--schedule is for Evo-DeiT; Evo-LeViT has the stage schedule only. Leave --schedule out.")
         evolution = dataclasses.replace(evolution, schedule=schedule)  # type: ignore[arg-type]
     if keep is not None:
         try:

@@ -37,8 +37,8 @@ def bench(
     baseline: Annotated[
         str,
         typer.Option(
-            help="What speedups are against. twin: vanilla DeiT, weights folded. trimmed: and the last block's dead work "
-            "removed. stock: as timm ships it. none, or a file. auto: the twin, if it is known."
+            help="What speedups are against. twin: vanilla DeiT or LeViT, weights folded. trimmed: and the last block's dead "
+            "work removed. stock: as timm ships it. none, or a file. auto: the twin, if it is known."
         ),
     ] = "auto",
     batch: Annotated[

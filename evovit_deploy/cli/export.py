@@ -101,7 +101,7 @@ def export(
         bool, typer.Option("--random-weights", help="No checkpoint: seeded random weights for --recipe.")
     ] = False,
     baseline: Annotated[
-        str | None, typer.Option(help="Export a vanilla DeiT instead, e.g. deit_small_patch16_224.")
+        str | None, typer.Option(help="Export a vanilla model instead, e.g. deit_small_patch16_224 or levit_128s_224.")
     ] = None,
     baseline_kind: Annotated[
         Kind, typer.Option(help="twin: folded. trimmed: and no dead work. stock: as timm ships it.")

@@ -72,15 +72,17 @@ def _table(title: str, rows: list[tuple[str, Any]]) -> Table:
 
 def _checkpoint_tables(document: dict[str, Any]) -> list[Table]:
     d = document
-    family = {"evo_deit": "Evo-DeiT", "deit": "DeiT"}.get(d["family"], d["family"])
+    families = {"evo_deit": "Evo-DeiT", "deit": "DeiT", "evo_levit": "Evo-LeViT", "levit": "LeViT"}
+    family = families.get(d["family"], d["family"])
     rows = [
         ("family", family),
         ("recipe", d["recipe"]),
         ("size", d["size"] or "custom"),
-        ("embed dim", f"{d['embed_dim']}, {d['num_heads']} heads, MLP ratio {d['mlp_ratio']:g}"),
-        ("depth", f"{d['depth']} blocks"),
+        ("embed dim", f"{_each(d['embed_dim'])}, {_each(d['num_heads'])} heads, MLP ratio {d['mlp_ratio']:g}"),
+        ("key dim", d.get("key_dim")),
+        ("depth", f"{_each(d['depth'])} blocks"),
         ("image size", f"{d['image_size']} px"),
-        ("patch", f"{d['patch_size']} px, {d['num_patches']} patches"),
+        ("patch", f"{d['patch_size']} px, {_each(d['num_patches'])} patches"),
         ("classes", d["num_classes"]),
         ("parameters", f"{d['parameters']:,}"),
         ("stored dtype", d["stored_dtype"]),
@@ -92,6 +94,11 @@ def _checkpoint_tables(document: dict[str, Any]) -> list[Table]:
     return [_table(str(d["path"]), rows), _schedule_table(d)]
 
 
+def _each(value: Any) -> str:
+    """A number, or one a stage: `128 / 256 / 384`."""
+    return " / ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _runs(values: list[float]) -> str:
     """`1 x4, 0.5 x8` for values one a block."""
     return ", ".join(f"{value:g} x{len(list(same))}" for value, same in groupby(values))
@@ -99,17 +106,20 @@ def _runs(values: list[float]) -> str:
 
 def _schedule_table(document: dict[str, Any]) -> Table:
     schedule = str(document["schedule"])
-    if schedule == "stage" and document["stage_starts"]:
+    if schedule == "stage" and document.get("stage_starts"):
         schedule += f", stages start at block {' and '.join(map(str, document['stage_starts']))}"
     rows = [
         ("schedule", schedule),
         ("keep ratios", _runs(document["keep_ratios"])),
-        ("tradeoff", _runs(document["tradeoff"])),
+        ("tradeoff", "learned" if document["tradeoff"] is None else _runs(document["tradeoff"])),
     ]
     for group in document["groups"]:
         first, last = group["first_block"], group["last_block"]
         name = f"block {first}" if first == last else f"blocks {first}-{last}"
         text = f"class token and {group['patches']} {'selected' if group['selects'] else 'patch'} tokens"
+        if "stage" in group:
+            name = f"stage {group['stage']}, {name}"
+            text += ", and one for the rest" if group["selects"] else ""
         if group["class_attention"]:
             text += f"; class attention in {', '.join(map(str, group['class_attention']))}"
         rows.append((name, text))
@@ -148,7 +158,7 @@ def _onnx_tables(document: dict[str, Any]) -> list[Table]:
     ]
     tables.append(_table("Inputs and outputs", ports))
     tables.append(_table(f"{d['node_count']} nodes", list(d["nodes"].items())))
-    if "groups" in d and manifest.get("family") != "deit":
+    if "groups" in d and str(manifest.get("family")).startswith("evo_"):
         tables.append(_schedule_table(d))
     return tables
 
@@ -181,7 +191,7 @@ def _engine_tables(document: dict[str, Any]) -> list[Table]:
         tables.append(_table("Inputs and outputs", ports))
     if report := manifest.get("report"):
         tables.append(_table("Plan", plan_rows(report)))
-    if "groups" in d and model.get("family") != "deit":
+    if "groups" in d and str(model.get("family")).startswith("evo_"):
         tables.append(_schedule_table(d))
     return tables
 

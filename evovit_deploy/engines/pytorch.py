@@ -73,7 +73,7 @@ class TorchEngine(Engine):
         threads: int | None = None,
     ) -> TorchEngine:
         """Build the inference module of a checkpoint and wrap it."""
-        from ..models.evo_deit import build_model
+        from ..models.build import build_model
 
         options = options or ModelOptions()
         module = build_model(checkpoint, options)

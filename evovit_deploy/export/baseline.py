@@ -26,14 +26,14 @@ def export_baseline(
     seed: int = 0,
     step: Step = lambda text: None,
 ) -> ExportResult:
-    """Export a vanilla DeiT with seeded random weights, for benchmarks.
+    """Export a vanilla DeiT or LeViT with seeded random weights, for benchmarks.
 
     Args:
-        source: ``deit_small_patch16_224``, ..., or the recipe whose twin is wanted (same sizes).
+        source: ``deit_small_patch16_224``, ``levit_128s_224``, ..., or the recipe whose twin is wanted (same sizes).
         path: ONNX file to write.
         options: As for :func:`.export_onnx`; the same ones make a fair comparison.
-        kind: ``twin`` is timm's DeiT with weights folded as Evo-DeiT's are; ``trimmed`` also leaves out what the last
-            block computes for tokens that no output depends on; ``stock`` is timm's module as it ships.
+        kind: ``twin`` is timm's model with weights folded as those of the Evo model are; ``trimmed`` also leaves out what
+            the last block computes for tokens that no output depends on; ``stock`` is timm's module as it ships.
         seed: Of the random weights.
         step: As for :func:`.export_onnx`.
 

@@ -52,7 +52,7 @@ def make(
         "precision": options.precision,
         "batch": batch,
         "input": options.image_input,
-        "selection": options.pattern if recipe.family != "deit" else None,
+        "selection": options.pattern if recipe.family.startswith("evo_") else None,
         "outputs": list(outputs),
         "opset": opset,
         "folded": options.fold and variant != "stock",

@@ -76,7 +76,7 @@ def export_onnx(
     images: np.ndarray[Any, Any] | None = None,
     step: Step = lambda text: None,
 ) -> ExportResult:
-    """Export an Evo-DeiT checkpoint to ``path`` and prove it against the FP32 PyTorch module.
+    """Export an Evo-DeiT or Evo-LeViT checkpoint to ``path`` and prove it against the FP32 PyTorch module.
 
     The proof runs on ONNX Runtime before the file gets its name; the kept sets are compared also when they are not among
     the outputs. The reference is the plain module: unfolded, untrimmed, FP32.
@@ -92,9 +92,10 @@ def export_onnx(
         ExportError, OutputError: Nothing was written.
         ParityError: The outputs differ by more than the recipe's tolerance; nothing was written.
     """
-    from ..models.evo_deit import build_model
+    from ..models.build import build_model, resolve_options
 
     options = options or ExportOptions()
+    options = dataclasses.replace(options, model=resolve_options(options.model, checkpoint.recipe.family))
     path = Path(path)
     check_writable(path)
     step(STEPS[0])

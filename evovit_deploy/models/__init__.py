@@ -1,1 +1,1 @@
-"""Evo-DeiT and its vanilla twin as inference modules, token evolution, and exact weight folding."""
+"""Evo-DeiT, Evo-LeViT and their vanilla twins as inference modules, token evolution, and exact weight folding."""

@@ -85,9 +85,10 @@ def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> 
     """
     options = options or ModelOptions()
     recipe = checkpoint.recipe
+    structure, evolution = recipe.as_deit
     model = VisionTransformer(
-        recipe.structure,
-        recipe.evolution,
+        structure,
+        evolution,
         pattern=options.pattern,
         transform=recipe.transform,
         image_input=options.image_input,

@@ -1,6 +1,7 @@
-"""The vanilla twin: timm's DeiT of the same size, so that a speedup is the method's and not a weak baseline's.
+"""The vanilla twin: timm's DeiT or LeViT of the same size, so that a speedup is the method's and not a weak baseline's.
 
-`twin` runs timm's weights through the code of `vit.py` with the same folding; `stock` is the module as timm ships it.
+`twin` runs timm's weights through our code (`vit.py`, `vanilla_levit.py`) with the same folding; `stock` is the module as timm
+ships it.
 """
 
 from __future__ import annotations
@@ -13,20 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, RecipeError
-from ..recipes import Evolution, Recipe, Structure, load_recipe, recipe_names
+from ..recipes import LEVIT, Evolution, LevitEvolution, Recipe, Structure, load_recipe, recipe_names
 from .evo_deit import DTYPES, ModelOptions, finish_model
+from .evo_levit import finish_levit
+from .vanilla_levit import VanillaLevit, timm_levit
+from .vanilla_levit import to_module_state as levit_state
 from .vit import VisionTransformer
 
-__all__ = ["Stock", "baseline_names", "build_stock", "build_twin", "timm_deit", "vanilla_recipe"]
+__all__ = ["Stock", "baseline_names", "build_stock", "build_twin", "timm_deit", "timm_model", "vanilla_recipe"]
 
 
 def baseline_names() -> list[str]:
-    """Names of the vanilla models that have an Evo-DeiT recipe."""
+    """Names of the vanilla models that have an Evo-DeiT or Evo-LeViT recipe."""
     return [name.removeprefix("evo_") for name in recipe_names()]
 
 
 def vanilla_recipe(source: str | Recipe) -> Recipe:
-    """Recipe of a vanilla DeiT: of a timm name such as ``deit_small_patch16_224``, or the twin of an Evo-DeiT recipe.
+    """Recipe of a vanilla DeiT or LeViT: of a name such as ``deit_small_patch16_224`` or ``levit_128s_224``, or the twin of
+    an Evo recipe.
 
     Raises:
         RecipeError: A name that is not a baseline of a shipped recipe.
@@ -37,14 +42,26 @@ def vanilla_recipe(source: str | Recipe) -> Recipe:
         recipe = load_recipe(f"evo_{source}")
     else:
         recipe = source
-    depth = recipe.structure.depth
+    evolution: Evolution | LevitEvolution
+    if recipe.family in LEVIT:
+        evolution = recipe.as_levit[1].with_keep((1.0,))
+    else:
+        depth = recipe.as_deit[0].depth
+        evolution = Evolution(keep_ratios=(1.0,) * depth, tradeoff=(1.0,) * depth, stage_starts=())
     return dataclasses.replace(
         recipe,
         name=recipe.baseline or f"{recipe.name}_vanilla",
-        family="deit",
+        family="levit" if recipe.family in LEVIT else "deit",
         baseline="",
-        evolution=Evolution(keep_ratios=(1.0,) * depth, tradeoff=(1.0,) * depth, stage_starts=()),
+        evolution=evolution,
     )
+
+
+def timm_model(recipe: Recipe, seed: int = 0) -> nn.Module:
+    """timm's module for a vanilla recipe, with seeded random weights."""
+    if recipe.family == "levit":
+        return timm_levit(recipe.as_levit[0], seed)
+    return timm_deit(recipe.as_deit[0], seed)
 
 
 def timm_deit(structure: Structure, seed: int = 0) -> nn.Module:
@@ -70,8 +87,8 @@ def to_module_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.replace(".mlp.", ".").replace("patch_embed.proj.", "patch_embed."): t for key, t in state.items()}
 
 
-def build_twin(recipe: Recipe, options: ModelOptions, seed: int = 0) -> VisionTransformer:
-    """timm's DeiT in our inference code, folded and typed like the Evo-DeiT it is compared with.
+def build_twin(recipe: Recipe, options: ModelOptions, seed: int = 0) -> VisionTransformer | VanillaLevit:
+    """timm's DeiT or LeViT in our inference code, folded and typed like the model it is compared with.
 
     Args:
         recipe: A vanilla recipe, see :func:`vanilla_recipe`.
@@ -80,16 +97,27 @@ def build_twin(recipe: Recipe, options: ModelOptions, seed: int = 0) -> VisionTr
     """
     if "kept" in options.outputs:
         raise InputError("a vanilla model keeps every token; leave `kept` out of --outputs.")
+    state = timm_model(recipe, seed).state_dict()
+    if recipe.family == "levit":
+        levit = VanillaLevit(
+            recipe.as_levit[0],
+            transform=recipe.transform,
+            image_input=options.image_input,
+            outputs=options.outputs,
+            trim=options.trim,
+        )
+        return finish_levit(levit, levit_state(state, recipe.as_levit[0]), options)
+    structure, evolution = recipe.as_deit
     model = VisionTransformer(
-        recipe.structure,
-        recipe.evolution,
+        structure,
+        evolution,
         pool="cls",
         transform=recipe.transform,
         image_input=options.image_input,
         outputs=options.outputs,
         trim=options.trim,
     )
-    model.load_state_dict(to_module_state(timm_deit(recipe.structure, seed).state_dict()))
+    model.load_state_dict(to_module_state(state))
     return finish_model(model, options)
 
 
@@ -122,7 +150,7 @@ class Stock(nn.Module):
 
 
 def build_stock(recipe: Recipe, options: ModelOptions, seed: int = 0) -> Stock:
-    """timm's DeiT exactly as timm ships it (unfolded, three biases, scale at run time), same seed as :func:`build_twin`."""
+    """timm's module exactly as timm ships it (unfolded, scale at run time), same seed as :func:`build_twin`."""
     if "kept" in options.outputs:
         raise InputError("a vanilla model keeps every token; leave `kept` out of --outputs.")
-    return Stock(timm_deit(recipe.structure, seed), recipe, options).eval()
+    return Stock(timm_model(recipe, seed), recipe, options).eval()

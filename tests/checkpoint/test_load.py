@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forms import custom, evo_deit, inference, refused, same, saved, tiny_224, training_checkpoint
+from forms import custom, evo_deit, inference, same, saved, tiny_224, training_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -228,7 +228,3 @@ def test_reference_checkpoints(reference: Path, name: str) -> None:
     averaged = load_checkpoint(reference / f"{name}.pth", ema=True)
     assert averaged.source == "model_ema"
     assert averaged.state.keys() == checkpoint.state.keys()
-
-
-def test_reference_evo_levit(reference: Path) -> None:
-    refused(reference / "evo_levit_micro.pth", "Evo-LeViT checkpoint")

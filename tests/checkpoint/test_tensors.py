@@ -16,11 +16,6 @@ def test_vanilla_deit_is_named(path: Path) -> None:
     refused(saved({"model": content}, path), "vanilla DeiT/ViT.*`evovit export --baseline deit_tiny_patch16_224`")
 
 
-def test_evo_levit_is_named(path: Path) -> None:
-    content = {"poss": torch.zeros(1, 5, 8), "stage_blocks.0.m.learn_tradeoff": torch.zeros(1)}
-    refused(saved({"model": content}, path), "Evo-LeViT checkpoint.*this version exports the Evo-DeiT family")
-
-
 def test_vanilla_levit_is_named(path: Path) -> None:
     refused(saved({"blocks.0.m.attention_biases": torch.zeros(4, 9)}, path), "vanilla LeViT")
 

@@ -1,0 +1,37 @@
+"""From a checkpoint to the inference module of its family."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .evo_deit import ModelOptions
+from .evo_deit import build_model as build_evo_deit
+from .evo_levit import build_evo_levit, resolve_pattern
+from .levit import EvoLevit
+from .vit import VisionTransformer
+
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
+
+__all__ = ["build_model", "resolve_options"]
+
+
+def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> VisionTransformer | EvoLevit:
+    """The inference module of an Evo-DeiT or Evo-LeViT checkpoint, in eval mode, on the CPU.
+
+    Args:
+        checkpoint: From ``load_checkpoint`` or ``random_checkpoint``.
+        options: Precision, input, selection, outputs, folding.
+    """
+    if checkpoint.recipe.family == "evo_levit":
+        return build_evo_levit(checkpoint, options)
+    return build_evo_deit(checkpoint, options)
+
+
+def resolve_options(options: ModelOptions, family: str) -> ModelOptions:
+    """The options as a model of this family is built with them: its own ``auto`` pattern.
+
+    Raises:
+        InputError: A pattern that the family cannot use.
+    """
+    return resolve_pattern(options) if family == "evo_levit" else options

@@ -1,0 +1,132 @@
+"""Exported Evo-LeViT in ONNX Runtime against the authors' outputs, and what its graph must look like."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from evovit_deploy import Engine, ExportOptions, export_onnx, load_checkpoint, random_checkpoint
+from evovit_deploy.export import export_baseline
+from evovit_deploy.models.evo_deit import ModelOptions
+from tests.levit_reference import NAME, TINY
+
+BOTH = ("logits", "kept")
+PATTERNS = ("topk", "rank", "onehot")
+
+
+@pytest.fixture(scope="module")
+def case(reference):
+    """(checkpoint, reference arrays)."""
+    return load_checkpoint(reference / f"{NAME}.pth"), dict(np.load(reference / f"{NAME}.npz"))
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16", "bf16"])
+def tiny(request, tmp_path_factory):
+    """(precision, path) of a small export with every output, proven."""
+    path = tmp_path_factory.mktemp("levit") / "model.onnx"
+    options = ExportOptions(ModelOptions(request.param, outputs=("logits", "kept", "probabilities")))
+    return request.param, export_onnx(random_checkpoint(TINY), path, options).path
+
+
+@pytest.mark.parametrize("fold", [True, False], ids=["folded", "unfolded"])
+@pytest.mark.parametrize("selection", PATTERNS)
+def test_fp32(case, tmp_path, selection, fold):
+    checkpoint, data = case
+    options = ExportOptions(ModelOptions(selection=selection, outputs=BOTH, fold=fold), prove=False)
+    with Engine.open(export_onnx(checkpoint, tmp_path / "model.onnx", options).path, provider="cpu") as engine:
+        for images in (slice(None), slice(0, 1), slice(2, 5)):
+            got = engine(data["images"][images])
+            assert np.abs(got["logits"] - data["logits"][images]).max() <= 1e-5
+            assert np.array_equal(got["kept_1"], data["sel1_kept"][images])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_keeps_the_top_class(case, tmp_path, precision):
+    from evovit_deploy.engines import OrtEngine
+
+    checkpoint, data = case
+    options = ExportOptions(ModelOptions(precision, outputs=BOTH), prove=False)
+    path = export_onnx(checkpoint, tmp_path / "model.onnx", options).path
+    with OrtEngine(path, provider="cpu", emulate=True) as engine:
+        got = engine(data["images"])
+    assert np.array_equal(got["logits"].argmax(1), data["logits"].argmax(1))
+
+
+def test_uint8_is_proven_in_fp16(tmp_path):
+    options = ExportOptions(ModelOptions("fp16", "uint8"))
+    result = export_onnx(random_checkpoint(TINY), tmp_path / "model.onnx", options)
+    assert result.parity.passed
+    assert result.manifest["input"] == "uint8"
+
+
+def test_outputs_and_manifest(tiny):
+    precision, path = tiny
+    with Engine.open(path, provider="cpu") if precision != "bf16" else emulated(path) as engine:
+        assert engine.spec.outputs == ("logits", "kept_1", "kept_2", "probabilities")
+        got = engine(np.zeros((3, 3, 64, 64), np.float32))
+    assert (got["kept_1"].shape, got["kept_2"].shape) == ((3, 8), (3, 2))
+    assert got["kept_1"].dtype == np.int64
+
+
+def emulated(path):
+    from evovit_deploy.engines import OrtEngine
+
+    return OrtEngine(path, provider="cpu", emulate=True)
+
+
+def test_query_and_key_are_as_wide_as_the_value_where_tensorrt_can_fuse(tiny):
+    """Only in half precision: padding costs time where nothing is fused."""
+    precision, path = tiny
+    pads = [n.name for n in onnx.load(path).graph.node if n.op_type == "Pad" and "attend" in n.name]
+    assert len(pads) == (0 if precision == "fp32" else 2 * 4)
+
+
+def test_attention_softmax_has_one_consumer(tiny):
+    graph = onnx.load(tiny[1]).graph
+    softmaxes = [n for n in graph.node if n.op_type == "Softmax" and "attend" in n.name]
+    assert len(softmaxes) == 4
+    for softmax in softmaxes:
+        assert [n.op_type for n in graph.node if softmax.output[0] in n.input] == ["MatMul"]
+
+
+def test_islands(tiny):
+    """Scores, ranks and outputs in FP32, no index in half precision, GEMMs in the precision asked for."""
+    precision, path = tiny
+    wanted = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[precision]
+    model = onnx.shape_inference.infer_shapes(onnx.load(path))
+    kinds = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
+    halves = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+    for node in model.graph.node:
+        kind = kinds[node.output[0]]
+        if "attn" in node.name and node.op_type == "MatMul":
+            assert kind == wanted, node.name
+        if "scores" in node.name or node.op_type in ("TopK", "Greater", "Less", "Equal"):
+            assert kind not in halves, node.name
+            assert not {kinds.get(value) for value in node.input} & halves, node.name
+        if node.op_type == "GatherND":
+            assert kinds.get(node.input[1], TensorProto.INT64) == TensorProto.INT64
+    assert (kinds["logits"], kinds["kept_1"]) == (TensorProto.FLOAT, TensorProto.INT64)
+
+
+def test_dead_class_rows_are_not_exported(tiny):
+    names = [n.name for n in onnx.load(tiny[1]).graph.node]
+    alive = {name.split("/")[0] for name in names if "class_attention" in name}
+    assert alive == {"blocks.0", "blocks.1", "after_blocks.1"}
+
+
+def test_selection_is_found_in_the_graph(tiny):
+    """For the plan report: class rows, scores, choosing, carrying away and back; no attention among them."""
+    from evovit_deploy.engines.onnx_facts import read_onnx
+
+    facts = read_onnx(tiny[1])
+    assert len(facts.attentions) == 4
+    assert any("class_attention/ReduceSum" in name for name in facts.selection)
+    assert any("select/TopK" in name for name in facts.selection)
+    assert not any("attend" in name or "mlp" in name for name in facts.selection)
+
+
+@pytest.mark.parametrize("kind", ["twin", "trimmed", "stock"])
+def test_baseline(tmp_path, kind):
+    result = export_baseline(TINY, tmp_path / "model.onnx", ExportOptions(), kind=kind)
+    assert result.parity.passed
+    assert (result.manifest["family"], result.manifest["selection"]) == ("levit", None)
