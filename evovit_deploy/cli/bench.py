@@ -52,7 +52,7 @@ def bench(
         str | None, typer.Option(help="Recipe name or TOML file for a checkpoint or --random-weights.")
     ] = None,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="No checkpoint: MODEL is a recipe.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="2 s and 20 calls a row instead of 10 s and 100.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="2 s and 20 calls a row instead of 10 s and 500.")] = False,
     min_seconds: Annotated[float | None, typer.Option(min=0, help="Seconds to measure each row, at least.")] = None,
     min_calls: Annotated[int | None, typer.Option(min=1, help="Calls to measure each row, at least.")] = None,
     record: Annotated[Path | None, typer.Option(help="Append the result as one JSON line to this file.")] = None,
@@ -60,7 +60,7 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure latency and throughput next to the vanilla twin, in one interleaved run."""
-    from ..bench import benchmark
+    from ..bench import Settings, benchmark
     from ..bench.environment import physical_cores
     from ..bench.records import append, check_appendable
     from ..bench.subjects import Opening
@@ -70,7 +70,7 @@ def bench(
     if record is not None:
         check_appendable(record)
     seconds = min_seconds if min_seconds is not None else 2.0 if quick else 10.0
-    calls = min_calls if min_calls is not None else 20 if quick else 100
+    calls = min_calls if min_calls is not None else 20 if quick else 500
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="evovit-bench-")))
         opening = Opening(stack, folder, backend.value, provider.value, threads)
@@ -80,12 +80,13 @@ def bench(
             _open_all(opening, model, engine or [], recipe, random_weights)
             against = opening.baseline(baseline)
         static = next((e.spec.batch for e in opening.engines.values() if e.spec.batch is not None), None)
+        settings = Settings(
+            batches or ((1, 8) if static is None else (static,)), seconds, calls, max_seconds=max(60.0, 3 * seconds)
+        )
         with measuring() as update:
             report = benchmark(
                 opening.engines,
-                batches=batches or ((1, 8) if static is None else (static,)),
-                min_seconds=seconds,
-                min_calls=calls,
+                settings,
                 baseline=against,
                 threads=threads,
                 notes=opening.notes,
@@ -163,20 +164,19 @@ def _show(report: BenchReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..bench.report import HEADER, lines, rows
+    from ..bench.text import lines, tables
 
     console = out()
     if not console.is_terminal:
-        console.width = max(console.width, 140)  # a log or a pipe has no edge to wrap at
-    found = rows(report)
-    table = Table()
-    for name in HEADER:
-        text = name in ("model", "speedup", "stable")
-        table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="fold")
-    for above, row in zip([None, *found], found):
-        if above is not None and above[0] != row[0]:
-            table.add_section()
-        table.add_row(*(Text(cell) for cell in row))  # not markup: a file name may hold brackets
-    console.print(table)
+        console.width = max(console.width, 160)  # a log or a pipe has no edge to wrap at
+    for found in tables(report):
+        table = Table(title=found.title, title_justify="left")
+        for name in found.header:
+            table.add_column(name, justify="left" if name in found.left else "right", no_wrap=True, overflow="fold")
+        for above, row in zip([None, *found.rows], found.rows):
+            if above is not None and above[0] != row[0]:
+                table.add_section()
+            table.add_row(*(Text(cell) for cell in row))  # not markup: a file name may hold brackets
+        console.print(table)
     for line in lines(report):
         console.print(line, soft_wrap=True, markup=False)

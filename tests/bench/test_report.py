@@ -6,29 +6,37 @@ import json
 import socket
 from typing import Any
 
-from evovit_deploy.bench import benchmark
-from evovit_deploy.bench.report import HEADER, BenchReport, lines, rows
+from evovit_deploy.bench import BenchReport, Facts, Settings, benchmark
+from evovit_deploy.bench.text import lines, tables
 from evovit_deploy.engines import FakeEngine
 
 
 def report(clock: Any, seconds: float = 1.0, **other: Any) -> BenchReport:
     engines = {name: FakeEngine(latency=ms / 1000, sleep=clock.advance) for name, ms in (("evo", 2), ("deit", 3))}
-    return benchmark(
-        engines, batches=(1,), min_seconds=seconds, min_calls=20, baseline="deit", threads=2, clock=clock, **other
-    )
+    settings = Settings(batches=(1,), min_seconds=seconds, min_calls=20)
+    return benchmark(engines, settings, baseline="deit", threads=2, clock=clock, **other)
 
 
 def test_table(clock: Any) -> None:
-    table = rows(report(clock, 2))
-    assert [len(row) for row in table] == [len(HEADER)] * 2
-    assert table[0] == ("1", "evo", "2.000", "2.000", "2.000", "500", "1.500 [1.500, 1.500]", "yes")
-    assert table[1][-2:] == ("baseline", "yes")
+    table = tables(report(clock, 2))[0]
+    assert [len(row) for row in table.rows] == [len(table.header)] * 2
+    assert table.rows[0] == ("1", "evo", "2.000", "2.000", "2.000", "2.000", "500", "1.500 [1.500, 1.500]", "yes")
+    assert table.rows[1][-2:] == ("baseline", "yes")
+
+
+def test_accuracy_stands_beside_speed(clock: Any) -> None:
+    found = report(clock, facts={"evo": Facts(top1=0.978, labelled=360, macs=3.03e9, load_ms=120)})
+    table = tables(found)[0]
+    assert table.header[-1] == "top-1"
+    assert [row[-1] for row in table.rows] == ["97.8%", "not evaluated"]
+    assert "accuracy: not evaluated" not in lines(found)
+    assert "evo: load 120 ms, 3.03 GMACs an image" in lines(found)
 
 
 def test_no_p99_where_there_are_too_few_calls(clock: Any) -> None:
     found = report(clock, 0.1)
     assert found.points[0].calls < 500
-    assert rows(found)[0][4] == "—"
+    assert tables(found)[0].rows[0][5] == "—"
     assert any("p99 needs 500 calls" in line for line in lines(found))
 
 
@@ -44,7 +52,7 @@ def test_lines_say_where_and_what_was_not_measured(clock: Any) -> None:
 
 def test_json_document(clock: Any) -> None:
     document = json.loads(json.dumps(report(clock).to_dict()))
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["kind"] == "bench"
     assert document["stable"] is True
     assert document["baseline"] == "deit"

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from evovit_deploy import bench as benches
-from evovit_deploy.bench import measure
+from evovit_deploy.bench import report as reports
 from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.cli.bench import bench
 from evovit_deploy.engines import FakeEngine
@@ -60,7 +60,11 @@ def document(*arguments: str | Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "WARMUP_SECONDS", 0.01)
+    monkeypatch.setattr(
+        reports.Settings.__init__,
+        "__defaults__",
+        (*reports.Settings.__init__.__defaults__[:4], 0.01, *reports.Settings.__init__.__defaults__[5:]),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +151,7 @@ def test_table_and_record(uint8_b2: Path, tmp_path: Path) -> None:
     ):
         assert text in result.stdout
     lines = [json.loads(line) for line in record.read_text().splitlines()]
-    assert [line["schema"] for line in lines] == [1, 1]
+    assert [line["schema"] for line in lines] == [2, 2]
     assert str(tmp_path) not in record.read_text()
 
 
@@ -199,7 +203,7 @@ def fixed_report(**changes: Any) -> benches.BenchReport:
     """A report of a fake engine on a clock of its own, with its points changed."""
     now = [0.0]
     fake = FakeEngine(latency=0.01, sleep=lambda s: now.__setitem__(0, now[0] + s))
-    report = benches.benchmark({"fake[b]": fake}, batches=(1,), min_seconds=1, clock=lambda: now[0])
+    report = benches.benchmark({"fake[b]": fake}, benches.Settings(batches=(1,), min_seconds=1), clock=lambda: now[0])
     return dataclasses.replace(report, **changes)
 
 
