@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Backend", "Provider"]
+__all__ = ["Arrivals", "Backend", "MeasuredBackend", "Precision", "Provider"]
 
 
 class Provider(str, Enum):
@@ -21,3 +21,29 @@ class Backend(str, Enum):
     auto = "auto"
     onnxruntime = "onnxruntime"
     pytorch = "pytorch"
+
+
+class MeasuredBackend(str, Enum):
+    """What `evovit bench` can run them with."""
+
+    auto = "auto"
+    onnxruntime = "onnxruntime"
+    pytorch = "pytorch"
+    compile = "compile"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+
+
+class Precision(str, Enum):
+    """Parameters and activations of an export."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+class Arrivals(str, Enum):
+    """How paced requests are spaced."""
+
+    poisson = "poisson"
+    constant = "constant"
