@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,24 @@ from .report import (
     Window,
 )
 
-__all__ = ["parse", "read_records"]
+__all__ = ["find_records", "parse", "read_records"]
 
+RESULTS = Path("bench/results")
 UPGRADED = 1  # the older schema that is still read
+
+
+def find_records(paths: Sequence[Path]) -> list[Path]:
+    """The record files to read: those given, or all in ``bench/results`` below the current folder.
+
+    Raises:
+        InputError: None was given, and there is no such folder or nothing in it.
+    """
+    if paths:
+        return list(paths)
+    found = sorted(RESULTS.glob("*.jsonl"))
+    if not found:
+        raise InputError(f"no record was given, and {RESULTS} holds none. Make one: evovit bench MODEL --record FILE")
+    return found
 
 
 def read_records(path: Path) -> list[BenchReport]:
@@ -80,6 +96,7 @@ def _upgrade(document: dict[str, Any]) -> None:
     settings = document["settings"]
     settings["method"] = "ratio of the median latencies"
     settings["warmup_limit"] = 1e9
+    document["not_measured"] = [said for said in document["not_measured"] if not said.startswith("accuracy")]
     for point in document["points"]:
         point["p95_ms"] = None
         point["windows"] = [{"p50_ms": median} for median in point.pop("windows_ms")]

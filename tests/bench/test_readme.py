@@ -1,11 +1,11 @@
 """The README's figures come from records."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from evovit_deploy.bench.readme import figures, update
+from evovit_deploy.bench import read_records
+from evovit_deploy.bench.markdown import figures, update
 from evovit_deploy.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def records():
     files = sorted((ROOT / "bench" / "results").glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [report for file in files for report in read_records(file)]
 
 
 def test_the_readme_shows_what_the_records_hold():
@@ -26,10 +26,10 @@ def test_the_readme_shows_what_the_records_hold():
 def test_every_row_is_a_point_of_its_record():
     recorded = records()
     text = figures(recorded)
-    points = [p for r in recorded for p in r["points"]]
-    assert text.count("\n| ") == len(points) + len(recorded)
+    points = [p for r in recorded for p in r.points]
+    assert sum(text.count(f"\n| {size} | ") for size in {p.batch for p in points}) == len(points)
     for point in points:
-        assert f"| {point['p50_ms']:.1f} |" in text
+        assert f"| {point.p50_ms:.1f} |" in text
 
 
 def test_update_replaces_only_what_is_between_the_markers(tmp_path):
@@ -41,3 +41,5 @@ def test_update_replaces_only_what_is_between_the_markers(tmp_path):
     with pytest.raises(InputError, match="figures:begin"):
         update(readme, [])
     assert readme.read_text() == "no markers"
+    with pytest.raises(InputError, match="cannot read"):
+        update(tmp_path / "none.md", [])
