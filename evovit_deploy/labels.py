@@ -86,7 +86,7 @@ def true_classes(paths: Sequence[Path], names: Sequence[tuple[str, ...]]) -> dic
                 f"{shown(path)}: the class is taken from the folder, and {folder!r} {why}. Folders must be named by "
                 f"label (--labels FILE) or by class number, 0 to {len(names) - 1}."
             )
-        truth[path] = found.pop()
+        (truth[path],) = found
     return truth
 
 

@@ -28,7 +28,7 @@ def labelled(files: Sequence[Path], names: Sequence[tuple[str, ...]]) -> dict[Pa
     try:
         return true_classes(files, names)
     except InputError as error:
-        return str(error)
+        return str(error).partition(": ")[2]  # without the path: records name no folder of a machine
 
 
 def top1(engine: Engine, truth: Mapping[Path, int], tell: Callable[[float], None] = lambda share: None) -> float:
