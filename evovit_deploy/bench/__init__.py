@@ -10,6 +10,7 @@ print(report.to_dict())
 
 from .measure import benchmark
 from .reading import read_records
-from .report import BenchReport, Facts, Point, Settings, Speedup, Subject
+from .report import BenchReport, Facts, Point, Speedup, Subject
+from .settings import Settings
 
 __all__ = ["BenchReport", "Facts", "Point", "Settings", "Speedup", "Subject", "benchmark", "read_records"]

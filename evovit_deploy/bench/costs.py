@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +67,7 @@ def peak_memory() -> Iterator[Callable[[str], float | None]]:
     On a CPU the highest resident memory of the process during the block, above that before it (Linux); on a GPU the memory
     of the device that is taken after it, which PyTorch's and TensorRT's pools do not give back.
     """
+    _give_back()
     with contextlib.suppress(OSError):
         RESET.write_text("5")  # the high-water mark starts again from what is resident now
     resident, free = _status("VmRSS"), _free_gpu()
@@ -78,6 +81,13 @@ def peak_memory() -> Iterator[Callable[[str], float | None]]:
     highest: float | None = None
     yield taken
     highest = _status("VmHWM")
+
+
+def _give_back() -> None:
+    """Return freed memory to the system (glibc): else a model loaded into it would seem to take none."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(key: str) -> float | None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import EngineError, InputError
 from . import gpu, statistics
 from .environment import environment, load_average
 from .images import batch_of, seeded_images
 from .pacing import paced
-from .report import BenchReport, Concurrent, Facts, Latency, Paced, Point, Settings, Speedup, Subject
+from .report import BenchReport, Concurrent, Facts, Latency, Paced, Point, Speedup, Subject
+from .settings import Settings
 from .streams import concurrent
 from .telemetry import Telemetry
 from .turns import Clock, Progress, Turns, measure, warm_up
@@ -74,10 +75,17 @@ def benchmark(
         first.check(images)
     run = _Run(engines, settings, baseline, clock, sleep, on_progress or (lambda share, text: None))
     where = environment(threads)
-    interrupted = False
+    interrupted, stopped = False, list[str]()
     try:
         for batch in settings.batches:
-            run.batch(batch, batch_of(images, batch))
+            try:
+                run.batch(batch, batch_of(images, batch))
+            except EngineError as error:
+                if not (settings.until_flat and run.points):
+                    raise
+                # Looking for the largest useful batch, running out of memory is an answer.
+                stopped.append(f"ended at batch {batch}: {error}")
+                break
             if settings.until_flat and _flat(run.points, batch):
                 break
     except KeyboardInterrupt:
@@ -93,7 +101,7 @@ def benchmark(
         images=described or f"{len(images)} of the caller's, the same for every model",
         environment={**where, "load_average_end": load_average()},
         not_measured=() if on_gpu else ("GPU: not measured",),
-        notes=tuple(notes),
+        notes=(*notes, *stopped),
         interrupted=interrupted,
         concurrent=tuple(run.concurrent),
         paced=tuple(run.paced),

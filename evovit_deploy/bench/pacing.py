@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import statistics
-from .report import Paced, Settings
+from .report import Paced
+from .settings import Settings
 from .turns import Clock
 
 __all__ = ["arrival_times", "paced"]

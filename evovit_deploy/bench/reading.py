@@ -19,11 +19,11 @@ from .report import (
     Peaks,
     Point,
     Preprocessing,
-    Settings,
     Speedup,
     Subject,
     Window,
 )
+from .settings import Settings
 
 __all__ = ["find_records", "parse", "read_records"]
 

@@ -38,6 +38,7 @@ class Route:
         provider: ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads.
         batches: Batch sizes of the run; a TensorRT engine is built for these.
+        first_batches: Batch sizes to call an engine with as soon as it is open; all of ``batches`` count if None.
         export: Precision, input, outputs, selection, folding, opset; None is the export's own default.
         build: Options of a TensorRT build; None is made from ``batches``.
     """
@@ -46,6 +47,7 @@ class Route:
     provider: str = "auto"
     threads: int | None = None
     batches: tuple[int, ...] = (1, 8)
+    first_batches: tuple[int, ...] | None = None
     export: ExportOptions | None = None
     build: BuildOptions | None = field(default=None, compare=False)
 
@@ -214,7 +216,7 @@ class Route:
 
     def _opened(self, open_engine: Callable[[], Engine]) -> tuple[Engine, Facts]:
         import_module("torch" if self.in_torch else "onnxruntime")  # its import belongs to no model
-        return open_measured(open_engine, self.batches)
+        return open_measured(open_engine, self.first_batches or self.batches)
 
 
 def _build_options(path: Path | None) -> BuildOptions | None:

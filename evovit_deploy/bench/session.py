@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .measure import benchmark
-from .report import BenchReport, Peaks, Preprocessing, Settings
+from .report import BenchReport, Peaks, Preprocessing
 from .route import Route
+from .settings import Settings
 from .subjects import Opening
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from ..errors import RecipeError
 from ..recipes import recipe_names
 from ..resources import data_names, find_data_file
 from ..tables import build_table, read_toml
-from .report import Settings
 from .route import KINDS
+from .settings import Settings
 
 __all__ = ["Group", "Suite", "load_suite", "suite_names"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .report import BenchReport, Point
 from .statistics import P99_SAMPLES
@@ -142,10 +143,7 @@ def _doubts(report: BenchReport) -> list[str]:
             )
     for batch in {point.batch: None for point in report.points}:
         gpu = next((p.gpu for p in report.points if p.batch == batch and p.gpu), None)
-        if gpu and gpu["throttled"]:
-            said.append(f"batch {batch}: the GPU was slowed down by {', '.join(gpu['throttled'])}")
-        if gpu and gpu["other_processes"]:
-            said.append(f"batch {batch}: {gpu['other_processes']} other processes used the GPU")
+        said += [f"batch {batch}: {text}" for text in _gpu(gpu or {})]
     if any(point.p99_ms is None for point in report.points):
         said.append(f"{MISSING}: p99 needs {P99_SAMPLES} calls; raise --min-calls and --max-seconds")
     if any(point.capped for point in report.points):
@@ -156,6 +154,22 @@ def _doubts(report: BenchReport) -> list[str]:
             f"slow calls: the warm-up ended after {settings.warmup_limit:g} s with {min(warm)} calls instead of "
             f"{settings.warmup_calls}"
         )
+    return said
+
+
+def _gpu(seen: dict[str, Any]) -> list[str]:
+    """What the driver said, and what of it is to be doubted."""
+    units = (("sm_mhz", "SM clock", "MHz", 1), ("milliwatt", "power", "W", 1000), ("celsius", "temperature", "°C", 1))
+    ranges = [
+        f"{name} {seen[key][0] / scale:.0f} to {seen[key][1] / scale:.0f} {unit}"
+        for key, name, unit, scale in units
+        if key in seen
+    ]
+    said = [f"GPU {', '.join(ranges)}"] if ranges else []
+    if seen.get("throttled"):
+        said.append(f"the GPU was slowed down by {', '.join(seen['throttled'])}")
+    if seen.get("other_processes"):
+        said.append(f"{seen['other_processes']} other processes used the GPU")
     return said
 
 

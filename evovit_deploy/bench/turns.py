@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import statistics
-from .report import Settings
+from .settings import Settings
 
 __all__ = ["Clock", "Progress", "Runs", "Turns", "measure", "warm_up"]
 

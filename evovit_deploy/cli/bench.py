@@ -16,8 +16,8 @@ from ._console import err, print_json
 
 if TYPE_CHECKING:
     from ..bench import BenchReport
-    from ..bench.report import Settings
     from ..bench.session import Models
+    from ..bench.settings import Settings
     from ..bench.suites import Suite
 
 __all__ = ["bench"]
@@ -173,6 +173,7 @@ def bench(
             provider.value,
             threads,
             settings.batches,
+            settings.batches[:1] if settings.until_flat else None,  # the largest may not fit into the memory
             None if precision is None else ExportOptions(ModelOptions(precision=precision.value)),
         ),
         images,
@@ -232,7 +233,7 @@ def print_reports(reports: list[BenchReport], budget_ms: float | None, as_json: 
 
 def _settings(base: Settings | None, quick: bool, given: Mapping[str, object]) -> Settings:
     """The suite's or the default settings, shortened by --quick, overruled by what was typed."""
-    from ..bench.report import Settings
+    from ..bench.settings import Settings
 
     typed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     values: dict[str, Any] = {**dataclasses.asdict(base or Settings()), **(QUICK if quick else {}), **typed}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from evovit_deploy.bench.pacing import arrival_times, paced
-from evovit_deploy.bench.report import Paced, Settings
+from evovit_deploy.bench.report import Paced
+from evovit_deploy.bench.settings import Settings
 
 
 def queue(clock: Any, service: Iterable[float], **settings: Any) -> Paced:

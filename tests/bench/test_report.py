@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 from typing import Any
@@ -69,3 +70,12 @@ def test_json_names_neither_the_host_nor_a_path(clock: Any) -> None:
     assert socket.gethostname() not in text or len(socket.gethostname()) < 4
     assert "/home" not in text
     assert "/tmp" not in text
+
+
+def test_what_the_driver_said(clock: Any) -> None:
+    found = report(clock)
+    seen = {"sm_mhz": [1400, 1980], "milliwatt": [300_000, 690_000], "throttled": ["power cap"], "other_processes": 2}
+    text = lines(dataclasses.replace(found, points=tuple(dataclasses.replace(p, gpu=seen) for p in found.points)))
+    assert text.count("batch 1: GPU SM clock 1400 to 1980 MHz, power 300 to 690 W") == 1
+    assert "batch 1: the GPU was slowed down by power cap" in text
+    assert "batch 1: 2 other processes used the GPU" in text

@@ -58,7 +58,7 @@ def test_pytorch_twins(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     compiled: list[Any] = []
     monkeypatch.setattr("torch.compile", lambda module, **options: compiled.append(options) or module)
     options = ExportOptions(ModelOptions("bf16", "uint8"))
-    route = Route(backend, "cpu", 1, (1,), options)
+    route = Route(backend, "cpu", 1, (1,), export=options)
     evo, facts = route.open_checkpoint(random_checkpoint(recipe()), tmp_path)
     twin, _ = route.like(evo).open_vanilla("twin", recipe(), tmp_path)
     for engine in (evo, twin):
