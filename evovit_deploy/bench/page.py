@@ -24,7 +24,7 @@ WIDE, NARROW = (6.4, 4.4), (4.2, 4.4)  # inches
 STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 74rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }
+body { margin: 0 auto; max-width: 80rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }
 h1 { font-size: 1.5rem; margin: .5rem 0 1rem; }
 h2 { font-size: 1.1rem; margin: 2.5rem 0 .5rem; padding-top: 1rem; border-top: 1px solid #ccc; overflow-wrap: anywhere; }
 h3 { font-size: 1rem; margin: 1.5rem 0 .25rem; }
@@ -33,6 +33,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e4e4e4; }
 th { font-weight: 600; border-bottom: 2px solid #999; }
 th.left, td.left { text-align: left; }
+td.name { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
 tr.group td { border-top: 2px solid #999; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; }
 figure { margin: 0; flex: 1 1 30rem; min-width: 0; }
@@ -42,6 +43,12 @@ ul { padding-left: 1.2rem; margin: .5rem 0; }
 li { overflow-wrap: anywhere; }
 .notes { color: #444; font-size: .9rem; }
 code { overflow-wrap: anywhere; }
+figcaption { overflow-wrap: anywhere; }
+@media (max-width: 40rem) {
+  body { padding: .75rem; }
+  table { font-size: .8rem; }
+  th, td { padding: .25rem .35rem; }
+}
 """
 
 
@@ -75,7 +82,10 @@ def _section(report: BenchReport, budget_ms: float | None) -> str:
         caption = "Latency against throughput; the number at each mark is the batch size."
         plots.append(_picture(latency_plot, report, caption))
     if any(point.speedup for point in report.points):
-        caption = "Speedup against batch size with its 95% interval; dashed: ratio of the multiply-accumulates."
+        caption = (
+            f"Speedup over {report.baseline} against batch size, with its 95% interval; dashed: the ratio of "
+            f"multiply-accumulates."
+        )
         plots.append(_picture(speedup_plot, report, caption))
     parts.append(f'<div class="plots">{"".join(plots)}</div>')
     parts += [_table(table) for table in tables(report)]
@@ -100,12 +110,10 @@ def _data(image: bytes) -> str:
 
 
 def _table(table: Table) -> str:
-    left = [name in table.left for name in table.header]
+    kinds = ["left name" if name == "model" else "left" if name in table.left else "" for name in table.header]
 
     def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}{' class=left' if to_left else ''}>{escape(cell)}</{tag}>" for cell, to_left in zip(row, left)
-        )
+        return "".join(f'<{tag} class="{kind}">{escape(cell)}</{tag}>' for cell, kind in zip(row, kinds))
 
     rows = []
     for above, row in zip([None, *table.rows], table.rows):

@@ -91,7 +91,7 @@ def speedup_plot(report: BenchReport, width: float, height: float) -> Figure:
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.plot([-0.4, len(sizes) - 0.6], [1, 1], alpha=0)  # room at both sides
     axes.set_xlabel("batch size")
-    axes.set_ylabel(f"speedup over {report.baseline}")
+    axes.set_ylabel("speedup over the baseline")
     _finish(figure, axes)
     return figure
 
