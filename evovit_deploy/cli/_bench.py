@@ -39,7 +39,10 @@ def duration(text: str) -> float:
 
 def command_line() -> str:
     """What was typed, with file names in place of paths: a record names no folder of the machine it was made on."""
-    words = [Path(word).name if "/" in word or "\\" in word else word for word in sys.argv[1:]]
+    words = []
+    for word in sys.argv[1:]:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        words.append(option + equals + (Path(value).name if "/" in value or "\\" in value else value))
     return " ".join(["evovit", *words])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, UnstableMeasurement
+from ..errors import EvoVitError, InputError, UnstableMeasurement
 from ._bench import command_line, duration, measuring, numbers, print_report
 from ._choices import Arrivals, MeasuredBackend, Precision, Provider
 from ._console import err, print_json
@@ -187,6 +187,7 @@ def bench(
     asked = _models(model, engine or [], recipe, random_weights, baseline, precision)
     groups = [asked] if asked is not None else _suite_models(found, baseline)
     reports: list[BenchReport] = []
+    failure: BaseException | None = None
     with measuring() as update:
         for number, models in enumerate(groups):
 
@@ -194,15 +195,22 @@ def bench(
                 name = f"{models.recipe}: " if len(groups) > 1 else ""
                 update((number + share) / len(groups), name + text)
 
-            report = run(models, options, told)
+            try:
+                report = run(models, options, told)
+            except (EvoVitError, KeyboardInterrupt) as error:  # what a suite measured until here is not lost
+                failure = error
+                break
             reports.append(report)
             if record is not None and report.points:
                 append(record, report.to_dict())
             if report.interrupted:
                 break
-    print_reports(reports, budget_ms, json)
+    if reports:
+        print_reports(reports, budget_ms, json)
+    if failure is not None:
+        raise failure
     if reports[-1].interrupted:
-        if record is not None:
+        if record is not None and reports[-1].points:
             err().print(f"interrupted; what was measured is in {record}, marked so", soft_wrap=True, markup=False)
         raise typer.Exit(130)
     unstable = [f"{p.subject} at batch {p.batch}" for report in reports for p in report.unstable]

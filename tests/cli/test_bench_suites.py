@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from evovit_deploy.bench import session
 from evovit_deploy.cli import app
+from evovit_deploy.cli._bench import command_line
 from evovit_deploy.errors import EngineError
 from tests.engines.fake_trt import write_plan
 
@@ -84,6 +85,33 @@ def test_ctrl_c_keeps_the_runs_that_were_measured(suite: Path, tmp_path: Path, m
     assert result.exit_code == 130
     assert len(calls) == 1
     assert json.loads(record.read_text())["points"]
+
+
+def test_a_model_that_fails_leaves_what_was_measured_before(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = session.benchmark, []
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise EngineError("out of memory")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(session, "benchmark", failing)
+    record = tmp_path / "r.jsonl"
+    words = ["bench", "--suite", str(suite), "--backend", "pytorch", "--record", str(record), *SHORT]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "160", "NO_COLOR": "1"})
+    assert isinstance(result.exception, EngineError)
+    assert "evo_a rank" in result.stdout
+    assert len(record.read_text().splitlines()) == 1
+
+
+def test_commands_are_recorded_without_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "sys.argv", ["/usr/bin/evovit", "bench", "/data/x.onnx", "--record=/data/r.jsonl", "--batch", "1,8"]
+    )
+    assert command_line() == "evovit bench x.onnx --record=r.jsonl --batch 1,8"
 
 
 def test_a_model_in_place_of_the_suites_own(suite: Path, tmp_path: Path) -> None:
