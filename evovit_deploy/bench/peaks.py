@@ -21,19 +21,21 @@ COPY_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
 def measure_peaks(
     device: str,
     precision: str,
+    threads: int | None = None,
     *,
     seconds: float = SECONDS,
     clock: Clock = time.perf_counter,
     products: tuple[int, ...] | None = None,
     copy_bytes: int | None = None,
 ) -> Peaks:
-    """The best of several square matrix products and of several copies, in PyTorch with the threads it is set to.
+    """The best of several square matrix products and of several copies, in PyTorch.
 
     Not the data sheet's figure: what a library reaches here, with the clocks and the cooling there are.
 
     Args:
         device: ``cpu`` or ``cuda:N``.
         precision: ``fp32``, ``fp16`` or ``bf16`` of the product.
+        threads: CPU threads, process-wide in PyTorch; None leaves them as they are.
         seconds: For each of the two, at least.
         clock: Seconds.
         products: Rows and columns of the matrices; the best size counts.
@@ -41,6 +43,8 @@ def measure_peaks(
     """
     import torch
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     kind = device.partition(":")[0]
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
     sizes, count = products or PRODUCTS[kind], copy_bytes or COPY_BYTES[kind]

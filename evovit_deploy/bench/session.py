@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .images import DISTINCT, Images, choose_images
 from .measure import benchmark
 from .report import BenchReport, Peaks, Preprocessing
 from .route import Route
@@ -19,7 +20,7 @@ from .settings import Settings
 from .subjects import Opening
 
 if TYPE_CHECKING:
-    from .images import Images
+    from ..engines.base import ModelSpec
 
 __all__ = ["Models", "Options", "run"]
 
@@ -36,7 +37,7 @@ class Models:
         model: Model file or checkpoint, or None.
         others: More model files.
         recipe: Recipe of a checkpoint; alone, it is measured with random weights.
-        selections: Selection patterns to measure a checkpoint or recipe with.
+        selections: Selection patterns to measure a recipe with; empty is the export's default.
         baseline: ``auto``, a kind, a file or ``none``.
     """
 
@@ -95,8 +96,6 @@ def run(models: Models, options: Options, tell: Tell = lambda share, text: None)
         if static is not None and not options.batches_given:
             settings = dataclasses.replace(settings, batches=(static,))
         first = next(iter(opening.engines.values()))
-        from .images import choose_images
-
         images = choose_images(options.images, first.spec, max(settings.batches), settings.seed)
         why = _evaluate(opening, images, options.labels, tell)
         report = benchmark(
@@ -121,11 +120,11 @@ def run(models: Models, options: Options, tell: Tell = lambda share, text: None)
 
 def _open(opening: Opening, models: Models) -> None:
     """Open what was asked for."""
-    for selection in models.selections or (None,):
-        if models.model is not None and (selection is None or models.model.suffix == ".onnx"):
-            opening.file(models.model, models.recipe)
-        elif models.model is not None or models.recipe is not None:
-            opening.checkpoint(models.model, models.recipe, selection)
+    if models.model is not None:
+        opening.file(models.model, models.recipe)
+    elif models.recipe is not None:
+        for selection in models.selections or (None,):
+            opening.checkpoint(None, models.recipe, selection)
     for path in models.others:
         opening.file(path)
     if not opening.engines:
@@ -158,12 +157,11 @@ def _evaluate(opening: Opening, images: Images, labels: Path | None, tell: Tell)
     return notes
 
 
-def _preprocessing(images: Images, spec: Any) -> Preprocessing:
+def _preprocessing(images: Images, spec: ModelSpec) -> Preprocessing:
     """One thread, as many files as a batch of 16 has, after one unmeasured."""
     from ..preprocess import load_image, preprocess
     from ..recipes import Transform
     from ..resources import data_folder
-    from .images import DISTINCT
 
     files = images.files[:DISTINCT] or sorted((data_folder("bench") / "images").glob("*.jpg"))
 
@@ -182,4 +180,4 @@ def _peaks(report: BenchReport) -> tuple[Peaks, ...]:
     from .peaks import measure_peaks
 
     kinds = {(s.device, s.precision) for s in report.subjects if s.device == "cpu" or s.device.startswith("cuda")}
-    return tuple(measure_peaks(device, precision) for device, precision in sorted(kinds))
+    return tuple(measure_peaks(device, precision, report.environment["threads"]) for device, precision in sorted(kinds))

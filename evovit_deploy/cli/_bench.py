@@ -14,9 +14,11 @@ from ..errors import InputError
 from ._console import out, progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..bench import BenchReport
 
-__all__ = ["command_line", "duration", "measuring", "numbers", "print_report"]
+__all__ = ["command_line", "duration", "measuring", "numbers", "print_report", "wide"]
 
 REFRESH_SECONDS = 0.5
 
@@ -66,6 +68,14 @@ def measuring() -> Iterator[Callable[[float, str], None]]:
         yield update
 
 
+def wide() -> Console:
+    """Console for results; a log or a pipe has no edge to wrap at."""
+    console = out()
+    if not console.is_terminal:
+        console.width = max(console.width, 160)
+    return console
+
+
 def print_report(report: BenchReport, budget_ms: float | None) -> None:
     """Tables, what belongs below them, and what they mean."""
     from rich.table import Table
@@ -74,9 +84,7 @@ def print_report(report: BenchReport, budget_ms: float | None) -> None:
     from ..bench.answers import answers
     from ..bench.text import lines, tables
 
-    console = out()
-    if not console.is_terminal:
-        console.width = max(console.width, 160)  # a log or a pipe has no edge to wrap at
+    console = wide()
     for found in tables(report):
         table = Table(title=found.title, title_justify="left")
         for name in found.header:

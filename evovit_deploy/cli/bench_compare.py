@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ._console import err, out, print_json
+from ._bench import wide
+from ._console import err, print_json
 
 __all__ = ["bench_compare"]
 
@@ -42,7 +43,7 @@ def bench_compare(
             unit = " ms" if c.quantity == "latency" else ""
             values = (f"{c.before:.3f}{unit}", f"{c.after:.3f}{unit}", change)
             table.add_row(Text(c.subject), str(c.batch), c.quantity, *values, c.verdict)
-        out().print(table)
+        wide().print(table)
         for difference in other:
             err().print(f"note: measured differently: {difference}", soft_wrap=True, markup=False)
     if slower:
