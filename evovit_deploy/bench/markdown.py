@@ -20,7 +20,8 @@ def title(report: BenchReport) -> str:
     where, first = report.environment, report.subjects[0]
     versions = where["versions"]
     software = ", ".join(f"{name} {versions[name]}" for name in ("onnxruntime", "torch") if name in versions)
-    place = f"{where['cpu']}, {where['threads']} threads" if first.device == "cpu" else where["gpus"][0]["name"]
+    gpu = next((gpu["name"] for gpu in where.get("gpus", ())), "GPU unknown")
+    place = f"{where['cpu']}, {where['threads']} threads" if first.device == "cpu" else gpu
     day = f", recorded {report.recorded[:10]}" if report.recorded else ""
     suite = f"suite {report.suite}, " if report.suite else ""
     ended = ", interrupted" if report.interrupted else ""

@@ -11,6 +11,7 @@ from .answers import answers
 from .markdown import title
 from .plots import latency_plot, png, speedup_plot
 from .report import BenchReport
+from .summary import summary
 from .text import Table, lines, tables
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def page(reports: Sequence[BenchReport], budget_ms: float | None = None) -> str:
         reports: In the order they are shown.
         budget_ms: As for :func:`.answers.answers`.
     """
+    overview = summary(reports)
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -66,6 +68,7 @@ def page(reports: Sequence[BenchReport], budget_ms: float | None = None) -> str:
         '<link rel="icon" href="data:,">',  # else a browser asks for one
         f"<title>evovit bench</title><style>{STYLE}</style></head><body>",
         "<h1>evovit bench</h1>",
+        *([_table(overview)] if len(reports) > 1 and overview is not None else []),
         *(_section(report, budget_ms) for report in reports),
         "</body></html>\n",
     ]

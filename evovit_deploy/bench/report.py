@@ -46,7 +46,8 @@ class Facts:
         top1: Share of the labelled images that were classified right.
         labelled: How many labelled images there were.
         published_speedup: What the paper measured for this model, see ``published_source``.
-        published_source: Where, and on what hardware.
+        published_images_per_second: Likewise, its throughput.
+        published_source: Where.
     """
 
     load_ms: float | None = None
@@ -60,6 +61,7 @@ class Facts:
     top1: float | None = None
     labelled: int | None = None
     published_speedup: float | None = None
+    published_images_per_second: float | None = None
     published_source: str | None = None
 
 

@@ -139,5 +139,6 @@ def _with_recipe(facts: Facts, recipe: Recipe) -> Facts:
         facts,
         recipe_sha256=hashlib.sha256(canonical).hexdigest(),
         published_speedup=speedup,
+        published_images_per_second=published.images_per_second,
         published_source=published.source if speedup else None,
     )

@@ -25,7 +25,9 @@ class Table:
     @property
     def left(self) -> tuple[str, ...]:
         """Columns that hold words rather than numbers."""
-        return tuple(name for name in self.header if name in ("model", "speedup", "stable", "arrivals", "overloaded"))
+        return tuple(
+            name for name in self.header if name in ("model", "backend", "speedup", "stable", "arrivals", "overloaded")
+        )
 
 
 def tables(report: BenchReport) -> list[Table]:

@@ -15,10 +15,12 @@ from ._console import out, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as RichTable
 
     from ..bench import BenchReport
+    from ..bench.text import Table
 
-__all__ = ["command_line", "duration", "measuring", "numbers", "print_report", "wide"]
+__all__ = ["command_line", "duration", "measuring", "numbers", "print_report", "print_summary", "wide"]
 
 REFRESH_SECONDS = 0.5
 
@@ -78,23 +80,37 @@ def wide() -> Console:
 
 def print_report(report: BenchReport, budget_ms: float | None) -> None:
     """Tables, what belongs below them, and what they mean."""
-    from rich.table import Table
-    from rich.text import Text
-
     from ..bench.answers import answers
     from ..bench.text import lines, tables
 
     console = wide()
-    for found in tables(report):
-        table = Table(title=found.title, title_justify="left")
-        for name in found.header:
-            table.add_column(name, justify="left" if name in found.left else "right", no_wrap=True, overflow="fold")
-        for above, row in zip([None, *found.rows], found.rows):
-            if above is not None and above[0] != row[0]:
-                table.add_section()
-            table.add_row(*(Text(cell) for cell in row))  # not markup: a file name may hold brackets
-        console.print(table)
+    for table in tables(report):
+        console.print(rich_table(table))
     for line in lines(report):
         console.print(line, soft_wrap=True, markup=False)
     for answer in answers(report, budget_ms):
         console.print(f"-> {answer.text}", soft_wrap=True, markup=False)
+
+
+def print_summary(reports: list[BenchReport]) -> None:
+    """One table of several runs; nothing for one."""
+    from ..bench.summary import summary
+
+    found = summary(reports) if len(reports) > 1 else None
+    if found is not None:
+        wide().print(rich_table(found))
+
+
+def rich_table(found: Table) -> RichTable:
+    """A table as the terminal shows it, with a line wherever the first column changes."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable(title=found.title, title_justify="left")
+    for name in found.header:
+        table.add_column(name, justify="left" if name in found.left else "right", no_wrap=True, overflow="fold")
+    for above, row in zip([None, *found.rows], found.rows):
+        if above is not None and above[0] != row[0]:
+            table.add_section()
+        table.add_row(*(Text(cell) for cell in row))  # not markup: a file name may hold brackets
+    return table

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import EvoVitError, InputError, UnstableMeasurement
-from ._bench import command_line, duration, measuring, numbers, print_report
+from ._bench import command_line, duration, measuring, numbers, print_report, print_summary
 from ._choices import Arrivals, MeasuredBackend, Precision, Provider
 from ._console import err, print_json
 
@@ -228,6 +228,7 @@ def print_reports(reports: list[BenchReport], budget_ms: float | None, as_json: 
     if not as_json:
         for report in reports:
             print_report(report, budget_ms)
+        print_summary(reports)
         return
     documents = [
         {**report.to_dict(), "answers": [dataclasses.asdict(answer) for answer in answers(report, budget_ms)]}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ._bench import duration, print_report
+from ._bench import duration, print_report, print_summary
 from ._console import err, print_json
 
 __all__ = ["bench_report"]
@@ -52,5 +52,6 @@ def bench_report(
     if not written:
         for report in reports:
             print_report(report, budget_ms)
+        print_summary(reports)
     for path in written:
         err().print(f"wrote {path}", soft_wrap=True, markup=False)

@@ -8,8 +8,10 @@ import socket
 from typing import Any
 
 from evovit_deploy.bench import BenchReport, Facts, Settings, benchmark
+from evovit_deploy.bench.summary import summary
 from evovit_deploy.bench.text import lines, tables
 from evovit_deploy.engines import FakeEngine
+from tests.bench import made
 
 
 def report(clock: Any, seconds: float = 1.0, **other: Any) -> BenchReport:
@@ -79,3 +81,15 @@ def test_what_the_driver_said(clock: Any) -> None:
     assert text.count("batch 1: GPU SM clock 1400 to 1980 MHz, power 300 to 690 W") == 1
     assert "batch 1: the GPU was slowed down by power cap" in text
     assert "batch 1: 2 other processes used the GPU" in text
+
+
+def test_several_runs_in_one_table_beside_the_paper() -> None:
+    table = summary(
+        [made.report(), made.report(made.point("evo", 4, 10.0, (1.3, 1.2, 1.4)), made.point("deit", 4, 13.0))]
+    )
+    assert table is not None
+    assert table.rows == (
+        ("evo", "onnxruntime fp32", "32", "213", "1.50 [1.45, 1.55]", "1.50", "1.60", "1510"),
+        ("evo", "onnxruntime fp32", "4", "400", "1.30 [1.20, 1.40]", "1.50", "1.60", "1510"),
+    )
+    assert summary([made.report(made.point("evo", 4, 10.0))]) is None

@@ -52,6 +52,7 @@ def test_page_readme_and_json(record: Path, tmp_path: Path) -> None:
 def test_only_the_last_record(record: Path) -> None:
     records.append(record, report(point("evo", 2, 77.0)).to_dict())
     assert len(json.loads(run("report", record, "--json").stdout)["runs"]) == 2
+    assert "Best speedups" in run("report", record).stdout
     (only,) = json.loads(run("report", record, "--last", "--json").stdout)["runs"]
     assert [p["batch"] for p in only["points"]] == [2]
 
