@@ -31,14 +31,14 @@ def summary(reports: Sequence[BenchReport]) -> Table | None:
             rows.append(
                 (
                     subject.label,
-                    f"{subject.backend} {subject.precision}",
-                    str(best.batch),
-                    per_second(best.images_per_second),
                     f"{found.ratio:.2f}{interval}",
                     f"{against / facts.macs:.2f}" if against and facts.macs else MISSING,
                     f"{facts.published_speedup:.2f}" if facts.published_speedup else MISSING,
+                    str(best.batch),
+                    per_second(best.images_per_second),
                     per_second(facts.published_images_per_second) if facts.published_images_per_second else MISSING,
+                    f"{subject.backend} {subject.precision}",
                 )
             )
-    header = ("model", "backend", "batch", "img/s", "speedup", "MAC ratio", "paper's speedup", "paper's img/s")
+    header = ("model", "speedup", "MAC ratio", "paper's speedup", "batch", "img/s", "paper's img/s", "backend")
     return Table("Best speedups", header, tuple(rows)) if rows else None

@@ -89,7 +89,7 @@ def test_several_runs_in_one_table_beside_the_paper() -> None:
     )
     assert table is not None
     assert table.rows == (
-        ("evo", "onnxruntime fp32", "32", "213", "1.50 [1.45, 1.55]", "1.50", "1.60", "1510"),
-        ("evo", "onnxruntime fp32", "4", "400", "1.30 [1.20, 1.40]", "1.50", "1.60", "1510"),
+        ("evo", "1.50 [1.45, 1.55]", "1.50", "1.60", "32", "213", "1510", "onnxruntime fp32"),
+        ("evo", "1.30 [1.20, 1.40]", "1.50", "1.60", "4", "400", "1510", "onnxruntime fp32"),
     )
     assert summary([made.report(made.point("evo", 4, 10.0))]) is None
