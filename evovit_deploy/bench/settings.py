@@ -8,7 +8,7 @@ from ..errors import InputError
 
 __all__ = ["ARRIVALS", "METHOD", "Settings"]
 
-METHOD = "median of the ratios of neighbouring turns"
+METHOD = "median of the ratios of neighbouring turns in either order"
 ARRIVALS = ("poisson", "constant")
 
 

@@ -101,8 +101,9 @@ def speedup_interval(
 ) -> tuple[float, float | None, float | None]:
     """How many times faster ``subject`` is than ``baseline``: the median of the ratios of neighbouring turns.
 
-    Each round gives one ratio, of two turns measured right after each other. A drift of the machine changes both, and
-    cancels in the ratio; it would not in a ratio of two medians over the whole run. The interval is a percentile bootstrap
+    Each round gives one ratio, of two turns measured right after each other; each two neighbouring rounds, which went in
+    opposite order, give the geometric mean of theirs. A drift of the machine changes both turns and cancels in the ratio; what
+    is left of it, as one came later, cancels in the mean. The interval is a percentile bootstrap
     that draws blocks of consecutive rounds (moving blocks, wrapping around at the end), as neighbouring rounds are alike,
     widened for the number of blocks there are (:func:`small_sample_factor`).
 
@@ -115,12 +116,13 @@ def speedup_interval(
     Returns:
         (ratio, low, high); low and high are None with fewer than six rounds.
     """
-    count = len(baseline)
     ratios = np.median(baseline, axis=1) / np.median(subject, axis=1)
-    ratio = float(np.median(ratios))
-    if count < MIN_ROUNDS:
+    if len(ratios) > 1:
+        ratios = np.sqrt(ratios[1:] * ratios[:-1])
+    ratio, count = float(np.median(ratios)), len(ratios)
+    if len(baseline) < MIN_ROUNDS:
         return ratio, None, None
-    length = block_length(np.log(ratios))
+    length = max(2, block_length(np.log(ratios)))  # neighbours share a round
     generator = np.random.default_rng(seed)
     starts = generator.integers(0, count, (resamples, -(-count // length), 1))
     rows = ((starts + np.arange(length)) % count).reshape(resamples, -1)[:, :count]

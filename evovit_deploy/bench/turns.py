@@ -69,11 +69,15 @@ def _warm(calls: int, spent: dict[str, float], settings: Settings) -> bool:
 
 
 def measure(runs: Runs, calls: int, settings: Settings, turns: Turns, clock: Clock, tell: Progress) -> None:
-    """Let the models take turns of ``calls`` calls until all have enough; adds to ``turns``, also when interrupted."""
+    """Let the models take turns of ``calls`` calls until all have enough; adds to ``turns``, also when interrupted.
+
+    Each round goes the other way round than the last (A B, B A, A B, ...): were one model always first, a drift of the machine
+    would favour it in every pair.
+    """
     spent = dict.fromkeys(runs, 0.0)
-    count = 0
+    count, order = 0, list(runs.items())
     while True:
-        for label, run in runs.items():
+        for label, run in order:
             turn = []
             for _ in range(calls):
                 start = clock()
@@ -82,6 +86,7 @@ def measure(runs: Runs, calls: int, settings: Settings, turns: Turns, clock: Clo
             turns.seconds[label].append(turn)
             spent[label] += sum(turn)
         count += calls
+        order.reverse()
         by_time = min(spent.values()) / settings.min_seconds if settings.min_seconds else 1.0
         enough = min(by_time, count / settings.min_calls)
         by_limit = max(spent.values()) / settings.max_seconds if settings.max_seconds else 1.0

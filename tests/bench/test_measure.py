@@ -71,9 +71,24 @@ def test_models_take_turns(clock: Any) -> None:
     report = benchmark(
         {"a": logging("a"), "b": logging("b")}, Settings(batches=(2,), min_seconds=1, min_calls=20), clock=clock
     )
-    assert order == ["a", "b"] * (len(order) // 2)
     assert report.points[0].warmup_calls == 50  # 6.25 s of 125 ms calls
     assert len(order) == 2 * (50 + report.points[0].calls)
+    measured = order[2 * 50 :]
+    assert measured[:8] == ["a", "b", "b", "a"] * 2
+    assert measured.count("a") == measured.count("b")
+
+
+def test_a_drift_favours_neither_of_two_equal_models(clock: Any) -> None:
+    """Calls become slower by 1 % from one to the next; whoever always came first would seem faster by 1 %."""
+    seconds = (0.01 * 1.01**i for i in itertools.count())
+    engines = {name: engine(clock, seconds) for name in ("a", "b")}
+    settings = Settings(batches=(1,), min_seconds=1, min_calls=20, warmup_limit=0.1, max_seconds=3)
+    found = benchmark(engines, settings, baseline="b", clock=clock).points[0].speedup
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= 1 <= found.high
+    assert found.ratio == pytest.approx(1, abs=0.001)
 
 
 def test_warm_up_is_not_measured(clock: Any) -> None:
