@@ -1,13 +1,16 @@
 """Measuring: latency and throughput of engines side by side, with honest intervals.
 
 from evovit_deploy import Engine, benchmark
+from evovit_deploy.bench import Settings
 
 with Engine.open("evo.onnx") as evo, Engine.open("deit.onnx") as deit:
-    report = benchmark({"evo": evo, "deit": deit}, baseline="deit", min_seconds=10, min_calls=100)
+    report = benchmark({"evo": evo, "deit": deit}, Settings(batches=(1, 8)), baseline="deit")
 print(report.to_dict())
 """
 
 from .measure import benchmark
-from .report import BenchReport, Point, Settings, Speedup, Subject
+from .reading import read_records
+from .report import BenchReport, Facts, Point, Speedup, Subject
+from .settings import Settings
 
-__all__ = ["BenchReport", "Point", "Settings", "Speedup", "Subject", "benchmark"]
+__all__ = ["BenchReport", "Facts", "Point", "Settings", "Speedup", "Subject", "benchmark", "read_records"]

@@ -2,19 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..recipes import Evolution, Recipe, Structure, Transform
+from ..resources import data_folder
 
 if TYPE_CHECKING:
     from ..engines.base import ModelSpec
 
-__all__ = ["DISTINCT", "batch_of", "seeded_images"]
+__all__ = ["DISTINCT", "SOURCES", "Images", "batch_of", "choose_images", "seeded_images"]
 
 DISTINCT = 16
+SOURCES = ("sample", "synthetic", "noise")
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is measured with.
+
+    Attributes:
+        images: [n, 3, S, S] float32 normalised or [n, S, S, 3] uint8, as the models take it.
+        described: In words, without a path.
+        files: The image files, all that were found; empty for generated ones.
+    """
+
+    images: NDArray[Any]
+    described: str
+    files: tuple[Path, ...] = ()
+
+
+def choose_images(source: str, spec: ModelSpec, count: int, seed: int = 0) -> Images:
+    """Images for a model.
+
+    Args:
+        source: ``sample`` for the eight photographs that ship with the package, ``synthetic``, ``noise``, or a folder or file.
+        spec: Image size, input type and transform.
+        count: Images wanted, e.g. the largest batch; at most 16 different ones are made, and repeated.
+        seed: Of generated images.
+
+    Raises:
+        InputError: No such folder, no image in it, or an image that cannot be read.
+    """
+    from ..preprocess import batches, find_images
+
+    if source == "synthetic":
+        return Images(*seeded_images(spec, count, seed))
+    if source == "noise":
+        shape = (min(count, DISTINCT), *spec.image_shape)
+        random = np.random.default_rng(seed)
+        values = random.integers(0, 256, shape) if spec.input == "uint8" else random.standard_normal(shape)
+        return Images(values.astype(spec.input), f"{shape[0]} of white noise (seed {seed}), the same for every model")
+    folder = data_folder("bench") / "images" if source == "sample" else Path(source)
+    files = find_images([folder])
+    wanted = min(count, DISTINCT, len(files))
+    chosen = [files[i * len(files) // wanted] for i in range(wanted)]  # spread, as a folder is often sorted by class
+    images = np.concatenate([images for _, images in batches(chosen, spec)])
+    what = "the shipped photographs" if source == "sample" else f"the image files in {folder.resolve().name}"
+    return Images(images, f"{wanted} of {what}, the same for every model", tuple(files) if source != "sample" else ())
 
 
 def seeded_images(spec: ModelSpec, count: int, seed: int = 0) -> tuple[NDArray[Any], str]:

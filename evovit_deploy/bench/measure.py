@@ -4,83 +4,59 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from . import statistics
+from ..errors import EngineError, InputError
+from . import gpu, statistics
 from .environment import environment, load_average
 from .images import batch_of, seeded_images
-from .report import BenchReport, Point, Settings, Speedup, Subject
+from .pacing import paced
+from .report import BenchReport, Concurrent, Facts, Latency, Paced, Point, Speedup, Subject
+from .settings import Settings
+from .streams import concurrent
+from .telemetry import Telemetry
+from .turns import Clock, Progress, Turns, measure, warm_up
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
 
-__all__ = ["Progress", "benchmark", "measure", "warm_up"]
+__all__ = ["benchmark"]
 
 Array = NDArray[Any]
-Clock = Callable[[], float]
-Runs = Mapping[str, Callable[[], Any]]
-# Called between measured calls with the share done (0 to 1) and what is going on.
-Progress = Callable[[float, str], None]
-
-WARMUP_SECONDS = 0.5
-WARMUP_CALLS = 3
-# A turn is as many calls as fit: long enough that caches belong to the model whose turn it is, short enough for hundreds.
-TURN_SECONDS = 0.05
-MIN_TURNS = 40
-MAX_TURN_CALLS = 64
-MAX_SECONDS = 30.0
-
-
-@dataclass
-class Turns:
-    """Latencies of one batch size: model -> R turns of k calls, seconds; every model has the same R and k."""
-
-    seconds: dict[str, list[list[float]]]
-
-    @property
-    def rounds(self) -> int:
-        """Rounds that every model finished."""
-        return min(len(turns) for turns in self.seconds.values())
-
-    def of(self, label: str) -> Array:
-        """[R, k] of one model, rounds that every model finished."""
-        return np.array(self.seconds[label][: self.rounds])
+# A batch size whose throughput is less than this above the best so far does not grow any more.
+GROWTH = 1.03
 
 
 def benchmark(
     engines: Mapping[str, Engine],
+    settings: Settings | None = None,
     *,
-    batches: Iterable[int] = (1, 8),
-    min_seconds: float = 10.0,
-    min_calls: int = 100,
     baseline: str | None = None,
     images: Array | None = None,
+    described: str | None = None,
+    facts: Mapping[str, Facts] | None = None,
     threads: int | None = None,
-    seed: int = 0,
     notes: Iterable[str] = (),
     clock: Clock = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
     on_progress: Progress | None = None,
 ) -> BenchReport:
     """Measure latency and throughput of engines side by side.
 
     Args:
         engines: Label -> open engine, all with the same image size and input type.
-        batches: Batch sizes.
-        min_seconds: Time to measure each engine for at each batch size, at least, seconds.
-        min_calls: Calls of each engine at each batch size, at least; slow ones stop at three times ``min_seconds``, or
-            30 s if that is longer.
+        settings: Batch sizes, how long, and what beside latency; see :class:`Settings`.
         baseline: Label that speedups are against; None measures without.
         images: [n, 3, S, S] float32 normalised or [n, S, S, 3] uint8, repeated to fill a batch; seeded ones if None.
+        described: What ``images`` are, in words.
+        facts: Label -> what is known beside speed, for the report.
         threads: What the engines were opened with, for the report.
-        seed: Of the images and of the interval.
         notes: To carry in the report.
-        clock: Seconds, monotonic; replace it together with ``FakeEngine(sleep=...)`` to test without waiting.
+        clock, sleep: Seconds, monotonic; replace them together with ``FakeEngine(sleep=...)`` to test without waiting.
         on_progress: Called between turns, never inside a measured call.
 
     Returns:
@@ -90,107 +66,157 @@ def benchmark(
         InputError: Engines that cannot be compared, or batch sizes that one of them does not take.
         EngineError: An engine failed.
     """
-    batches = tuple(batches)
-    _check(engines, batches, min_seconds, min_calls, baseline)
-    settings = Settings(
-        batches, min_seconds, min_calls, max(3 * min_seconds, MAX_SECONDS), WARMUP_SECONDS, WARMUP_CALLS
-    )
+    settings = settings or Settings()
+    _check(engines, settings.batches, baseline)
     first = next(iter(engines.values()))
     if images is None:
-        pool, described = seeded_images(first.spec, max(batches), seed)
+        images, described = seeded_images(first.spec, max(settings.batches), settings.seed)
     else:
         first.check(images)
-        pool, described = images, f"{len(images)} of the caller's, the same for every model"
+    run = _Run(engines, settings, baseline, clock, sleep, on_progress or (lambda share, text: None))
     where = environment(threads)
-    tell = on_progress or (lambda share, text: None)
-    points: list[Point] = []
-    interrupted = False
-    for index, batch in enumerate(batches):
-        given = batch_of(pool, batch)
-        runs = {label: partial(engine, given) for label, engine in engines.items()}
-        turns = Turns({label: [] for label in engines})
-
-        def point_progress(share: float, text: str, index: int = index, batch: int = batch) -> None:
-            tell((index + share) / len(batches), f"batch {batch}: {text}")
-
-        try:
-            calls = warm_up(runs, settings, clock, point_progress)
-            measure(runs, calls, settings, turns, clock, point_progress)
-        except KeyboardInterrupt:
-            interrupted = True
-        if turns.rounds:
-            points += _points(turns, batch, baseline, settings, seed)
-        if interrupted:
-            break
+    interrupted, stopped = False, list[str]()
+    try:
+        for batch in settings.batches:
+            try:
+                run.batch(batch, batch_of(images, batch))
+            except EngineError as error:
+                if not (settings.until_flat and run.points):
+                    raise
+                # Looking for the largest useful batch, running out of memory is an answer.
+                stopped.append(f"ended at batch {batch}: {error}")
+                break
+            if settings.until_flat and _flat(run.points, batch):
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+    run.tell(1.0, "done")
     on_gpu = any(engine.device.startswith("cuda") for engine in engines.values())
+    known = dict(facts or {})
     return BenchReport(
-        subjects=tuple(Subject.of(label, engine) for label, engine in engines.items()),
+        subjects=tuple(Subject.of(label, engine, known.get(label)) for label, engine in engines.items()),
         baseline=baseline,
-        points=tuple(points),
+        points=tuple(run.points),
         settings=settings,
-        images=described,
+        images=described or f"{len(images)} of the caller's, the same for every model",
         environment={**where, "load_average_end": load_average()},
-        not_measured=("accuracy: not evaluated",) + (() if on_gpu else ("GPU: not measured",)),
-        notes=tuple(notes),
+        not_measured=() if on_gpu else ("GPU: not measured",),
+        notes=(*notes, *stopped),
         interrupted=interrupted,
+        concurrent=tuple(run.concurrent),
+        paced=tuple(run.paced),
     )
 
 
-def warm_up(runs: Runs, settings: Settings, clock: Clock, tell: Progress) -> int:
-    """Run every model unmeasured, in turn, until all had their warm-up; returns the calls that make a turn."""
-    seen: dict[str, list[float]] = {label: [] for label in runs}
-    spent = dict.fromkeys(runs, 0.0)
-    calls = 0
-    while min(spent.values()) < settings.warmup_seconds or calls < settings.warmup_calls:
-        for label, run in runs.items():
-            start = clock()
-            run()
-            seconds = clock() - start
-            seen[label].append(seconds)
-            spent[label] += seconds
-        calls += 1
-        tell(0.0, "warming up")
-    # The first calls allocate and choose kernels, so the median counts.
-    slowest = max(float(np.median(latencies)) for latencies in seen.values())
-    turn = min(TURN_SECONDS, settings.min_seconds / MIN_TURNS)
-    return max(1, min(MAX_TURN_CALLS, int(turn / slowest) if slowest > 0 else 1))
+class _Run:
+    """One run over all batch sizes; holds what was measured so far, also when it is interrupted."""
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        settings: Settings,
+        baseline: str | None,
+        clock: Clock,
+        sleep: Callable[[float], None],
+        tell: Progress,
+    ) -> None:
+        self.engines, self.settings, self.baseline = engines, settings, baseline
+        self.clock, self.sleep, self.tell = clock, sleep, tell
+        self.points: list[Point] = []
+        self.concurrent: list[Concurrent] = []
+        self.paced: list[Paced] = []
+        self._done = 0
+        extra = len(settings.streams) + (settings.rate is not None)
+        self._steps = len(settings.batches) * (1 + extra * len(engines))
+        device = next((e.device for e in engines.values() if e.device.startswith("cuda")), "cpu")
+        self._telemetry = Telemetry.open(device)
+
+    def batch(self, batch: int, images: Array) -> None:
+        """Measure one batch size."""
+        runs = {label: gpu.end_to_end(engine, images) for label, engine in self.engines.items()}
+        turns = Turns({label: [] for label in self.engines})
+        device: dict[str, Latency] = {}
+        try:
+            calls = warm_up(runs, self.settings, turns, self.clock, partial(self._step, batch))
+            measure(runs, calls, self.settings, turns, self.clock, partial(self._step, batch))
+            device = self._device(images, turns.rounds, calls)
+        finally:
+            if turns.rounds:
+                summary = self._telemetry.summary() if self._telemetry is not None else None
+                self.points += _points(turns, batch, self.baseline, self.settings, device, summary)
+        self._done += 1
+        for label, engine in self.engines.items():
+            for streams in self.settings.streams:
+                self._step(batch, 0.0, f"{label}, {streams} at once")
+                make = partial(gpu.end_to_end, engine, images)
+                seconds = self.settings.min_seconds
+                self.concurrent.append(
+                    concurrent(make, label, batch, streams, seconds, clock=self.clock, wait=self.sleep)
+                )
+                self._done += 1
+            if self.settings.rate is not None:
+
+                def told(share: float, label: str = label) -> None:
+                    self._step(batch, share, f"{label}, {self.settings.rate:g} requests a second")
+
+                self.paced.append(
+                    paced(runs[label], label, batch, self.settings, clock=self.clock, sleep=self.sleep, tell=told)
+                )
+                self._done += 1
+
+    def _step(self, batch: int, share: float, text: str) -> None:
+        if self._telemetry is not None:
+            self._telemetry.sample()
+        self.tell((self._done + share) / self._steps, f"batch {batch}: {text}")
+
+    def _device(self, images: Array, rounds: int, turn: int) -> dict[str, Latency]:
+        """Label -> time on the GPU; empty on a CPU."""
+        found = {label: gpu.device_call(engine, images) for label, engine in self.engines.items()}
+        calls = {label: call for label, call in found.items() if call is not None}
+        if not calls:
+            return {}
+        import torch
+
+        cuda: Any = torch.cuda  # only partly typed
+        times = gpu.device_times(
+            calls, rounds, turn, event=partial(cuda.Event, enable_timing=True), wait=cuda.synchronize
+        )
+        return {label: statistics.latency(np.array(seconds)) for label, seconds in times.items()}
 
 
-def measure(runs: Runs, calls: int, settings: Settings, turns: Turns, clock: Clock, tell: Progress) -> None:
-    """Let the models take turns of ``calls`` calls until all have enough; adds to ``turns``, also when interrupted."""
-    spent = dict.fromkeys(runs, 0.0)
-    count = 0
-    while True:
-        for label, run in runs.items():
-            turn = []
-            for _ in range(calls):
-                start = clock()
-                run()
-                turn.append(clock() - start)
-            turns.seconds[label].append(turn)
-            spent[label] += sum(turn)
-        count += calls
-        by_time = min(spent.values()) / settings.min_seconds if settings.min_seconds else 1.0
-        enough = min(by_time, count / settings.min_calls)
-        limit = min(max(spent.values()) / settings.max_seconds, turns.rounds / statistics.MIN_ROUNDS)
-        tell(min(1.0, max(enough, limit)), f"{count} calls of each model")
-        if enough >= 1 or limit >= 1:
-            return
+def _flat(points: list[Point], batch: int) -> bool:
+    """Whether no model's throughput at ``batch`` is above its best at smaller batch sizes."""
+    before = [p for p in points if p.batch != batch]
+    if not before:
+        return False
+    for point in (p for p in points if p.batch == batch):
+        best = max(p.images_per_second for p in before if p.subject == point.subject)
+        if point.images_per_second > best * GROWTH:
+            return False
+    return True
 
 
-def _points(turns: Turns, batch: int, baseline: str | None, settings: Settings, seed: int) -> list[Point]:
+def _points(
+    turns: Turns,
+    batch: int,
+    baseline: str | None,
+    settings: Settings,
+    device: Mapping[str, Latency],
+    summary: dict[str, Any] | None,
+) -> list[Point]:
     """Statistics of one batch size."""
     points = []
     for label in turns.seconds:
         seconds = turns.of(label)
-        total, ms = float(seconds.sum()), 1000 * seconds
-        medians = statistics.windows(ms)
+        found = statistics.latency(seconds)
+        parts = statistics.windows_of(seconds)
         speedup = None
         if baseline is not None and label != baseline:
             ratio, low, high = statistics.speedup_interval(
-                turns.of(baseline), seconds, confidence=settings.confidence, seed=seed
+                turns.of(baseline), seconds, confidence=settings.confidence, seed=settings.seed
             )
             speedup = Speedup(baseline, ratio, low, high)
+        total = float(seconds.sum())
         points.append(
             Point(
                 subject=label,
@@ -198,34 +224,32 @@ def _points(turns: Turns, batch: int, baseline: str | None, settings: Settings, 
                 calls=seconds.size,
                 rounds=len(seconds),
                 seconds=total,
-                p50_ms=float(np.median(ms)),
-                p90_ms=float(np.percentile(ms, 90)),
-                p99_ms=statistics.percentile(ms, 99),
-                mean_ms=float(ms.mean()),
-                min_ms=float(ms.min()),
-                max_ms=float(ms.max()),
+                p50_ms=found.p50_ms,
+                p90_ms=found.p90_ms,
+                p95_ms=found.p95_ms,
+                p99_ms=found.p99_ms,
+                mean_ms=found.mean_ms,
+                min_ms=found.min_ms,
+                max_ms=found.max_ms,
                 images_per_second=batch * seconds.size / total,
-                windows_ms=medians,
-                stable=statistics.stable(medians),
+                windows=parts,
+                stable=statistics.stable(tuple(part.p50_ms for part in parts)),
                 capped=seconds.size < settings.min_calls,
+                warmup_calls=turns.warmup_calls,
                 speedup=speedup,
+                device=device.get(label),
+                gpu=summary,
             )
         )
     return points
 
 
-def _check(
-    engines: Mapping[str, Engine], batches: tuple[int, ...], min_seconds: float, min_calls: int, baseline: str | None
-) -> None:
-    """Raise InputError for anything that could not be measured or compared."""
+def _check(engines: Mapping[str, Engine], batches: tuple[int, ...], baseline: str | None) -> None:
+    """Raise InputError for anything that could not be compared."""
     if not engines:
         raise InputError("there is nothing to measure: give at least one engine.")
     if baseline is not None and baseline not in engines:
         raise InputError(f"the baseline {baseline!r} is not among the engines: {', '.join(engines)}.")
-    if not batches or min(batches) < 1 or len(set(batches)) != len(batches):
-        raise InputError(f"batch sizes {list(batches)}; give different numbers from 1, for example 1,8.")
-    if min_seconds < 0 or min_calls < 1:
-        raise InputError(f"min_seconds is {min_seconds:g} and min_calls {min_calls}; they are at least 0 and 1.")
     (first, reference), *others = engines.items()
     for label, engine in others:
         for what, name in (("image_size", "image size"), ("input", "input type")):
@@ -237,6 +261,7 @@ def _check(
                 )
     for label, engine in engines.items():
         static, largest = engine.spec.batch, engine.spec.max_batch
+        smallest = getattr(engine, "min_batch", 1)
         for batch in batches:
             if static is not None and batch != static:
                 raise InputError(
@@ -245,5 +270,11 @@ def _check(
                 )
             if largest is not None and batch > largest:
                 raise InputError(
-                    f"{label} takes at most {largest} images in one run, not {batch}. Use smaller batches."
+                    f"{label} takes at most {largest} images in one run, not {batch}. Use smaller batches, or build it with "
+                    f"--max-batch {batch}."
+                )
+            if batch < smallest:
+                raise InputError(
+                    f"{label} takes at least {smallest} images in one run, not {batch}: padding would be measured as work. "
+                    f"Use larger batches, or build it with --min-batch {batch}."
                 )

@@ -1,4 +1,4 @@
-"""What a benchmark found, as data; how it is shown is up to the caller."""
+"""What a benchmark found, as data: the form that records hold, and that tables, plots and answers are made from."""
 
 from __future__ import annotations
 
@@ -6,36 +6,63 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .settings import Settings
+
 if TYPE_CHECKING:
     from ..engines.base import Engine
 
-__all__ = ["HEADER", "SCHEMA", "BenchReport", "Point", "Settings", "Speedup", "Subject", "lines", "rows"]
+__all__ = [
+    "SCHEMA",
+    "BenchReport",
+    "Concurrent",
+    "Facts",
+    "Latency",
+    "Paced",
+    "Peaks",
+    "Point",
+    "Preprocessing",
+    "Speedup",
+    "Subject",
+    "Window",
+]
 
-SCHEMA = 1
-HEADER = ("batch", "model", "p50 ms", "p90 ms", "p99 ms", "img/s", "speedup", "stable")
-MISSING = "—"
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How it was measured.
+class Facts:
+    """What is known of a model beside its speed; None where it is not.
 
     Attributes:
-        batches: Batch sizes.
-        min_seconds: Time that each model is measured for at each batch size, at least.
-        min_calls: Calls that each model is measured with at each batch size, at least.
-        max_seconds: A point stops here even if ``min_calls`` is not reached.
-        warmup_seconds, warmup_calls: Unmeasured runs before each point, both at least.
-        confidence: Of the interval of the speedup.
+        load_ms: From the file to an open engine, without export or build.
+        first_ms: First call, at the smallest batch size of the run.
+        memory_mib: Memory that loading and the first calls at the smallest and largest batch size took, at its peak: resident
+            memory of the process on a CPU, memory of the device on a GPU.
+        macs: Multiply-accumulates for one image, counted in the graph.
+        weight_bytes: Weights of the matrix products and convolutions.
+        activation_bytes: What these read and write for one image, beside weights.
+        model_sha256: Of the file that was run.
+        recipe_sha256: Of the recipe's canonical JSON.
+        top1: Share of the labelled images that were classified right.
+        labelled: How many labelled images there were.
+        published_speedup: What the paper measured for this model, see ``published_source``.
+        published_images_per_second: Likewise, its throughput.
+        published_source: Where.
     """
 
-    batches: tuple[int, ...]
-    min_seconds: float
-    min_calls: int
-    max_seconds: float
-    warmup_seconds: float
-    warmup_calls: int
-    confidence: float = 0.95
+    load_ms: float | None = None
+    first_ms: float | None = None
+    memory_mib: float | None = None
+    macs: float | None = None
+    weight_bytes: float | None = None
+    activation_bytes: float | None = None
+    model_sha256: str | None = None
+    recipe_sha256: str | None = None
+    top1: float | None = None
+    labelled: int | None = None
+    published_speedup: float | None = None
+    published_images_per_second: float | None = None
+    published_source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +83,10 @@ class Subject:
     selection: str | None = None
     opset: int | None = None
     random_weights: bool | None = None
+    facts: Facts = Facts()
 
     @classmethod
-    def of(cls, label: str, engine: Engine) -> Subject:
+    def of(cls, label: str, engine: Engine, facts: Facts | None = None) -> Subject:
         """Describe an open engine."""
         spec, manifest = engine.spec, engine.spec.manifest or {}
         return cls(
@@ -76,17 +104,42 @@ class Subject:
             selection=manifest.get("selection"),
             opset=manifest.get("opset"),
             random_weights=(manifest.get("weights") or {}).get("random"),
+            facts=facts or Facts(),
         )
 
 
 @dataclass(frozen=True)
 class Speedup:
-    """Median latency of ``against`` divided by that of the model; ``low`` and ``high`` are None with too few rounds."""
+    """How many times faster than ``against``; ``low`` and ``high`` are None with too few rounds for an interval."""
 
     against: str
     ratio: float
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds over every sample; p99 is None below 500 samples."""
+
+    samples: int
+    min_ms: float
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float | None
+    max_ms: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """One of the consecutive parts of a measurement; records of schema 1 hold its median only."""
+
+    p50_ms: float
+    mean_ms: float | None = None
+    p90_ms: float | None = None
+    calls: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,13 +151,17 @@ class Point:
         batch: Images a call.
         calls, rounds: Measured; a round is the same number of calls of each model in turn.
         seconds: Time inside those calls.
-        p50_ms, p90_ms, p99_ms: Latency of a call; p99 is None below 500 calls.
+        p50_ms, p90_ms, p95_ms, p99_ms: End-to-end latency of a call, numpy in to numpy out, with the copies to and from a GPU;
+            p99 is None below 500 calls. p95 is None in records of schema 1.
         mean_ms, min_ms, max_ms: Of every call.
         images_per_second: Images measured / ``seconds``: one call at a time, the next right after it.
-        windows_ms: Median of the first, second and last third of the measurement.
-        stable: Whether those are within 5 %; None if there were too few rounds to say.
+        windows: The first, second and last third of the measurement.
+        stable: Whether their medians are within 5 %; None if there were too few rounds to say.
         capped: Whether the time limit came before ``min_calls``.
+        warmup_calls: Unmeasured calls before.
         speedup: Against the baseline; None for the baseline itself and without one.
+        device: Time on the GPU between two CUDA events, images and results on the GPU; None on a CPU.
+        gpu: What the driver said during this batch size (clocks, power, temperature, throttling, other processes), or None.
     """
 
     subject: str
@@ -114,15 +171,72 @@ class Point:
     seconds: float
     p50_ms: float
     p90_ms: float
+    p95_ms: float | None
     p99_ms: float | None
     mean_ms: float
     min_ms: float
     max_ms: float
     images_per_second: float
-    windows_ms: tuple[float, ...]
+    windows: tuple[Window, ...]
     stable: bool | None
     capped: bool
-    speedup: Speedup | None
+    warmup_calls: int | None = None
+    speedup: Speedup | None = None
+    device: Latency | None = None
+    gpu: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Concurrent:
+    """Throughput of one model with several callers at once, each sending the next batch when its last is done."""
+
+    subject: str
+    batch: int
+    streams: int
+    calls: int
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Paced:
+    """Latency of one model under load: requests come at their own times, and wait for one another.
+
+    Attributes:
+        subject, batch: Model, and images a request.
+        rate, arrivals: Requests a second offered, and how they are spaced.
+        achieved: Requests a second that were answered.
+        busy: Share of the time that the model was at work.
+        overloaded: Whether requests came faster than they were answered; the latencies then only say how long it was run.
+        latency: From the time a request was due to its answer.
+    """
+
+    subject: str
+    batch: int
+    rate: float
+    arrivals: str
+    achieved: float
+    busy: float
+    overloaded: bool
+    latency: Latency
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Reading, decoding, resizing and normalising image files, one after another on one thread."""
+
+    images: int
+    ms_per_image: float
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What this machine reached on the spot: the best of several large matrix products, and of several large copies."""
+
+    device: str
+    precision: str
+    macs_per_second: float
+    bytes_per_second: float
 
 
 @dataclass(frozen=True)
@@ -139,6 +253,10 @@ class BenchReport:
         not_measured: What a reader might expect and this run did not measure.
         notes: What else to know.
         interrupted: Whether Ctrl-C ended it early; what was measured until then is in ``points``.
+        concurrent, paced, preprocessing, peaks: Measured where they were asked for.
+        command: What was typed, with file names in place of paths.
+        suite: Name of the suite that this run belongs to, or empty.
+        recorded: UTC time of the record it was read from, or empty.
     """
 
     subjects: tuple[Subject, ...]
@@ -150,6 +268,13 @@ class BenchReport:
     not_measured: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     interrupted: bool = False
+    concurrent: tuple[Concurrent, ...] = ()
+    paced: tuple[Paced, ...] = ()
+    preprocessing: Preprocessing | None = None
+    peaks: tuple[Peaks, ...] = ()
+    command: str = ""
+    suite: str = ""
+    recorded: str = ""
     schema: int = field(default=SCHEMA, init=False)
 
     @property
@@ -162,79 +287,16 @@ class BenchReport:
         """Whether everything that was asked for was measured and settled."""
         return not self.interrupted and bool(self.points) and not self.unstable
 
+    def subject(self, label: str) -> Subject:
+        """The subject with a label."""
+        return next(subject for subject in self.subjects if subject.label == label)
+
+    def of(self, label: str) -> tuple[Point, ...]:
+        """Points of one subject, by batch size."""
+        return tuple(sorted((p for p in self.points if p.subject == label), key=lambda point: point.batch))
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; latencies in milliseconds."""
         document = dataclasses.asdict(self)
+        del document["recorded"]  # whoever appends the record sets the time
         return {"schema": document.pop("schema"), "kind": "bench", "stable": self.stable, **document}
-
-
-def rows(report: BenchReport) -> list[tuple[str, ...]]:
-    """The table under :data:`HEADER`, as text: a row for each point."""
-    return [
-        (
-            str(point.batch),
-            point.subject,
-            *(
-                MISSING if value is None else _significant(value)
-                for value in (point.p50_ms, point.p90_ms, point.p99_ms)
-            ),
-            f"{point.images_per_second:.0f}" if point.images_per_second >= 100 else f"{point.images_per_second:.1f}",
-            _speedup(point, report.baseline),
-            {True: "yes", False: "NO", None: "too short"}[point.stable],
-        )
-        for point in report.points
-    ]
-
-
-def lines(report: BenchReport) -> list[str]:
-    """What belongs below the table: where and how, what was not measured, and why a value is to be doubted."""
-    where, settings = report.environment, report.settings
-    versions = where.get("versions", {})
-    software = ", ".join(f"{name} {versions[name]}" for name in ("onnxruntime", "torch") if name in versions)
-    threads = where.get("threads")
-    devices = ", ".join(dict.fromkeys(subject.device for subject in report.subjects))
-    calls = [point.calls for point in report.points]
-    measured = " to ".join(dict.fromkeys(map(str, (min(calls), max(calls))))) if calls else "no"
-    said = [
-        f"on {devices}: {where.get('cpu')}, {'the default number of' if threads is None else threads} CPU "
-        f"thread{'' if threads == 1 else 's'} of {where.get('physical_cores')} cores, {where.get('os')}, {software}, "
-        f"load average {where.get('load_average')} at the start and {where.get('load_average_end')} at the end",
-        f"models take turns in one run, one call at a time; {measured} calls a row, at least {settings.min_seconds:g} s "
-        f"and {settings.min_calls} calls were wanted; latency is the whole call, numpy in to numpy out",
-        f"images: {report.images}",
-    ]
-    if any(point.speedup for point in report.points):
-        said.append(
-            f"speedup: median latency of {report.baseline} / median latency, with its {settings.confidence:.0%} "
-            f"interval (moving-block bootstrap over paired rounds)"
-        )
-    said += [f"note: {note}" for note in report.notes]
-    for point in report.unstable:
-        if point.stable is False:
-            said.append(
-                f"unstable: {point.subject} at batch {point.batch}: the medians of the three parts of the run are "
-                f"{', '.join(_significant(value) for value in point.windows_ms)} ms, more than 5 % apart"
-            )
-    if any(point.p99_ms is None for point in report.points):
-        said.append(f"{MISSING}: p99 needs 500 calls; raise --min-calls or --min-seconds")
-    if any(point.capped for point in report.points):
-        said.append(f"slow calls: {settings.max_seconds:g} s a row came before {settings.min_calls} calls")
-    said += report.not_measured
-    if report.interrupted:
-        said.append("interrupted: only what was measured until then is shown")
-    return said
-
-
-def _speedup(point: Point, baseline: str | None) -> str:
-    if point.subject == baseline:
-        return "baseline"
-    if point.speedup is None:
-        return MISSING
-    found = point.speedup
-    interval = "too few rounds" if found.low is None or found.high is None else f"{found.low:.3f}, {found.high:.3f}"
-    return f"{found.ratio:.3f} [{interval}]"
-
-
-def _significant(value: float) -> str:
-    """Milliseconds with at least three digits that mean something."""
-    return f"{value:.{2 if value >= 10 else 3}f}"

@@ -5,12 +5,26 @@ No sample is left out: a service feels its slow calls too.
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["P99_SAMPLES", "TOLERANCE", "WINDOWS", "block_length", "percentile", "speedup_interval", "stable", "windows"]
+from .report import Latency, Window
+
+__all__ = [
+    "P99_SAMPLES",
+    "TOLERANCE",
+    "WINDOWS",
+    "block_length",
+    "latency",
+    "percentile",
+    "small_sample_factor",
+    "speedup_interval",
+    "stable",
+    "windows_of",
+]
 
 Array = NDArray[Any]
 # With fewer samples the 99th percentile is decided by less than five of them.
@@ -20,7 +34,6 @@ TOLERANCE = 0.05
 RESAMPLES = 2000
 # Too few rounds say nothing about how rounds vary.
 MIN_ROUNDS = 6
-CHUNK_SAMPLES = 2_000_000
 
 
 def percentile(samples: Array, q: float) -> float | None:
@@ -33,18 +46,6 @@ def percentile(samples: Array, q: float) -> float | None:
     if samples.size == 0 or (q >= 99 and samples.size < P99_SAMPLES):
         return None
     return float(np.percentile(samples, q))
-
-
-def windows(rounds: Array, count: int = WINDOWS) -> tuple[float, ...]:
-    """Median of each of ``count`` consecutive, equally long parts of a measurement; empty with fewer rounds than that.
-
-    Args:
-        rounds: [R, k]: R rounds of k samples, in the order measured.
-        count: Number of windows.
-    """
-    if len(rounds) < count:
-        return ()
-    return tuple(float(np.median(part)) for part in np.array_split(rounds, count))
 
 
 def stable(medians: tuple[float, ...], tolerance: float = TOLERANCE) -> bool | None:
@@ -79,13 +80,32 @@ def block_length(series: Array) -> int:
     return max(1, min(length, count // 4))
 
 
+def small_sample_factor(blocks: float, confidence: float) -> float:
+    """How much wider an interval of few independent blocks must be: Student's t over the normal quantile.
+
+    A bootstrap of few blocks is too narrow, as it takes their spread for known. t is expanded around the normal quantile
+    (Abramowitz and Stegun 26.7.5, three terms).
+
+    Args:
+        blocks: Independent parts of the sample, above 1.
+        confidence: Of the interval.
+    """
+    z, freedom = NormalDist().inv_cdf((1 + confidence) / 2), max(blocks - 1, 1.0)
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return (z + first / freedom + second / freedom**2 + third / freedom**3) / z
+
+
 def speedup_interval(
     baseline: Array, subject: Array, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float | None, float | None]:
-    """How many times faster ``subject`` is than ``baseline``: ratio of the median latencies, with an interval.
+    """How many times faster ``subject`` is than ``baseline``: the median of the ratios of neighbouring turns.
 
-    The interval is a percentile bootstrap that draws blocks of consecutive rounds (moving blocks, wrapping around at
-    the end), the same rounds for both, because what disturbs the machine in a round disturbs both.
+    Each round gives one ratio, of two turns measured right after each other; each two neighbouring rounds, which went in
+    opposite order, give the geometric mean of theirs. A drift of the machine changes both turns and cancels in the ratio; what
+    is left of it, as one came later, cancels in the mean. The interval is a percentile bootstrap
+    that draws blocks of consecutive rounds (moving blocks, wrapping around at the end), as neighbouring rounds are alike,
+    widened for the number of blocks there are (:func:`small_sample_factor`).
 
     Args:
         baseline, subject: [R, k] seconds, measured in the same R rounds.
@@ -96,21 +116,43 @@ def speedup_interval(
     Returns:
         (ratio, low, high); low and high are None with fewer than six rounds.
     """
-    count = len(baseline)
-    ratio = float(np.median(baseline) / np.median(subject))
-    if count < MIN_ROUNDS:
+    ratios = np.median(baseline, axis=1) / np.median(subject, axis=1)
+    if len(ratios) > 1:
+        ratios = np.sqrt(ratios[1:] * ratios[:-1])
+    ratio, count = float(np.median(ratios)), len(ratios)
+    if len(baseline) < MIN_ROUNDS:
         return ratio, None, None
-    length = block_length(np.log(np.median(baseline, axis=1)) - np.log(np.median(subject, axis=1)))
+    length = max(2, block_length(np.log(ratios)))  # neighbours share a round
     generator = np.random.default_rng(seed)
-    blocks = -(-count // length)
-    ratios = []
-    step = max(1, CHUNK_SAMPLES // max(baseline.size, subject.size))
-    for first in range(0, resamples, step):
-        starts = generator.integers(0, count, (min(step, resamples - first), blocks, 1))
-        rows = ((starts + np.arange(length)) % count).reshape(len(starts), -1)[:, :count]
-        slow, fast = (np.median(of[rows].reshape(len(rows), -1), axis=1) for of in (baseline, subject))
-        ratios.append(slow / fast)
+    starts = generator.integers(0, count, (resamples, -(-count // length), 1))
+    rows = ((starts + np.arange(length)) % count).reshape(resamples, -1)[:, :count]
     tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(np.concatenate(ratios), [tail, 100 - tail])
+    low, high = np.percentile(np.median(ratios[rows], axis=1), [tail, 100 - tail])
+    wider = small_sample_factor(count / length, confidence)
+    low, high = ratio * (low / ratio) ** wider, ratio * (high / ratio) ** wider
     # The plain estimate is always inside what is reported, also when the resampled medians are lopsided.
     return ratio, min(float(low), ratio), max(float(high), ratio)
+
+
+def latency(seconds: Array) -> Latency:
+    """Minimum, mean, percentiles and maximum of every sample.
+
+    Args:
+        seconds: Any shape, not empty.
+    """
+    ms = 1000 * np.asarray(seconds, dtype=np.float64).ravel()
+    p50, p90, p95 = (float(np.percentile(ms, q)) for q in (50, 90, 95))
+    return Latency(int(ms.size), float(ms.min()), float(ms.mean()), p50, p90, p95, percentile(ms, 99), float(ms.max()))
+
+
+def windows_of(rounds: Array, count: int = WINDOWS) -> tuple[Window, ...]:
+    """Consecutive, equally long parts of a measurement; empty with fewer rounds than that.
+
+    Args:
+        rounds: [R, k] seconds: R rounds of k samples, in the order measured.
+        count: Number of windows.
+    """
+    if len(rounds) < count:
+        return ()
+    parts = [1000 * part for part in np.array_split(rounds, count)]
+    return tuple(Window(float(np.median(p)), float(p.mean()), float(np.percentile(p, 90)), int(p.size)) for p in parts)

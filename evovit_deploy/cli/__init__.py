@@ -9,7 +9,7 @@ import typer
 
 from ..errors import EvoVitError
 from ._console import err
-from .bench import bench
+from .bench_group import bench_app
 from .build import build
 from .doctor import doctor
 from .export import export
@@ -49,8 +49,9 @@ def options(
         os.environ["EVOVIT_VERBOSE"] = "1"
 
 
-for command in (inspect, export, verify, predict, bench, build, doctor):
+for command in (inspect, export, verify, predict, build, doctor):
     app.command()(command)
+app.add_typer(bench_app)
 
 
 def main() -> None:

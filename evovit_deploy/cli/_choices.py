@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Backend", "Provider", "Target"]
+__all__ = ["Arrivals", "Backend", "MeasuredBackend", "Precision", "Provider", "Target"]
 
 
 class Provider(str, Enum):
@@ -29,3 +29,29 @@ class Target(str, Enum):
     auto = "auto"
     tensorrt = "tensorrt"
     tensorrt_rtx = "tensorrt-rtx"
+
+
+class MeasuredBackend(str, Enum):
+    """What `evovit bench` can run them with."""
+
+    auto = "auto"
+    onnxruntime = "onnxruntime"
+    pytorch = "pytorch"
+    compile = "compile"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+
+
+class Precision(str, Enum):
+    """Parameters and activations of an export."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+class Arrivals(str, Enum):
+    """How paced requests are spaced."""
+
+    poisson = "poisson"
+    constant = "constant"

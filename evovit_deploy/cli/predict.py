@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..labels import read_labels, shown, true_classes
 from ._choices import Backend, Provider
 from ._console import err, out, print_json, progress
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Ranking = list[tuple[int, float]]  # (class, probability), the most probable first
 
-__all__ = ["predict", "read_labels"]
+__all__ = ["predict"]
 
 
 def predict(
@@ -62,7 +61,7 @@ def predict(
     ) as engine:
         spec = engine.spec
         names = read_labels(labels, spec.num_classes) if labels is not None else [()] * spec.num_classes
-        truth = _truth(paths, names) if accuracy else None
+        truth = true_classes(paths, names) if accuracy else None
         _notes(spec)
         best, failures = _classify(engine, paths, spec.batch or batch_size, top_k)
     results = [_result(path, best.get(path, []), failures.get(path), names) for path in paths]
@@ -70,7 +69,7 @@ def predict(
     if json:
         print_json(
             {
-                "model": _shown(model),
+                "model": shown(model),
                 "name": spec.name,
                 "backend": engine.backend,
                 "device": engine.device,
@@ -86,75 +85,6 @@ def predict(
         count = len(failures)
         err().print(f"{count} of {len(paths)} image{'s' * (len(paths) > 1)} could not be classified.")
         raise typer.Exit(1)
-
-
-def read_labels(path: Path, num_classes: int) -> list[tuple[str, ...]]:
-    """Names of every class, the last of each being the one to show.
-
-    Text with one name a line, a JSON list of names, or a JSON object from class number to name. In JSON a name may be a
-    list, such as ``["n01440764", "tench"]``: the last is shown, and every one is a folder name for ``--accuracy``.
-
-    Raises:
-        InputError: Unreadable, another number of names than classes, or class numbers that are not 0 to classes - 1.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: the labels cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: the labels are not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    values: list[Any]
-    if text.lstrip()[:1] in ("[", "{"):
-        try:
-            document = jsonlib.loads(text)
-        except ValueError as error:
-            raise InputError(f"{path}: begins like JSON and is not: {error}.") from error
-        if isinstance(document, dict):
-            wrong = set(document) ^ {str(number) for number in range(num_classes)}
-            if wrong:
-                some = ", ".join(sorted(wrong)[:3])
-                raise InputError(
-                    f'{path}: {len(document)} entries for {num_classes} classes; the keys must be "0" to '
-                    f'"{num_classes - 1}", and {some} {"is" if len(wrong) == 1 else "are"} missing or not among them.'
-                )
-            values = [document[str(number)] for number in range(num_classes)]
-        else:
-            values = document
-    else:
-        values = [line.strip() for line in text.rstrip().splitlines()]
-    if len(values) != num_classes:
-        raise InputError(
-            f"{path}: {len(values)} names for a model of {num_classes} classes. Give exactly one name a class, in class order."
-        )
-    names = [tuple(value) if isinstance(value, list) else (value,) for value in values]
-    for number, name in enumerate(names):
-        if not name or not all(isinstance(part, str) and part for part in name):
-            raise InputError(
-                f"{path}: the name of class {number} is {values[number]!r}; it must be text that is not empty."
-            )
-    return names
-
-
-def _truth(paths: Sequence[Path], names: Sequence[tuple[str, ...]]) -> dict[Path, int]:
-    """Class of every image, from the name of its folder: a label, or else a class number."""
-    classes: dict[str, set[int]] = {}
-    for number, parts in enumerate(names):
-        for part in parts:
-            classes.setdefault(part, set()).add(number)
-    truth = {}
-    for path in paths:
-        folder = path.absolute().parent.name
-        found = classes.get(folder, set())
-        if not found and folder.isascii() and folder.isdigit() and int(folder) < len(names):
-            found = {int(folder)}
-        if len(found) != 1:
-            why = "is no class" if not found else f"names {len(found)} classes"
-            raise InputError(
-                f"{_shown(path)}: --accuracy takes the class from the folder, and {folder!r} {why}. Folders must be named by "
-                f"label (--labels FILE) or by class number, 0 to {len(names) - 1}."
-            )
-        truth[path] = found.pop()
-    return truth
 
 
 def _notes(spec: ModelSpec) -> None:
@@ -186,7 +116,7 @@ def _classify(
 
     def report(path: Path, reason: str) -> None:
         failed[path] = reason
-        err().print(f"{_shown(path)}: {reason}", markup=False, soft_wrap=True)
+        err().print(f"{shown(path)}: {reason}", markup=False, soft_wrap=True)
 
     def report_unread() -> None:
         for failure in unread:
@@ -223,7 +153,7 @@ def _probabilities(outputs: dict[str, Array]) -> Array:
 
 def _result(path: Path, best: Ranking, error: str | None, names: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     top = [{"class": i, "label": names[i][-1] if names[i] else None, "probability": p} for i, p in best]
-    return {"path": _shown(path), "top": top, "error": error}
+    return {"path": shown(path), "top": top, "error": error}
 
 
 def _score(results: Sequence[dict[str, Any]], truth: Sequence[int]) -> dict[str, Any]:
@@ -265,8 +195,3 @@ def _show(results: Sequence[dict[str, Any]], score: dict[str, Any] | None) -> No
             )
     if score is not None and score["images"]:
         console.print(f"top-1 accuracy {score['top1']:.2%} ({score['correct']} of {score['images']} images)")
-
-
-def _shown(path: Path) -> str:
-    """The path as text that any terminal and JSON reader takes, also where its bytes are not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "replace")

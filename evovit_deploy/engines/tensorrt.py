@@ -84,6 +84,11 @@ class TrtEngine(Engine):
                 self.run(np.zeros((size, *self.spec.image_shape), self.spec.input))
         self._save_cache()
 
+    @property
+    def min_batch(self) -> int:
+        """Smallest batch of the profile; smaller ones are padded."""
+        return self._min
+
     def run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """See :meth:`Engine.run`. Fewer images than the profile's minimum are padded."""
         count = len(images)

@@ -1,11 +1,11 @@
 """The README's figures come from records."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from evovit_deploy.bench.readme import figures, update
+from evovit_deploy.bench import read_records
+from evovit_deploy.bench.markdown import figures, update
 from evovit_deploy.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def records():
     files = sorted((ROOT / "bench" / "results").glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [report for file in files for report in read_records(file)]
 
 
 def test_the_readme_shows_what_the_records_hold():
@@ -23,13 +23,12 @@ def test_the_readme_shows_what_the_records_hold():
     assert figures(recorded) in (ROOT / "README.md").read_text()
 
 
-def test_every_row_is_a_point_of_its_record():
-    recorded = records()
-    text = figures(recorded)
-    points = [p for r in recorded for p in r["points"]]
-    assert text.count("\n| ") == len(points) + len(recorded)
-    for point in points:
-        assert f"| {point['p50_ms']:.1f} |" in text
+def test_every_point_has_its_row():
+    for report in records():
+        text = figures([report])
+        for point in report.points:
+            assert f"| {point.batch} | {point.subject}" in text
+            assert f"| {point.p50_ms:.1f} | {point.p90_ms:.1f} | {point.images_per_second:.1f} |" in text
 
 
 def test_update_replaces_only_what_is_between_the_markers(tmp_path):
@@ -41,3 +40,5 @@ def test_update_replaces_only_what_is_between_the_markers(tmp_path):
     with pytest.raises(InputError, match="figures:begin"):
         update(readme, [])
     assert readme.read_text() == "no markers"
+    with pytest.raises(InputError, match="cannot read"):
+        update(tmp_path / "none.md", [])

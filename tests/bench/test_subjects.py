@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from evovit_deploy.bench.route import Route
 from evovit_deploy.bench.subjects import Opening
 from evovit_deploy.engines import Engine, FakeEngine
-from evovit_deploy.errors import InputError
 from evovit_deploy.recipes import load_recipe
 
 
@@ -21,14 +21,15 @@ def opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         engine = FakeEngine()
         engine.backend = "tensorrt-rtx"
         recipe = load_recipe("evo_deit_small_patch16_224").to_dict()
-        engine.spec = dataclasses.replace(engine.spec, name=path.stem, manifest={"recipe": recipe})
+        exported = {"recipe": recipe, "precision": "fp16", "input": "float32", "folded": True, "batch": None, "opset": 20}
+        engine.spec = dataclasses.replace(engine.spec, name=path.stem, manifest=exported)
         return engine
 
     monkeypatch.setattr(Engine, "open", staticmethod(open_))
     for name in ("evo.engine", "twin.plan"):
         (tmp_path / name).touch()
     with ExitStack() as stack:
-        yield Opening(stack, tmp_path, "auto", "auto", 1)
+        yield Opening(stack, tmp_path, Route(threads=1, batches=(1,)))
 
 
 def test_an_engine_and_its_twin_from_a_file(opening: Opening, tmp_path: Path) -> None:
@@ -37,10 +38,9 @@ def test_an_engine_and_its_twin_from_a_file(opening: Opening, tmp_path: Path) ->
     assert [engine.backend for engine in opening.engines.values()] == ["tensorrt-rtx"] * 2
 
 
-def test_an_engine_is_never_held_against_another_backend(opening: Opening, tmp_path: Path) -> None:
+def test_the_twin_of_an_engine_is_built_by_the_same_tensorrt(opening: Opening, tmp_path: Path) -> None:
     opening.file(tmp_path / "evo.engine")
-    assert opening.baseline("auto") is None
-    assert "no baseline: evo is an engine, whose twin is to be built" in opening.notes[0]
-    with pytest.raises(InputError, match=r"twin of a tensorrt-rtx engine is not built here.*--baseline FILE"):
-        opening.baseline("twin")
-    assert list(opening.engines) == ["evo"]
+    route = opening.route.like(opening.engines["evo"])
+    assert route.backend == "tensorrt-rtx"
+    assert route.export is not None
+    assert (route.export.model.precision, route.export.model.fold, route.export.batch) == ("fp16", True, None)

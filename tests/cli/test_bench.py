@@ -15,16 +15,16 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from evovit_deploy import bench as benches
-from evovit_deploy.bench import measure
+from evovit_deploy.bench import session
 from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.cli.bench import bench
 from evovit_deploy.engines import FakeEngine
-from evovit_deploy.errors import EvoVitError, InputError, ModelFileError, OutputError, UnstableMeasurement
+from evovit_deploy.errors import EvoVitError, InputError, ModelFileError, OutputError, RecipeError, UnstableMeasurement
 from evovit_deploy.export import ExportOptions, export_onnx
 from evovit_deploy.models.evo_deit import ModelOptions
 from evovit_deploy.recipes import load_recipe
 
-SHORT = ("--min-seconds", "0.05", "--min-calls", "6", "--provider", "cpu", "--threads", "1")
+SHORT = ("--quick", "--min-seconds", "0.05", "--min-calls", "6", "--warmup", "0", "--provider", "cpu", "--threads", "1")
 MICRO = """
 family = "evo_deit"
 baseline = "deit_micro"
@@ -56,11 +56,6 @@ def document(*arguments: str | Path) -> dict[str, Any]:
     found = json.loads(run(*arguments, *SHORT, "--json").stdout)
     assert isinstance(found, dict)
     return found
-
-
-@pytest.fixture(autouse=True)
-def short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "WARMUP_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +138,11 @@ def test_table_and_record(uint8_b2: Path, tmp_path: Path) -> None:
         "baseline",
         "accuracy: not evaluated",
         "GPU: not measured",
-        "synthetic image",
+        "shipped photographs",
     ):
         assert text in result.stdout
     lines = [json.loads(line) for line in record.read_text().splitlines()]
-    assert [line["schema"] for line in lines] == [1, 1]
+    assert [line["schema"] for line in lines] == [2, 2]
     assert str(tmp_path) not in record.read_text()
 
 
@@ -180,6 +175,10 @@ def test_models_with_other_inputs_are_refused(foreign: Path, uint8_b2: Path) -> 
         (("evo_deit_tiny_patch16_224",), InputError, "is a recipe"),
         (("--random-weights",), InputError, "needs one recipe"),
         (("x.onnx", "--batch", "1,zero"), InputError, "not a list of numbers"),
+        (("x.onnx", "--budget", "fast"), InputError, "not a time"),
+        (("x.onnx", "--rate", "0"), InputError, "above 0"),
+        (("x.onnx", "--precision", "fp16"), InputError, "for checkpoints and recipes"),
+        (("--suite", "slow"), RecipeError, "no suite called 'slow'"),
         (("x.onnx", "--record", "no/such/folder/r.jsonl"), OutputError, "does not exist"),
     ],
 )
@@ -199,7 +198,7 @@ def fixed_report(**changes: Any) -> benches.BenchReport:
     """A report of a fake engine on a clock of its own, with its points changed."""
     now = [0.0]
     fake = FakeEngine(latency=0.01, sleep=lambda s: now.__setitem__(0, now[0] + s))
-    report = benches.benchmark({"fake[b]": fake}, batches=(1,), min_seconds=1, clock=lambda: now[0])
+    report = benches.benchmark({"fake[b]": fake}, benches.Settings(batches=(1,), min_seconds=1), clock=lambda: now[0])
     return dataclasses.replace(report, **changes)
 
 
@@ -211,21 +210,28 @@ def test_strict_fails_after_printing(
     app = typer.Typer()
     app.command()(bench)
     for report, expected in ((steady, None), (unsteady, UnstableMeasurement)):
-        monkeypatch.setattr(benches, "benchmark", lambda *args, report=report, **options: report)
+        monkeypatch.setattr(session, "benchmark", lambda *args, report=report, **options: report)
         result = CliRunner().invoke(app, [str(foreign), "--strict", *SHORT])
         assert "fake[b]" in result.stdout
         assert type(result.exception) is (expected or type(None))
         assert run(foreign, *SHORT).exit_code == 0  # without --strict
 
 
-def test_interrupted_run_is_printed_and_not_recorded(
+def test_an_interrupted_run_keeps_what_was_measured(
     foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = fixed_report(interrupted=True)
-    monkeypatch.setattr(benches, "benchmark", lambda *args, **options: report)
+    monkeypatch.setattr(session, "benchmark", lambda *args, **options: report)
     record = tmp_path / "runs.jsonl"
     result = run(foreign, "--record", record, *SHORT)
     assert result.exit_code == 130
     assert "interrupted: only what was measured until then is shown" in result.stdout
-    assert "nothing was added" in result.stderr
-    assert not record.exists()
+    assert f"what was measured is in {record}" in result.stderr
+    assert json.loads(record.read_text())["interrupted"] is True
+
+
+def test_interrupted_before_the_first_point(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = fixed_report(interrupted=True, points=())
+    monkeypatch.setattr(session, "benchmark", lambda *args, **options: report)
+    assert run(foreign, "--record", tmp_path / "runs.jsonl", *SHORT).exit_code == 130
+    assert not (tmp_path / "runs.jsonl").exists()

@@ -12,9 +12,10 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from evovit_deploy.cli.predict import predict, read_labels
+from evovit_deploy.cli.predict import predict
 from evovit_deploy.engines import Engine, FakeEngine, ModelSpec
 from evovit_deploy.errors import EngineError, InputError
+from evovit_deploy.labels import read_labels
 
 CLASSES, SIZE = 4, 8
 app = typer.Typer()

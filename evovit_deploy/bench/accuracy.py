@@ -1,0 +1,43 @@
+"""Top-1 accuracy of what is measured, so that nobody reads a speed without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..labels import true_classes
+from ..preprocess import batches
+
+if TYPE_CHECKING:
+    from ..engines.base import Engine
+
+__all__ = ["labelled", "top1"]
+
+BATCH = 32
+
+
+def labelled(files: Sequence[Path], names: Sequence[tuple[str, ...]]) -> dict[Path, int] | str:
+    """True class of every file by the name of its folder, or why there is none, in words.
+
+    Args:
+        files: Image files.
+        names: Names of every class; empty tuples where only class numbers are known.
+    """
+    try:
+        return true_classes(files, names)
+    except InputError as error:
+        return str(error).partition(": ")[2]  # without the path: records name no folder of a machine
+
+
+def top1(engine: Engine, truth: Mapping[Path, int], tell: Callable[[float], None] = lambda share: None) -> float:
+    """Share of images whose largest output is their class; an image that cannot be read raises InputError."""
+    right = done = 0
+    for paths, images in batches(list(truth), engine.spec, engine.spec.batch or engine.spec.max_batch or BATCH):
+        outputs = engine(images)
+        scores = outputs.get("logits", next(iter(outputs.values())))
+        right += sum(int(row.argmax()) == truth[path] for path, row in zip(paths, scores))
+        done += len(paths)
+        tell(done / len(truth))
+    return right / done

@@ -1,0 +1,160 @@
+"""Plots of reports: latency against throughput, and speedup against batch."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EngineError
+from .report import BenchReport, Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["latency_plot", "png", "speedup_plot"]
+
+# Colours that stay apart for colour-blind readers (Okabe and Ito), and markers for those who print in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def latency_plot(report: BenchReport, width: float, height: float) -> Figure:
+    """Latency (p50, whiskers to p95) against throughput; a line for each model, a mark for each batch size.
+
+    Args:
+        report: At least one point.
+        width, height: Inches.
+    """
+    figure, axes = _axes(width, height)
+    for index, subject in enumerate(report.subjects):
+        points = report.of(subject.label)
+        if not points:
+            continue
+        x = [point.images_per_second for point in points]
+        tails = [(point.p95_ms or point.p50_ms) - point.p50_ms for point in points]  # schema 1 has no p95
+        style = _style(index)
+        axes.errorbar(x, [p.p50_ms for p in points], yerr=[[0.0] * len(tails), tails], label=subject.label, **style)
+        above = index % 2 == 0
+        for point, value in zip(points, x):
+            axes.annotate(
+                f"{point.batch}",
+                (value, point.p50_ms),
+                textcoords="offset points",
+                xytext=(6, 6 if above else -14),
+                color=style["color"],
+                fontsize=9,
+            )
+    axes.set_xlabel("throughput, images/s")
+    axes.set_ylabel("latency, ms (p50; whisker to p95)")
+    _logarithmic(axes.set_xscale, axes.xaxis, [point.images_per_second for point in report.points])
+    _logarithmic(axes.set_yscale, axes.yaxis, [point.p50_ms for point in report.points])
+    _finish(figure, axes)
+    return figure
+
+
+def speedup_plot(report: BenchReport, width: float, height: float) -> Figure:
+    """Speedup with its interval against batch size, with the ratio of the multiply-accumulates as a dashed line.
+
+    Args:
+        report: At least one point with a speedup.
+        width, height: Inches.
+    """
+    figure, axes = _axes(width, height)
+    sizes = sorted({point.batch for point in report.points})
+    axes.axhline(1, color="#666666", linewidth=1)
+    for index, subject in enumerate(report.subjects):
+        points = [point for point in report.of(subject.label) if point.speedup]
+        if not points:
+            continue
+        style = _style(index)
+        ratios = [point.speedup.ratio for point in points if point.speedup]
+        axes.errorbar(
+            [sizes.index(point.batch) for point in points],
+            ratios,
+            yerr=[[_down(point) for point in points], [_up(point) for point in points]],
+            label=subject.label,
+            **style,
+        )
+        macs, against = subject.facts.macs, points[0].speedup and report.subject(points[0].speedup.against).facts.macs
+        if macs and against:
+            axes.axhline(against / macs, color=style["color"], linewidth=1, linestyle="--")
+            axes.annotate(
+                f"MAC ratio {against / macs:.2f}",
+                (0, against / macs),
+                textcoords="offset points",
+                xytext=(0, 4),
+                color=style["color"],
+                fontsize=9,
+            )
+    axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    axes.plot([-0.4, len(sizes) - 0.6], [1, 1], alpha=0)  # room at both sides
+    axes.set_xlabel("batch size")
+    axes.set_ylabel("speedup over the baseline")
+    _finish(figure, axes)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG, twice as fine as a plain screen."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=144, metadata={"Software": None})
+    return data.getvalue()
+
+
+def _down(point: Point) -> float:
+    found = point.speedup
+    return 0.0 if found is None or found.low is None else found.ratio - found.low
+
+
+def _up(point: Point) -> float:
+    found = point.speedup
+    return 0.0 if found is None or found.high is None else found.high - found.ratio
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise EngineError(
+            "plots need matplotlib, which is not installed: pip install 'evovit-deploy[report]'. Tables need nothing: "
+            "evovit bench report RECORDS without -o."
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _style(index: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 6,
+        "capsize": 3,
+        "linewidth": 1.5,
+    }
+
+
+def _logarithmic(set_scale: Any, axis: Any, values: list[float]) -> None:
+    """A logarithmic scale with ticks at 1, 2 and 5 times a power of ten, written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if min(values) <= 0:
+        return
+    set_scale("log")
+    dense = math.log10(max(values) / min(values)) < 2.5
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if dense else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _finish(figure: Figure, axes: Axes) -> None:
+    axes.grid(True, which="major", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    # Below the plot: names are long, and beside it they would leave no room on a narrow screen.
+    axes.margins(x=0.1, y=0.12)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=9, ncols=1)

@@ -1,0 +1,245 @@
+"""The way from a model to a running engine. Both sides of a comparison take the same one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .costs import open_measured
+from .report import Facts
+from .work import Work, module_work, onnx_work
+
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
+    from ..engines.base import Engine
+    from ..engines.options import BuildOptions
+    from ..export import ExportOptions
+    from ..recipes import Recipe
+
+__all__ = ["BACKENDS", "KINDS", "Route"]
+
+BACKENDS = ("auto", "onnxruntime", "pytorch", "compile", "tensorrt", "tensorrt-rtx")
+KINDS = ("twin", "trimmed", "stock")
+TENSORRT = ("tensorrt", "tensorrt-rtx")
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Route:
+    """How models are exported, built and opened.
+
+    Attributes:
+        backend: One of :data:`BACKENDS`; ``auto`` is ONNX Runtime, or what a file's suffix says.
+        provider: ``auto``, ``cpu`` or ``cuda``.
+        threads: CPU threads.
+        batches: Batch sizes of the run; a TensorRT engine is built for these.
+        first_batches: Batch sizes to call an engine with as soon as it is open; all of ``batches`` count if None.
+        export: Precision, input, outputs, selection, folding, opset; None is the export's own default.
+        build: Options of a TensorRT build; None is made from ``batches``.
+    """
+
+    backend: str = "auto"
+    provider: str = "auto"
+    threads: int | None = None
+    batches: tuple[int, ...] = (1, 8)
+    first_batches: tuple[int, ...] | None = None
+    export: ExportOptions | None = None
+    build: BuildOptions | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise InputError(f"backend {self.backend!r} is unknown; valid: {', '.join(BACKENDS)}.")
+
+    @property
+    def in_torch(self) -> bool:
+        """Whether models run as PyTorch modules rather than exported."""
+        return self.backend in ("pytorch", "compile")
+
+    def like(self, engine: Engine, path: Path | None = None) -> Route:
+        """The route that made an engine, for its twin.
+
+        Args:
+            engine: Open engine.
+            path: Its file, if it is a TensorRT plan.
+
+        Raises:
+            InputError: It was not made by evovit, so the route is unknown.
+        """
+        from ..export import ExportOptions
+        from ..models.evo_deit import ModelOptions
+
+        backend = {"torch.compile": "compile"}.get(engine.backend, engine.backend)
+        provider = "cuda" if engine.device.startswith("cuda") else "cpu"
+        route = dataclasses.replace(self, backend=backend, provider=provider)
+        spec, manifest = engine.spec, engine.spec.manifest
+        outputs = tuple(n for n in spec.outputs if n in ("logits", "probabilities")) or ("logits",)
+        if route.in_torch:
+            return dataclasses.replace(
+                route,
+                export=ExportOptions(ModelOptions(spec.precision, spec.input, outputs=outputs)),  # type: ignore[arg-type]
+            )
+        if manifest is None:
+            raise InputError(
+                f"{spec.name} was not exported by evovit, so its twin is unknown. Use --baseline FILE or none."
+            )
+        model = ModelOptions(
+            precision=manifest["precision"],
+            image_input=manifest["input"],
+            outputs=outputs,
+            fold=manifest["folded"],
+        )
+        export = ExportOptions(model, batch=manifest["batch"], opset=manifest["opset"])
+        return dataclasses.replace(route, export=export, build=_build_options(path))
+
+    def open_file(self, path: Path) -> tuple[Engine, Facts]:
+        """Open an ONNX file (through a build, if the backend is TensorRT) or a TensorRT plan.
+
+        Raises:
+            InputError: A file that this backend does not run.
+            EngineError: No GPU, or an engine of another GPU or version.
+        """
+        from ..engines import Engine
+        from ..files import sha256
+
+        name = path.name
+        if path.suffix == ".onnx" and self.in_torch:
+            raise InputError(f"{path} is an ONNX file; --backend {self.backend} runs checkpoints. Leave --backend out.")
+        if path.suffix != ".onnx" and path.is_file() and self.backend not in ("auto", *TENSORRT):
+            raise InputError(f"{name} is a TensorRT engine, which --backend {self.backend} does not run.")
+        if path.suffix == ".onnx" and self.backend in TENSORRT and path.is_file():
+            engine, facts = self._built(path)
+        else:
+            kind = "onnxruntime" if path.suffix == ".onnx" else "auto"
+            engine, facts = self._opened(
+                lambda: Engine.open(path, backend=kind, provider=self.provider, threads=self.threads)
+            )
+        facts = dataclasses.replace(facts, model_sha256=sha256(path))
+        return engine, _with_work(facts, onnx_work(path) if path.suffix == ".onnx" else None)
+
+    def open_checkpoint(
+        self, checkpoint: Checkpoint, folder: Path, step: Step = lambda text: None
+    ) -> tuple[Engine, Facts]:
+        """Export a checkpoint (and prove it) and open that, or run its module in PyTorch.
+
+        Args:
+            checkpoint: From ``load_checkpoint`` or ``random_checkpoint``.
+            folder: Where files go.
+            step: Called with a few words at the start of each step.
+        """
+        from ..engines import TorchEngine
+        from ..export import ExportOptions, export_onnx
+
+        options = self.export or ExportOptions()
+        if self.in_torch:
+            return self._module(
+                lambda: TorchEngine.from_checkpoint(
+                    checkpoint,
+                    options.model,
+                    provider=self.provider,
+                    threads=self.threads,
+                    compiled=self.backend == "compile",
+                )
+            )
+        return self.open_file(export_onnx(checkpoint, _new_file(folder, "model"), options, step=step).path)
+
+    def open_vanilla(
+        self, kind: str, recipe: Recipe, folder: Path, step: Step = lambda text: None
+    ) -> tuple[Engine, Facts]:
+        """The vanilla twin of a recipe, with random weights: same sizes, and this very route.
+
+        Args:
+            kind: ``twin`` folded, ``trimmed`` also without the last block's dead work, ``stock`` as timm ships it.
+            recipe: Of the model it is compared with.
+            folder: Where files go.
+            step: Called with a few words at the start of each step.
+        """
+        from ..export import ExportOptions, export_baseline
+
+        options = self.export or ExportOptions()
+        if kind == "trimmed":
+            options = dataclasses.replace(options, model=dataclasses.replace(options.model, fold=True))
+        if self.in_torch:
+            return self._module(lambda: self._vanilla_module(kind, recipe, options))
+        # Its weights are random and only its time is of interest, so nothing is proven.
+        unproven = dataclasses.replace(options, prove=False)
+        path = _new_file(folder, f"baseline_{kind}")
+        export_baseline(recipe, path, unproven, kind=kind, step=step)  # type: ignore[arg-type]
+        return self.open_file(path)
+
+    def _vanilla_module(self, kind: str, recipe: Recipe, options: ExportOptions) -> Engine:
+        from ..engines import TorchEngine
+        from ..models.vanilla import build_stock, build_twin, vanilla_recipe
+
+        vanilla = vanilla_recipe(recipe)
+        model = dataclasses.replace(options.model, trim=kind == "trimmed", selection="auto")
+        module = build_stock(vanilla, model) if kind == "stock" else build_twin(vanilla, model)
+        return TorchEngine(
+            module,
+            vanilla,
+            precision=model.precision,
+            provider=self.provider,
+            threads=self.threads,
+            compiled=self.backend == "compile",
+        )
+
+    def _module(self, open_engine: Callable[[], Engine]) -> tuple[Engine, Facts]:
+        from ..engines import TorchEngine
+
+        engine, facts = self._opened(open_engine)
+        assert isinstance(engine, TorchEngine)
+        return engine, _with_work(facts, module_work(engine))
+
+    def _built(self, path: Path) -> tuple[Engine, Facts]:
+        """Build a TensorRT engine from an ONNX file beside it, and open that."""
+        from ..engines import Engine
+        from ..engines.build import build_engine
+        from ..engines.options import BuildOptions
+        from ..engines.trt_api import find_gpu
+        from ..errors import EngineError
+
+        if find_gpu() is None:
+            raise EngineError(
+                f"--backend {self.backend} measures on an NVIDIA GPU, and none was found. Use --backend onnxruntime, or see "
+                f"`evovit doctor`."
+            )
+        batches = {"min_batch": min(self.batches), "opt_batch": max(self.batches), "max_batch": max(self.batches)}
+        if self.export is not None and self.export.batch is not None:
+            batches = {"batch": self.export.batch}
+        options = self.build or BuildOptions(target=self.backend, **batches)  # type: ignore[arg-type]
+        plan = build_engine(path, path.with_suffix(".engine"), options, prove=False).path
+        return self._opened(lambda: Engine.open(plan, backend="tensorrt"))
+
+    def _opened(self, open_engine: Callable[[], Engine]) -> tuple[Engine, Facts]:
+        import_module("torch" if self.in_torch else "onnxruntime")  # its import belongs to no model
+        return open_measured(open_engine, self.first_batches or self.batches)
+
+
+def _build_options(path: Path | None) -> BuildOptions | None:
+    """The options that a plan was built with, from the manifest beside it."""
+    from ..engines.engine_manifest import read_manifest
+    from ..engines.options import BuildOptions
+
+    document: dict[str, Any] | None = None if path is None else read_manifest(path)
+    if document is None:
+        return None
+    options = document["options"]
+    return BuildOptions(
+        **{**options, "target": document["flavour"], "compute_capabilities": tuple(options["compute_capabilities"])}
+    )
+
+
+def _new_file(folder: Path, stem: str) -> Path:
+    return folder / f"{stem}_{len(list(folder.iterdir()))}.onnx"
+
+
+def _with_work(facts: Facts, work: Work | None) -> Facts:
+    if work is None:
+        return facts
+    return dataclasses.replace(
+        facts, macs=work.macs, weight_bytes=work.weight_bytes, activation_bytes=work.activation_bytes
+    )

@@ -1,0 +1,95 @@
+"""Suites: one TOML file in ``bench/suites/`` says what is measured, at which batch sizes and for how long."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import RecipeError
+from ..recipes import recipe_names
+from ..resources import data_names, find_data_file
+from ..tables import build_table, read_toml
+from .route import KINDS
+from .settings import Settings
+
+__all__ = ["Group", "Suite", "load_suite", "suite_names"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that are measured in one run, side by side, each with random weights.
+
+    Attributes:
+        recipe: Name of a shipped recipe, or path of one.
+        selections: Selection patterns to compare; empty is the export's default.
+        baseline: ``twin``, ``trimmed``, ``stock`` or ``none``.
+    """
+
+    recipe: str
+    selections: tuple[str, ...] = ()
+    baseline: str = "twin"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What to measure.
+
+    Attributes:
+        name: File stem.
+        description: One line.
+        groups: One run each, in order.
+        settings: For all of them.
+    """
+
+    name: str
+    description: str
+    groups: tuple[Group, ...]
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True)
+class _File:
+    """The top level of a suite file."""
+
+    description: str
+    models: tuple[str, ...]
+    baseline: str = "twin"
+    selections: tuple[str, ...] = ()
+    settings: Any = None
+
+
+def suite_names() -> list[str]:
+    """Names of the shipped suites."""
+    return data_names("bench/suites")
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """Load a shipped suite by name, or any TOML file by path.
+
+    ``models`` are recipe names, with ``*`` for any part of them, or paths of recipe files; each becomes a run of its own.
+
+    Raises:
+        RecipeError: No such suite, not TOML, unknown keys, impossible values, or a model that is no recipe.
+    """
+    path = find_data_file(str(name_or_path), "bench/suites", "suite", RecipeError)
+    file = build_table(_File, read_toml(path), str(path))
+    if file.baseline not in (*KINDS, "none"):
+        raise RecipeError(f"{path}: baseline is {file.baseline!r}; valid: {', '.join(KINDS)}, none.")
+    recipes = [recipe for pattern in file.models for recipe in _matching(pattern, str(path))]
+    if not recipes:
+        raise RecipeError(f"{path}: models is empty; name at least one recipe.")
+    settings = build_table(Settings, file.settings or {}, f"{path}: settings")
+    groups = tuple(Group(recipe, file.selections, file.baseline) for recipe in dict.fromkeys(recipes))
+    return Suite(path.stem, file.description, groups, settings)
+
+
+def _matching(pattern: str, where: str) -> list[str]:
+    if not isinstance(pattern, str):
+        raise RecipeError(f"{where}: models holds {pattern!r}; it is a list of recipe names.")
+    if pattern.endswith(".toml"):
+        return [pattern]
+    found = fnmatch.filter(recipe_names(), pattern)
+    if not found:
+        raise RecipeError(f"{where}: models: no recipe is called {pattern!r}; shipped: {', '.join(recipe_names())}.")
+    return found

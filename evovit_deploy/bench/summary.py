@@ -1,0 +1,44 @@
+"""Several runs in one table: every model at its best, beside the ideal and the paper's own figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .report import BenchReport
+from .text import MISSING, Table, per_second
+
+__all__ = ["summary"]
+
+
+def summary(reports: Sequence[BenchReport]) -> Table | None:
+    """A row for each model of each report, at the batch size with its largest speedup; None without any speedup.
+
+    The paper measured on a V100, in PyTorch eager, FP32, at batch 256.
+    """
+    rows = []
+    for report in reports:
+        for subject in report.subjects:
+            points = [point for point in report.of(subject.label) if point.speedup]
+            if not points:
+                continue
+            best = max(points, key=lambda point: point.speedup.ratio if point.speedup else 0.0)
+            assert best.speedup is not None
+            found, facts = best.speedup, subject.facts
+            against = report.subject(found.against).facts.macs
+            interval = (
+                f" [{found.low:.2f}, {found.high:.2f}]" if found.low is not None and found.high is not None else ""
+            )
+            rows.append(
+                (
+                    subject.label,
+                    f"{found.ratio:.2f}{interval}",
+                    f"{against / facts.macs:.2f}" if against and facts.macs else MISSING,
+                    f"{facts.published_speedup:.2f}" if facts.published_speedup else MISSING,
+                    str(best.batch),
+                    per_second(best.images_per_second),
+                    per_second(facts.published_images_per_second) if facts.published_images_per_second else MISSING,
+                    f"{subject.backend} {subject.precision}",
+                )
+            )
+    header = ("model", "speedup", "MAC ratio", "paper's speedup", "batch", "img/s", "paper's img/s", "backend")
+    return Table("Best speedups", header, tuple(rows)) if rows else None

@@ -1,0 +1,197 @@
+"""A report as tables of text, for a terminal and for Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .report import BenchReport, Point
+from .statistics import P99_SAMPLES
+
+__all__ = ["MISSING", "Table", "lines", "ms", "per_second", "tables"]
+
+MISSING = "—"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Header and rows of text; ``group`` is the column at whose changes a line may be drawn."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    group: int = 0
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Columns that hold words rather than numbers."""
+        return tuple(
+            name for name in self.header if name in ("model", "backend", "speedup", "stable", "arrivals", "overloaded")
+        )
+
+
+def tables(report: BenchReport) -> list[Table]:
+    """The tables of a report: latency first, then what else was measured."""
+    found = [_latency(report)]
+    if report.concurrent:
+        rows: list[tuple[str, ...]] = [
+            (str(c.batch), c.subject, str(c.streams), per_second(c.images_per_second), str(c.calls))
+            for c in report.concurrent
+        ]
+        found.append(Table("Several callers at once", ("batch", "model", "callers", "img/s", "calls"), tuple(rows)))
+    if report.paced:
+        rows = [
+            (
+                str(p.batch),
+                p.subject,
+                f"{p.rate:g}",
+                p.arrivals,
+                f"{p.achieved:.3g}",
+                f"{p.busy:.0%}",
+                *(ms(value) for value in (p.latency.p50_ms, p.latency.p95_ms, p.latency.p99_ms)),
+                "YES" if p.overloaded else "no",
+            )
+            for p in report.paced
+        ]
+        header = (
+            "batch", "model", "requests/s", "arrivals", "answered/s", "busy", "p50 ms", "p95 ms", "p99 ms", "overloaded",
+        )  # fmt: skip
+        found.append(Table("Latency under load, from when a request was due", header, tuple(rows)))
+    return found
+
+
+def _latency(report: BenchReport) -> Table:
+    device = any(point.device for point in report.points)
+    accuracy = any(subject.facts.top1 is not None for subject in report.subjects)
+    header = ["batch", "model", "p50 ms", "p90 ms", "p95 ms", "p99 ms", "img/s", "speedup", "stable"]
+    if device:
+        header.insert(2, "device ms")
+    if accuracy:
+        header.append("top-1")
+    rows = []
+    for point in report.points:
+        row = [
+            str(point.batch),
+            point.subject,
+            *(ms(value) for value in (point.p50_ms, point.p90_ms, point.p95_ms, point.p99_ms)),
+            per_second(point.images_per_second),
+            _speedup(point, report.baseline),
+            {True: "yes", False: "NO", None: "too short"}[point.stable],
+        ]
+        if device:
+            row.insert(2, ms(point.device.p50_ms if point.device else None))
+        if accuracy:
+            top1 = report.subject(point.subject).facts.top1
+            row.append("not evaluated" if top1 is None else f"{top1:.1%}")
+        rows.append(tuple(row))
+    return Table("Latency, end to end", tuple(header), tuple(rows))
+
+
+def lines(report: BenchReport) -> list[str]:
+    """What belongs below the tables: where and how, what was not measured, and why a value is to be doubted."""
+    where, settings = report.environment, report.settings
+    versions = where.get("versions", {})
+    software = ", ".join(f"{name} {versions[name]}" for name in ("onnxruntime", "torch") if name in versions)
+    threads = f"{where['threads']} CPU threads" if where.get("threads") else "CPU threads chosen by the backend"
+    gpus = "".join(f", {gpu['name']} (driver {gpu['driver']})" for gpu in where.get("gpus", ()))
+    said = [
+        f"{where['cpu']}, {where['physical_cores']} cores{gpus}, {threads}, {software}; load average "
+        f"{where['load_average']} before, {where['load_average_end']} after",
+        f"images: {report.images}",
+    ]
+    if report.preprocessing is not None:
+        found = report.preprocessing
+        said.append(
+            f"preprocessing: {found.ms_per_image:.2f} ms an image on one thread ({found.images} images), not part of the "
+            f"latencies"
+        )
+    if any(point.speedup for point in report.points):
+        said.append(
+            f"speedup: latency of {report.baseline} / latency, {settings.method}, with its {settings.confidence:.0%} "
+            f"interval (moving-block bootstrap over paired rounds)"
+        )
+    said += [f"note: {note}" for note in report.notes]
+    said += _facts(report) + _doubts(report)
+    if not any(subject.facts.top1 is not None for subject in report.subjects):
+        said.append("accuracy: not evaluated")
+    said += report.not_measured
+    if report.interrupted:
+        said.append("interrupted: only what was measured until then is shown")
+    return said
+
+
+def _facts(report: BenchReport) -> list[str]:
+    said = []
+    for subject in report.subjects:
+        f = subject.facts
+        parts = [
+            *([f"load {f.load_ms:.0f} ms"] if f.load_ms is not None else []),
+            *([f"first call {f.first_ms:.0f} ms"] if f.first_ms is not None else []),
+            *([f"memory {f.memory_mib:.0f} MiB"] if f.memory_mib is not None else []),
+            *([f"{f.macs / 1e9:.3g} GMACs an image"] if f.macs is not None else []),
+        ]
+        if parts:
+            said.append(f"{subject.label}: {', '.join(parts)}")
+    return said
+
+
+def _doubts(report: BenchReport) -> list[str]:
+    settings, said = report.settings, []
+    for point in report.unstable:
+        if point.stable is False:
+            said.append(
+                f"unstable: {point.subject} at batch {point.batch}: the medians of the three parts of the run are "
+                f"{', '.join(ms(window.p50_ms) for window in point.windows)} ms, more than 5 % apart"
+            )
+    for batch in {point.batch: None for point in report.points}:
+        gpu = next((p.gpu for p in report.points if p.batch == batch and p.gpu), None)
+        said += [f"batch {batch}: {text}" for text in _gpu(gpu or {})]
+    if any(point.p99_ms is None for point in report.points):
+        said.append(f"{MISSING}: p99 needs {P99_SAMPLES} calls; raise --min-calls and --max-seconds")
+    if any(point.capped for point in report.points):
+        said.append(f"slow calls: {settings.max_seconds:g} s a row came before {settings.min_calls} calls")
+    warm = [point.warmup_calls for point in report.points if point.warmup_calls is not None]
+    if warm and min(warm) < settings.warmup_calls:
+        said.append(
+            f"slow calls: the warm-up ended after {settings.warmup_limit:g} s with {min(warm)} calls instead of "
+            f"{settings.warmup_calls}"
+        )
+    return said
+
+
+def _gpu(seen: dict[str, Any]) -> list[str]:
+    """What the driver said, and what of it is to be doubted."""
+    units = (("sm_mhz", "SM clock", "MHz", 1), ("milliwatt", "power", "W", 1000), ("celsius", "temperature", "°C", 1))
+    ranges = [
+        f"{name} {seen[key][0] / scale:.0f} to {seen[key][1] / scale:.0f} {unit}"
+        for key, name, unit, scale in units
+        if key in seen
+    ]
+    said = [f"GPU {', '.join(ranges)}"] if ranges else []
+    if seen.get("throttled"):
+        said.append(f"the GPU was slowed down by {', '.join(seen['throttled'])}")
+    if seen.get("other_processes"):
+        said.append(f"{seen['other_processes']} other processes used the GPU")
+    return said
+
+
+def _speedup(point: Point, baseline: str | None) -> str:
+    if point.subject == baseline:
+        return "baseline"
+    if point.speedup is None:
+        return MISSING
+    found = point.speedup
+    interval = "too few rounds" if found.low is None or found.high is None else f"{found.low:.3f}, {found.high:.3f}"
+    return f"{found.ratio:.3f} [{interval}]"
+
+
+def ms(value: float | None) -> str:
+    """Milliseconds with at least three digits that mean something."""
+    if value is None:
+        return MISSING
+    return f"{value:.{2 if value >= 10 else 3}f}"
+
+
+def per_second(value: float) -> str:
+    """Images a second."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"

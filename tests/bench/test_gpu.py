@@ -1,0 +1,98 @@
+"""Calls on a GPU, with a device that is the CPU and events on a clock of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evovit_deploy.bench.gpu import Bound, Pinned, device_call, device_times, end_to_end
+from evovit_deploy.checkpoint import random_checkpoint
+from evovit_deploy.engines import FakeEngine, OrtEngine, TorchEngine
+from evovit_deploy.errors import EngineError
+from evovit_deploy.export import ExportOptions, export_onnx
+from evovit_deploy.models.evo_deit import ModelOptions
+from tests.bench.test_work import recipe
+from tests.engines.fake_trt import FakeDevice
+
+OUTPUTS = ("logits", "kept")
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = ExportOptions(ModelOptions(outputs=OUTPUTS), prove=False)
+    return export_onnx(random_checkpoint(recipe()), tmp_path_factory.mktemp("onnx") / "evo.onnx", options).path
+
+
+def test_a_cpu_call_is_the_engine_itself(images: np.ndarray) -> None:
+    fake = FakeEngine(image_size=32)
+    end_to_end(fake, images)()
+    assert fake.batches == [3]
+    assert device_call(fake, images) is None
+
+
+def test_pytorch_through_pinned_memory(images: np.ndarray) -> None:
+    engine = TorchEngine.from_checkpoint(random_checkpoint(recipe()), ModelOptions(outputs=OUTPUTS), provider="cpu")
+    call = end_to_end(engine, images, FakeDevice())
+    assert isinstance(call, Pinned)
+    for _ in range(2):
+        call()
+    for found, expected in zip(call.results, engine(images).values()):
+        assert np.array_equal(found.numpy(), expected)
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        call()
+
+
+def test_onnxruntime_through_pinned_memory(exported: Path, images: np.ndarray) -> None:
+    with OrtEngine(exported, provider="cpu") as engine:
+        call = end_to_end(engine, images, FakeDevice())
+        assert isinstance(call, Bound)
+        for _ in range(2):
+            call()
+        for found, expected in zip(call.results, engine(images).values()):
+            assert np.array_equal(found.numpy(), expected)
+
+
+class Event:
+    """A CUDA event on a clock that the calls move."""
+
+    def __init__(self, clock: Any) -> None:
+        self._clock, self.at = clock, 0.0
+
+    def record(self) -> None:
+        self.at = self._clock()
+
+    def elapsed_time(self, other: Event) -> float:
+        return 1000 * (other.at - self.at)
+
+
+def test_device_time_is_between_the_events(clock: Any) -> None:
+    order: list[str] = []
+
+    def call(name: str, seconds: float) -> Any:
+        def run() -> None:
+            order.append(name)
+            clock.advance(seconds)
+
+        return run
+
+    waits: list[int] = []
+    found = device_times(
+        {"a": call("a", 0.002), "b": call("b", 0.003)},
+        rounds=2,
+        turn=2,
+        event=lambda: Event(clock),
+        wait=lambda: waits.append(clock.advance(0.5) or 1),  # waiting is not part of it
+    )
+    assert order == ["a", "a", "b", "b"] * 2
+    assert found["a"] == pytest.approx([0.002] * 4)
+    assert found["b"] == pytest.approx([0.003] * 4)
+    assert len(waits) == 4

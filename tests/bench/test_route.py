@@ -1,0 +1,115 @@
+"""The way from a model to a running engine, and the same way for its twin."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evovit_deploy.bench import route as routes
+from evovit_deploy.bench.route import Route
+from evovit_deploy.checkpoint import random_checkpoint
+from evovit_deploy.engines import Engine, FakeEngine
+from evovit_deploy.engines.options import BuildOptions
+from evovit_deploy.errors import EngineError, InputError
+from evovit_deploy.export import ExportOptions, export_onnx
+from evovit_deploy.models.evo_deit import ModelOptions
+from tests.bench.test_work import recipe
+from tests.engines.fake_trt import write_plan
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = ExportOptions(
+        ModelOptions("fp16", "uint8", outputs=("logits", "probabilities", "kept"), fold=False), opset=21, prove=False
+    )
+    return export_onnx(random_checkpoint(recipe()), tmp_path_factory.mktemp("onnx") / "evo.onnx", options).path
+
+
+def test_facts_of_a_file(exported: Path) -> None:
+    engine, facts = Route(provider="cpu", threads=1, batches=(1, 2)).open_file(exported)
+    with engine:
+        assert engine.device == "cpu"
+    assert facts.model_sha256 is not None
+    assert len(facts.model_sha256) == 64
+    assert facts.load_ms is not None
+    assert facts.first_ms is not None
+    assert facts.macs is not None
+
+
+def test_the_twin_takes_the_route_of_its_model(exported: Path, tmp_path: Path) -> None:
+    route = Route(provider="cpu", threads=1, batches=(1, 2))
+    engine, _ = route.open_file(exported)
+    with engine:
+        twin, _ = route.like(engine).open_vanilla("twin", recipe(), tmp_path)
+    with twin:
+        manifest = twin.spec.manifest
+        assert manifest is not None
+        assert (manifest["precision"], manifest["input"], manifest["opset"]) == ("fp16", "uint8", 21)
+        assert manifest["folded"] is False
+        assert twin.spec.outputs == ("logits", "probabilities")
+        assert (twin.backend, twin.device) == (engine.backend, engine.device)
+
+
+@pytest.mark.parametrize("backend", ["pytorch", "compile"])
+def test_pytorch_twins(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+    monkeypatch.setattr("torch.compile", lambda module, **options: compiled.append(options) or module)
+    options = ExportOptions(ModelOptions("bf16", "uint8"))
+    route = Route(backend, "cpu", 1, (1,), export=options)
+    evo, facts = route.open_checkpoint(random_checkpoint(recipe()), tmp_path)
+    twin, _ = route.like(evo).open_vanilla("twin", recipe(), tmp_path)
+    for engine in (evo, twin):
+        assert engine.backend == {"compile": "torch.compile"}.get(backend, backend)
+        assert (engine.spec.precision, engine.spec.input) == ("bf16", "uint8")
+    assert len(compiled) == (2 if backend == "compile" else 0)
+    assert all(options == {"dynamic": False, "mode": "default"} for options in compiled)
+    assert facts.macs is not None
+
+
+def test_unknown_backend() -> None:
+    with pytest.raises(InputError, match="backend 'caffe' is unknown; valid: auto, onnxruntime"):
+        Route("caffe")
+
+
+def test_files_that_a_backend_does_not_run(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--backend compile runs checkpoints"):
+        Route("compile").open_file(exported)
+    with pytest.raises(InputError, match="is a TensorRT engine, which --backend onnxruntime does not run"):
+        Route("onnxruntime").open_file(write_plan(tmp_path / "x.engine"))
+
+
+def test_tensorrt_without_a_gpu(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evovit_deploy.engines.trt_api.find_gpu", lambda device=0: None)
+    with pytest.raises(EngineError, match="measures on an NVIDIA GPU, and none was found"):
+        Route("tensorrt").open_file(exported)
+
+
+def test_tensorrt_engines_are_built_for_the_batches_of_the_run(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[BuildOptions] = []
+
+    def build(path: Path, engine: Path, options: BuildOptions, *, prove: bool) -> Any:
+        built.append(options)
+        return dataclasses.make_dataclass("Result", ["path"])(engine)
+
+    monkeypatch.setattr("evovit_deploy.engines.trt_api.find_gpu", lambda device=0: object())
+    monkeypatch.setattr("evovit_deploy.engines.build.build_engine", build)
+    opened: list[Path] = []
+
+    def open_engine(path: Path, **options: Any) -> FakeEngine:
+        opened.append(path)
+        return FakeEngine()
+
+    monkeypatch.setattr(Engine, "open", staticmethod(open_engine))
+    Route("tensorrt", batches=(2, 16, 4)).open_file(exported)
+    assert (built[0].target, built[0].min_batch, built[0].opt_batch, built[0].max_batch) == ("tensorrt", 2, 16, 16)
+    assert opened == [exported.with_suffix(".engine")]
+    # The twin of an engine is built with the options of that engine's own manifest.
+    options = BuildOptions(target="tensorrt-rtx", max_batch=4, compute_capabilities=("8.9",))
+    document = {"flavour": "tensorrt-rtx", "options": {**dataclasses.asdict(options), "compute_capabilities": ["8.9"]}}
+    monkeypatch.setattr("evovit_deploy.engines.engine_manifest.read_manifest", lambda path: document)
+    assert routes._build_options(Path("x.engine")) == options
+    Route("tensorrt-rtx", build=options).open_file(exported)
+    assert built[1] == options
