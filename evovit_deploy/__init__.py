@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     CheckpointError,
+    DeadlineExceeded,
     EngineError,
     EvoVitError,
     ExportError,
     InputError,
     ModelFileError,
     OutputError,
+    Overloaded,
     ParityError,
     PlanError,
     RecipeError,
@@ -33,10 +35,13 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint, load_checkpoint, random_checkpoint
     from .engines import Engine, FakeEngine
     from .export import ExportOptions, export_onnx, verify
+    from .serve import Batcher
 
 __all__ = [
+    "Batcher",
     "Checkpoint",
     "CheckpointError",
+    "DeadlineExceeded",
     "Engine",
     "EngineError",
     "EvoVitError",
@@ -46,6 +51,7 @@ __all__ = [
     "InputError",
     "ModelFileError",
     "OutputError",
+    "Overloaded",
     "ParityError",
     "PlanError",
     "Recipe",
@@ -69,6 +75,7 @@ _LAZY = {
     "export_onnx": "export",
     "verify": "export",
     "benchmark": "bench",
+    "Batcher": "serve",
 }
 
 

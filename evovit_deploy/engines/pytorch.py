@@ -91,4 +91,5 @@ class TorchEngine(Engine):
 
     def close(self) -> None:
         """Drop the module."""
+        super().close()
         self.module = None
