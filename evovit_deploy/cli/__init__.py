@@ -15,6 +15,7 @@ from .doctor import doctor
 from .export import export
 from .inspect import inspect
 from .predict import predict
+from .serve import serve
 from .verify import verify
 
 __all__ = ["app", "main"]
@@ -49,7 +50,7 @@ def options(
         os.environ["EVOVIT_VERBOSE"] = "1"
 
 
-for command in (inspect, export, verify, predict, bench, build, doctor):
+for command in (inspect, export, verify, predict, bench, build, serve, doctor):
     app.command()(command)
 
 

@@ -61,7 +61,7 @@ class Batcher:
             raise InputError(f"max_batch is {self.max_batch}, and {engine.spec.name} takes {limit} at most.")
         if not max_delay_ms >= 0 or (run_timeout is not None and not run_timeout > 0):
             raise InputError(f"max_delay_ms {max_delay_ms} must be 0 or more, run_timeout {run_timeout} more than 0.")
-        self.max_queue = max_queue
+        self.max_queue, self.max_delay_ms, self.workers = max_queue, max_delay_ms, workers
         self._clock = clock or Clock()
         self._workers = Workers(
             engine,

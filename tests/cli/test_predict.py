@@ -12,7 +12,8 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from evovit_deploy.cli.predict import predict, read_labels
+from evovit_deploy.classes import read_labels
+from evovit_deploy.cli.predict import predict
 from evovit_deploy.engines import Engine, FakeEngine, ModelSpec
 from evovit_deploy.errors import EngineError, InputError
 

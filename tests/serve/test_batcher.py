@@ -196,7 +196,7 @@ def test_deadlines_in_the_queue_and_in_the_engine() -> None:
 def test_the_real_clock_wakes_the_watching_thread() -> None:
     engine = NumberEngine(hang=(1, 2))
     batcher = Batcher(engine, run_timeout=0.05)
-    with pytest.raises(EngineError, match="did not answer within 0.05 s"):
+    with pytest.raises(EngineError, match=r"did not answer within 0\.05 s"):
         batcher.submit(images(1)).result(PATIENCE)
     batcher.close()
     batcher = Batcher(engine, run_timeout=None)
