@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from starlette.exceptions import HTTPException
 
 from .rejections import Rejected, rejection
 from .service import Service
@@ -13,16 +16,11 @@ from .service import Service
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Edge", "access", "error_body"]
+__all__ = ["Edge", "access"]
 
 log = logging.getLogger("evovit.serve")
 access_log = logging.getLogger("evovit.access")
 OPEN = ("/v2/health/live", "/v2/health/ready")  # what an orchestrator probes, without a token
-
-
-def error_body(reason: str) -> bytes:
-    """The body of an answer that is an error."""
-    return json.dumps({"error": reason}).encode()
 
 
 def access(**fields: Any) -> None:
@@ -53,10 +51,13 @@ class Edge:
             await send(message)
 
         scope["evovit"] = {}
+        scope["app"] = self  # tells the router to raise for what it does not know, rather than to answer
         try:
             with self._service.slot():
                 self._authorise(scope)
                 await self._app(scope, receive, counting)
+        except HTTPException as error:  # of the router: no such path, or another method
+            await _refuse(counting, error.status_code, str(error.detail), error.headers)
         except Exception as error:
             answer = rejection(error)
             if not answer.expected:
@@ -98,14 +99,15 @@ class Edge:
         )
 
 
-async def _refuse(send: Send, status: int, reason: str) -> None:
-    body = error_body(reason)
+async def _refuse(send: Send, status: int, reason: str, extra: Mapping[str, str] | None = None) -> None:
+    body = json.dumps({"error": reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in (extra or {}).items()]
     if status == 503:
         headers.append((b"retry-after", b"1"))
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if status in (408, 413):  # the rest of the body is not read, so the connection is of no more use
+    if status == 408:  # the rest of the body may never come
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -30,9 +30,7 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 
 def build_app(service: Service) -> ASGIApp:
     """The ASGI application of a service."""
-    from starlette.applications import Starlette
-    from starlette.exceptions import HTTPException
-    from starlette.routing import Route
+    from starlette.routing import Route, Router
 
     http = Http(service)
     routes = [
@@ -57,15 +55,8 @@ def build_app(service: Service) -> ASGIApp:
             Route(f"{prefix}/infer", http.infer, methods=["POST"]),
         ]
 
-    def refuse(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # of the router: no such path, or another method
-        from starlette.responses import JSONResponse
-
-        return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
-
-    app = Starlette(routes=routes, exception_handlers={HTTPException: refuse})
-    app.router.redirect_slashes = False
-    return Edge(app, service)
+    # A bare router: Starlette's own middleware would answer errors before the edge does.
+    return Edge(Router(routes, redirect_slashes=False), service)
 
 
 class Http:

@@ -127,10 +127,11 @@ def _listen(settings: Settings) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listening.close()
+        reason = getattr(error, "strerror", None) or "not a host name"
         raise InputError(
-            f"cannot listen on {_joined(settings.host, settings.port)}: {error.strerror}. Choose another --port or --host."
+            f"cannot listen on {_joined(settings.host, settings.port)}: {reason}. Choose another --port or --host."
         ) from error
     listening.setblocking(False)
     return listening
