@@ -39,6 +39,10 @@ def serve(
     max_batch: Annotated[
         int | None, typer.Option(min=1, help="Images in a batch; default: the engine's most, or 32.")
     ] = None,
+    fixed_batch: Annotated[
+        bool,
+        typer.Option("--fixed-batch", help="Run every batch at its full size, for answers that never differ in a bit."),
+    ] = False,
     max_delay_ms: Annotated[float, typer.Option(min=0, help="How long a request may wait for a fuller batch.")] = 0.0,
     max_queue: Annotated[int, typer.Option(min=1, help="Images that may wait; beyond, requests get 503.")] = 256,
     workers: Annotated[int, typer.Option(min=1, help="Batches at once; 2 helps on a GPU.")] = 1,
@@ -81,6 +85,7 @@ def serve(
         provider=provider.value,
         threads=threads,
         max_batch=max_batch,
+        fixed_batch=fixed_batch,
         max_delay_ms=max_delay_ms,
         max_queue=max_queue,
         workers=workers,

@@ -29,12 +29,13 @@ class Batcher:
     """Runs many small requests through one engine in batches. Safe from any thread and any event loop.
 
     A batch that raises or hangs is tried again request by request, so that an error reaches the request that causes it and
-    no other. Which requests share a batch changes neither the order of rows nor whose they are; their last bits are those of
-    the engine at that batch size.
+    no other. Which requests share a batch changes neither the order of rows nor whose they are. Their last bits are those of
+    the engine at that batch size: engines choose other kernels for other sizes. ``fixed_batch`` makes them always the same.
 
     Args:
         engine: Any engine. It stays the caller's: :meth:`close` does not close it.
         max_batch: Images in one run; None is what the engine takes at most, or 32. Larger requests run in pieces.
+        fixed_batch: Fill every run up to ``max_batch`` by repeating an image, at the price of the largest run each time.
         max_delay_ms: How long a request may wait for others to fill its batch, milliseconds.
         max_queue: Images that may wait; beyond that, requests are refused with Overloaded.
         workers: Batches that may run at once. One suits a CPU; on a GPU two overlap copies with compute.
@@ -48,8 +49,8 @@ class Batcher:
     """
 
     def __init__(
-        self, engine: Engine, *, max_batch: int | None = None, max_delay_ms: float = 0.0, max_queue: int = 256,
-        workers: int = 1, run_timeout: float | None = 60.0, on_batch: Callable[[BatchRecord], None] | None = None,
+        self, engine: Engine, *, max_batch: int | None = None, fixed_batch: bool = False, max_delay_ms: float = 0.0,
+        max_queue: int = 256, workers: int = 1, run_timeout: float | None = 60.0, on_batch: Callable[[BatchRecord], None] | None = None,
         clock: Clock | None = None,
     ) -> None:  # fmt: skip
         limit = engine.spec.batch or engine.spec.max_batch
@@ -66,6 +67,7 @@ class Batcher:
         self._workers = Workers(
             engine,
             max_batch=self.max_batch,
+            fixed=fixed_batch,
             delay=max_delay_ms / 1000,
             max_queue=max_queue,
             workers=workers,

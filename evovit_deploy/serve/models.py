@@ -53,6 +53,7 @@ class ServedModel:
             max_batch=settings.max_batch
             if limit is None or settings.max_batch is None
             else min(settings.max_batch, limit),
+            fixed_batch=settings.fixed_batch,
             max_delay_ms=settings.max_delay_ms,
             max_queue=settings.max_queue,
             workers=settings.workers,

@@ -98,22 +98,22 @@ class Run:
         """When something is due next: a deadline of a request without an answer, or the end of the run's own time."""
         return min(self.gives_up, *(request.deadline for request in self.requests if not request.settled), math.inf)
 
-    def execute(self, max_batch: int) -> list[Outputs]:
+    def execute(self, max_batch: int, *, fixed: bool = False) -> list[Outputs]:
         """Run the engine, at most ``max_batch`` images at a time, and cut the result into each request's own rows.
+
+        With ``fixed``, exactly ``max_batch`` at a time: what is missing repeats the first image.
 
         Raises:
             EngineError: The engine gave another number of rows than there were images.
             Exception: Whatever the engine raises.
         """
         images = self._images[0] if len(self._images) == 1 else np.concatenate(self._images)
+        size = max_batch if fixed else 1
         if len(images) <= max_batch:
-            outputs = self.engine(images)
+            outputs = self._call(images, size)
         else:
-            pieces = [self.engine(images[i : i + max_batch]) for i in range(0, len(images), max_batch)]
+            pieces = [self._call(images[i : i + max_batch], size) for i in range(0, len(images), max_batch)]
             outputs = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-        for name, value in outputs.items():
-            if len(value) != len(images):
-                raise EngineError(f"the engine gave {len(value)} rows of {name} for {len(images)} images.")
         if len(self.requests) == 1:
             return [outputs]
         results, start = [], 0
@@ -122,6 +122,17 @@ class Run:
             # Copies, so that nobody holds, or writes to, the rows of another.
             results.append({name: value[rows].copy() for name, value in outputs.items()})
         return results
+
+    def _call(self, images: Array, size: int) -> Outputs:
+        """The engine's answer to these images, run as a batch of at least ``size``."""
+        count, missing = len(images), max(0, size - len(images))
+        if missing:
+            images = np.concatenate([images, np.repeat(images[:1], missing, axis=0)])
+        outputs = self.engine(images)
+        for name, value in outputs.items():
+            if len(value) != len(images):
+                raise EngineError(f"the engine gave {len(value)} rows of {name} for {len(images)} images.")
+        return {name: value[:count] for name, value in outputs.items()} if missing else outputs
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 from collections.abc import Callable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Addresses", "require", "run", "serve"]
 
+GRACE = 2.0  # seconds for the last answers to leave
 log = logging.getLogger("evovit.serve")
 Addresses = dict[str, str]  # protocol -> address; what `on_ready` is told
 
@@ -111,13 +113,12 @@ async def _drain(service: Service, http: uvicorn.Server, serving: asyncio.Future
     http.should_exit = True
     ends = [serving]
     if rpc is not None:
-        ends.append(asyncio.ensure_future(rpc.stop(drain)))
-    _, late = await asyncio.wait(ends, timeout=drain + 1)
-    if late:
-        http.force_exit = True
-    lost = await service.close(0.0 if late else drain)
-    with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
-        await asyncio.wait_for(asyncio.gather(*ends), 5)
+        ends.append(asyncio.ensure_future(rpc.stop(drain + GRACE)))
+    _, late = await asyncio.wait(ends, timeout=drain)
+    lost = await service.close(0.0 if late else GRACE)  # what is late gets its 503 now
+    await asyncio.wait(ends, timeout=2 * GRACE)
+    http.force_exit = True
+    await serving
     return lost
 
 
@@ -149,7 +150,7 @@ def _http_server(service: Service) -> uvicorn.Server:
         server_header=False,
         date_header=False,
         backlog=2048,
-        timeout_graceful_shutdown=max(1, round(settings.drain)),
+        timeout_graceful_shutdown=math.ceil(settings.drain + GRACE),
         ssl_certfile=None if settings.certificate is None else str(settings.certificate),
         ssl_keyfile=None if settings.private_key is None else str(settings.private_key),
     )

@@ -26,11 +26,12 @@ class Workers:
     """
 
     def __init__(
-        self, engine: Engine, *, max_batch: int, delay: float, max_queue: int, workers: int, run_timeout: float,
+        self, engine: Engine, *, max_batch: int, fixed: bool, delay: float, max_queue: int, workers: int, run_timeout: float,
         on_batch: Callable[[BatchRecord], None] | None, clock: Clock,
     ) -> None:  # fmt: skip
         self.engine = engine
         self.queue = RequestQueue()
+        self._fixed = fixed
         self._max_batch, self._delay, self._max_queue, self._workers = max_batch, delay, max_queue, workers
         self._run_timeout, self._on_batch, self._clock = run_timeout, on_batch, clock
         self._running: set[Run] = set()
@@ -123,7 +124,7 @@ class Workers:
         while (run := self._next()) is not None:
             outcome: list[Outputs] | BaseException
             try:
-                outcome = run.execute(self._max_batch)
+                outcome = run.execute(self._max_batch, fixed=self._fixed)
             except BaseException as error:  # whatever it is, it must not take the worker down
                 outcome = error
             if not self._finish(run, outcome):

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evovit_deploy.engines import FakeEngine
+from evovit_deploy.engines import Engine, FakeEngine
 from evovit_deploy.errors import DeadlineExceeded, EngineError, InputError, Overloaded
 from evovit_deploy.serve import Batcher
 from evovit_deploy.serve.requests import BatchRecord
@@ -78,6 +79,26 @@ def test_every_caller_gets_its_own_rows_whatever_shares_the_batch(
             else:
                 assert numbers(future.result(PATIENCE)) == list(range(start, start + size))
     assert max(map(len, engine.seen)) <= max_batch
+
+
+@settings(max_examples=10, deadline=None)
+@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=8))
+def test_with_a_fixed_batch_every_run_is_the_same_size(sizes: list[int]) -> None:
+    engine = NumberEngine()
+    with Batcher(engine, max_batch=4, fixed_batch=True) as batcher:
+        futures = [batcher.submit(images(*range(size))) for size in sizes]
+        assert [numbers(future.result(PATIENCE)) for future in futures] == [list(range(size)) for size in sizes]
+    assert {len(batch) for batch in engine.seen} == {4}
+
+
+def test_with_a_fixed_batch_bits_do_not_depend_on_company(digits_model: Path) -> None:
+    batch = np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3), dtype=np.uint8)
+    with Engine.open(digits_model, provider="cpu", threads=1) as engine:
+        with Batcher(engine, max_batch=8, fixed_batch=True) as batcher:
+            alone = [batcher.submit(batch[i : i + 1]).result(PATIENCE)["logits"] for i in range(11)]
+            halves = [batcher.submit(half).result(PATIENCE)["logits"] for half in (batch[:4], batch[4:])]
+            together = batcher.submit(batch).result(PATIENCE)["logits"]
+    assert np.concatenate(alone).tobytes() == np.concatenate(halves).tobytes() == together.tobytes()
 
 
 def test_rows_are_not_shared_between_callers() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
+from tritonclient.utils import InferenceServerException
 
 from evovit_deploy.engines import Engine, FakeEngine
 from evovit_deploy.errors import EngineError, ModelFileError
@@ -352,3 +353,28 @@ def test_readiness_comes_with_the_models_and_a_failure_to_load_ends_the_service(
 
     with pytest.raises(EngineError, match="no such GPU"), running(opener):
         pass
+
+
+def test_four_times_the_capacity_every_request_is_answered_or_refused_and_none_is_crossed() -> None:
+    engine = NumberEngine()
+    with running(always(engine), max_batch=8, max_queue=16) as service:
+
+        async def one(client: Any, number: int) -> str:
+            try:
+                result = await client.infer("m", [tensor(images(number))], request_id=str(number))
+            except InferenceServerException as error:
+                return "refused" if error.status() == "503" else str(error)
+            same = result.get_response()["id"] == str(number) and numbers({"logits": result.as_numpy("logits")}) == [
+                number
+            ]
+            return "answered" if same else "crossed"
+
+        async def main() -> list[str]:
+            async with triton_aio.InferenceServerClient(service.http, conn_limit=64) as client:
+                return await asyncio.gather(*(one(client, number) for number in range(800)))
+
+        found = asyncio.run(main())
+        assert set(found) <= {"answered", "refused"}
+        assert found.count("answered") == sum(map(len, engine.seen)) - 9  # the warm-up ran 8 + 1
+        assert service.service.models.find("m").batcher.queued == 0
+        assert service.json("GET", "/v2/health/ready")[0] == 200

@@ -172,7 +172,8 @@ def test_what_hangs_is_counted_as_lost_when_the_drain_ends() -> None:
         answer = pool.submit(service.call, "POST", "/v2/models/m/infer", json.dumps(document(9)))
         engine.wait_entered()
         assert service.stop() == 1
-        assert answer.exception(PATIENCE) is not None or answer.result()[0] == 503
+        status, _, body = answer.result(PATIENCE)
+        assert (status, json.loads(body)["error"]) == (503, "closed before this request was answered.")
         engine.released.set()
 
 
