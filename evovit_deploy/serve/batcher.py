@@ -50,8 +50,8 @@ class Batcher:
 
     def __init__(
         self, engine: Engine, *, max_batch: int | None = None, fixed_batch: bool = False, max_delay_ms: float = 0.0,
-        max_queue: int = 256, workers: int = 1, run_timeout: float | None = 60.0, on_batch: Callable[[BatchRecord], None] | None = None,
-        clock: Clock | None = None,
+        max_queue: int = 256, workers: int = 1, run_timeout: float | None = 60.0,
+        on_batch: Callable[[BatchRecord], None] | None = None, clock: Clock | None = None,
     ) -> None:  # fmt: skip
         limit = engine.spec.batch or engine.spec.max_batch
         self.max_batch = max_batch if max_batch is not None else limit or DEFAULT_MAX_BATCH

@@ -24,7 +24,8 @@ class Settings:
         grpc_port: gRPC port; 0 takes a free one, None serves no gRPC.
         provider: As for ``Engine.open``.
         threads: As for ``Engine.open``.
-        max_batch, fixed_batch, max_delay_ms, max_queue, workers, run_timeout: Of each model's :class:`~evovit_deploy.serve.Batcher`.
+        max_batch, fixed_batch, max_delay_ms, max_queue, workers, run_timeout: As for each model's
+            :class:`~evovit_deploy.serve.Batcher`.
         timeout: Seconds until a request is answered with 504; a client may ask for less.
         body_timeout: Seconds that a client has to send its request.
         max_request_mib: Size of a request, also once decompressed, MiB.

@@ -93,11 +93,11 @@ def test_with_a_fixed_batch_every_run_is_the_same_size(sizes: list[int]) -> None
 
 def test_with_a_fixed_batch_bits_do_not_depend_on_company(digits_model: Path) -> None:
     batch = np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3), dtype=np.uint8)
-    with Engine.open(digits_model, provider="cpu", threads=1) as engine:
-        with Batcher(engine, max_batch=8, fixed_batch=True) as batcher:
-            alone = [batcher.submit(batch[i : i + 1]).result(PATIENCE)["logits"] for i in range(11)]
-            halves = [batcher.submit(half).result(PATIENCE)["logits"] for half in (batch[:4], batch[4:])]
-            together = batcher.submit(batch).result(PATIENCE)["logits"]
+    engine = Engine.open(digits_model, provider="cpu", threads=1)
+    with engine, Batcher(engine, max_batch=8, fixed_batch=True) as batcher:
+        alone = [batcher.submit(batch[i : i + 1]).result(PATIENCE)["logits"] for i in range(11)]
+        halves = [batcher.submit(half).result(PATIENCE)["logits"] for half in (batch[:4], batch[4:])]
+        together = batcher.submit(batch).result(PATIENCE)["logits"]
     assert np.concatenate(alone).tobytes() == np.concatenate(halves).tobytes() == together.tobytes()
 
 
