@@ -20,7 +20,7 @@ __all__ = ["Edge", "access"]
 
 log = logging.getLogger("evovit.serve")
 access_log = logging.getLogger("evovit.access")
-OPEN = ("/v2/health/live", "/v2/health/ready")  # what an orchestrator probes, without a token
+OPEN = ("/v2/health/live", "/v2/health/ready")  # what an orchestrator probes: no token, no limit
 
 
 def access(**fields: Any) -> None:
@@ -53,9 +53,12 @@ class Edge:
         scope["evovit"] = {}
         scope["app"] = self  # tells the router to raise for what it does not know, rather than to answer
         try:
-            with self._service.slot():
-                self._authorise(scope)
+            if scope["path"] in OPEN:  # answered under any load, or an orchestrator would end a busy service
                 await self._app(scope, receive, counting)
+            else:
+                self._authorise(scope)
+                with self._service.slot():
+                    await self._app(scope, receive, counting)
         except HTTPException as error:  # of the router: no such path, or another method
             await _refuse(counting, error.status_code, str(error.detail), error.headers)
         except Exception as error:
@@ -69,8 +72,6 @@ class Edge:
             self._note(scope, status, sent, time.monotonic() - started)
 
     def _authorise(self, scope: Scope) -> None:
-        if scope["path"] in OPEN:
-            return
         given = next((value for name, value in scope["headers"] if name == b"authorization"), None)
         if not self._service.allows(None if given is None else given.decode("latin-1")):
             raise Rejected(401, "a valid bearer token is needed.")

@@ -27,7 +27,7 @@ from .tensors import DATATYPES, check, from_bytes, from_values
 __all__ = ["GrpcService", "add_grpc"]
 
 log = logging.getLogger("evovit.serve")
-OPEN = ("ServerLive", "ServerReady")
+OPEN = ("ServerLive", "ServerReady")  # as in HTTP: no token, no limit
 STREAM_AHEAD = 32  # requests of one stream that may be at work at once
 CONTENTS = {"FP32": "fp32_contents", "UINT8": "uint_contents"}
 
@@ -52,8 +52,10 @@ def endpoint(method: Callable[[Any, Any, Any, Note], Awaitable[Any]]) -> Any:
     async def call(self: GrpcService, request: Any, context: Any) -> Any:
         started, code, note = time.monotonic(), "OK", Note()
         try:
+            if method.__name__ in OPEN:
+                return await method(self, request, context, note)
+            self.authorise(context)
             with self.service.slot():
-                self.authorise(method.__name__, context)
                 return await method(self, request, context, note)
         except asyncio.CancelledError:
             code = "CANCELLED"
@@ -76,10 +78,10 @@ class GrpcService(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
     def __init__(self, service: Service) -> None:
         self.service = service
 
-    def authorise(self, name: str, context: Any) -> None:
-        """Raise Rejected(401) unless the call carries the token, or needs none."""
+    def authorise(self, context: Any) -> None:
+        """Raise Rejected(401) unless the call carries the token, where one is needed."""
         metadata = dict(context.invocation_metadata() or ())
-        if name not in OPEN and not self.service.allows(metadata.get("authorization")):
+        if not self.service.allows(metadata.get("authorization")):
             raise Rejected(401, "a valid bearer token is needed.")
 
     def log(self, name: str, note: Note, code: str, seconds: float, context: Any) -> None:
@@ -173,7 +175,7 @@ class GrpcService(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Run the requests of a stream, several at once; answers keep their order, and an error ends its request only."""
         try:
-            self.authorise("ModelStreamInfer", context)
+            self.authorise(context)
         except Rejected as error:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
         pending: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(STREAM_AHEAD)

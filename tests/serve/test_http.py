@@ -186,6 +186,7 @@ def test_too_many_requests_at_once() -> None:
         engine.wait_entered()
         status, headers, _ = service.call("GET", "/v2")
         assert (status, headers["retry-after"]) == (503, "1")
+        assert service.call("GET", "/v2/health/ready")[0] == 200  # or an orchestrator would end a busy service
         engine.release()
         assert first.result(PATIENCE)[0] == 200
 
