@@ -14,6 +14,7 @@ from .build import build
 from .doctor import doctor
 from .export import export
 from .inspect import inspect
+from .package import package
 from .predict import predict
 from .serve import serve
 from .verify import verify
@@ -52,6 +53,7 @@ def options(
 
 for command in (inspect, export, verify, predict, bench, build, serve, doctor):
     app.command()(command)
+app.add_typer(package, name="package")
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..errors import InputError
 
-__all__ = ["ModelSource", "Settings"]
+__all__ = ["NAME", "ModelSource", "Settings"]
 
 MIB = 1 << 20
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class ModelSource:
             label, equals, rest = text.partition("=")
             path = Path(rest if equals else text)
             name, _, version = label.partition(":") if equals else (re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem), "", "")
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 raise InputError(f"{text}: {name!r} is not a model name; use letters, digits, '_', '-' and '.'.")
             if not version:
                 version = str(1 + max((int(v) for n, v in sources if n == name), default=0))

@@ -20,11 +20,9 @@ from typing import Any
 
 import grpc
 import numpy as np
-import onnx
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
-from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from evovit_deploy.cli import app
@@ -35,24 +33,6 @@ from .running import always, running
 from .test_http import document, tensor
 
 START = "import sys; from evovit_deploy.cli import main; sys.argv[0] = 'evovit'; main()"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of another tool: the sum of the pixels of each channel, so no export is needed."""
-    path = tmp_path_factory.mktemp("model") / "sums.onnx"
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceSum", ["x", "axes"], ["sums"], keepdims=0),
-        ],
-        "sums",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 4, 4, 3])],
-        [helper.make_tensor_value_info("sums", TensorProto.FLOAT, ["n", 3])],
-        [helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return path
 
 
 @pytest.fixture(autouse=True)
@@ -85,8 +65,8 @@ def process(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], dict[st
             command.kill()
 
 
-def test_the_command_serves_and_ends_on_sigterm(model: Path) -> None:
-    with process(f"sums={model}") as (command, addresses):
+def test_the_command_serves_and_ends_on_sigterm(sums_model: Path) -> None:
+    with process(f"sums={sums_model}") as (command, addresses):
         with triton.InferenceServerClient(addresses["http"].removeprefix("http://")) as client:
             batch = np.full((2, 4, 4, 3), 7, np.uint8)
             assert client.infer("sums", [tensor(batch)]).as_numpy("sums").tolist() == [[112.0] * 3] * 2
@@ -100,8 +80,8 @@ def test_the_command_serves_and_ends_on_sigterm(model: Path) -> None:
     ]
 
 
-def test_sigterm_under_load_loses_nothing_that_was_accepted(model: Path) -> None:
-    with process(f"sums={model}", "--no-access-log") as (command, addresses):
+def test_sigterm_under_load_loses_nothing_that_was_accepted(sums_model: Path) -> None:
+    with process(f"sums={sums_model}", "--no-access-log") as (command, addresses):
         host = addresses["http"].removeprefix("http://")
         begun = threading.Semaphore(0)
 
@@ -177,7 +157,7 @@ def test_what_hangs_is_counted_as_lost_when_the_drain_ends() -> None:
         engine.released.set()
 
 
-def test_tls(model: Path, tmp_path: Path) -> None:
+def test_tls(sums_model: Path, tmp_path: Path) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl command to make a certificate with")
@@ -188,7 +168,7 @@ def test_tls(model: Path, tmp_path: Path) -> None:
         check=True,
         capture_output=True,
     )
-    with process(f"sums={model}", "--tls-certificate", certificate, "--tls-key", key) as (_, addresses):
+    with process(f"sums={sums_model}", "--tls-certificate", certificate, "--tls-key", key) as (_, addresses):
         host = addresses["http"].removeprefix("https://")
         connection = http.client.HTTPSConnection(host, context=ssl.create_default_context(cafile=str(certificate)))
         connection.request("GET", "/v2/health/ready")
