@@ -203,7 +203,10 @@ def _on_signals(stopping: asyncio.Event) -> None:
             loop.remove_signal_handler(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopping.set))
 
 
 def _joined(host: str, port: int) -> str:
