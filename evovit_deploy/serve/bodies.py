@@ -23,7 +23,8 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
 
     Raises:
         Rejected: 413 for more than ``limit`` bytes, before or after decompression; 408 if it takes longer than ``seconds``;
-            415 for a content coding other than gzip and deflate; 400 if it is damaged.
+            415 for a content coding other than gzip and deflate; 400 if it is damaged; 499, which only the log sees, if the
+            client goes away.
     """
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in (*WINDOWS, "identity"):
@@ -39,12 +40,17 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
 
 
 async def _read(request: Request, limit: int) -> bytes:
+    from starlette.requests import ClientDisconnect
+
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            parts.append(part)
+    except ClientDisconnect:
+        raise Rejected(499, "the client went away.") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -186,8 +187,6 @@ class Http:
 
     async def _document(self, request: Request) -> dict[str, Any]:
         """The JSON object of a request to the repository, which may be left out."""
-        import json
-
         body = await read_body(request, self._service.settings.max_bytes, self._service.settings.body_timeout)
         try:
             document = json.loads(body or b"{}")

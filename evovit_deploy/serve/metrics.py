@@ -32,7 +32,7 @@ class Metrics:
         )
         self.seconds = Histogram(
             "evovit_request_seconds",
-            "Time from the request's last byte to its answer.",
+            "Whole time of a request in the service, its arrival included.",
             (*model, "protocol"),
             buckets=SECONDS,
             registry=self.registry,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
@@ -19,7 +18,6 @@ from .tensors import DATATYPES, TensorInfo, image_tensor
 __all__ = ["Opener", "ServedModel", "open_engine"]
 
 Opener = Callable[[ModelSource, Settings], Engine]
-log = logging.getLogger("evovit.serve")
 
 
 def open_engine(source: ModelSource, settings: Settings) -> Engine:

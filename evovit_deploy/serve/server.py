@@ -147,6 +147,7 @@ def _http_server(service: Service) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         lifespan="off",
+        ws="none",
         server_header=False,
         date_header=False,
         backlog=2048,

@@ -228,6 +228,24 @@ def test_a_client_that_goes_away_leaves_nothing_in_the_queue() -> None:
     assert engine.seen[2:] == [[1]]
 
 
+def test_a_client_that_goes_away_in_the_middle_of_its_request_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "evovit.access")
+
+    def statuses() -> list[int]:
+        records = [record for record in caplog.records if record.name == "evovit.access"]
+        return [json.loads(record.getMessage())["status"] for record in records]
+
+    with running(always(NumberEngine())) as service:
+        host, _, port = service.http.partition(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+            connection.sendall(b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        while not statuses():
+            threading.Event().wait(0.002)
+        assert service.call("GET", "/v2")[0] == 200
+    assert statuses() == [499, 200]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_body_that_never_comes() -> None:
     with running(always(NumberEngine()), body_timeout=0.1) as service:
         host, _, port = service.http.partition(":")
