@@ -8,7 +8,7 @@ EXTRAS ?= dev
 .PHONY: help install demo test check clean
 
 help:
-	@echo "make demo    checkpoint -> ONNX -> parity -> benchmark -> predictions, on this machine"
+	@echo "make demo    checkpoint -> ONNX -> parity -> benchmark -> predictions -> service, on this machine"
 	@echo "make test    every check and test"
 	@echo "make check   format, lint and types only"
 

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     CheckpointError,
+    DeadlineExceeded,
     EngineError,
     EvoVitError,
     ExportError,
     InputError,
     ModelFileError,
     OutputError,
+    Overloaded,
     ParityError,
     PlanError,
     RecipeError,
@@ -45,13 +47,16 @@ if TYPE_CHECKING:
     )
     from .export import ExportOptions, ExportResult, ParityReport, export_baseline, export_onnx, verify
     from .models.evo_deit import ModelOptions
+    from .serve import Batcher
 
 __all__ = [
+    "Batcher",
     "BenchReport",
     "BuildOptions",
     "BuildResult",
     "Checkpoint",
     "CheckpointError",
+    "DeadlineExceeded",
     "Engine",
     "EngineError",
     "EvoVitError",
@@ -65,6 +70,7 @@ __all__ = [
     "ModelSpec",
     "OrtEngine",
     "OutputError",
+    "Overloaded",
     "ParityError",
     "ParityReport",
     "PlanError",
@@ -105,6 +111,8 @@ _LAZY = {
     "export_onnx": "export",
     "verify": "export",
     "ModelOptions": "models.evo_deit",
+    "benchmark": "bench",
+    "Batcher": "serve",
 }
 
 

@@ -10,6 +10,8 @@
     ├── ParityError                  exit 3   outputs that differ by more than the tolerance
     ├── PlanError                    exit 3   a built plan that is not what was asked for (precision, fusion, kernels)
     ├── EngineError                  exit 4   an engine that this machine or environment cannot run
+    ├── Overloaded                   exit 1   a request refused because the queue is full or the service is stopping
+    ├── DeadlineExceeded             exit 1   a request whose time ran out before it was answered
     └── UnstableMeasurement          exit 5   a measurement that did not settle (only under ``--strict``)
 
 Errors of torch, onnx, onnxruntime and tensorrt are turned into these once, where the library is called. A message says
@@ -23,12 +25,14 @@ from collections.abc import Iterator
 
 __all__ = [
     "CheckpointError",
+    "DeadlineExceeded",
     "EngineError",
     "EvoVitError",
     "ExportError",
     "InputError",
     "ModelFileError",
     "OutputError",
+    "Overloaded",
     "ParityError",
     "PlanError",
     "RecipeError",
@@ -87,6 +91,14 @@ class EngineError(EvoVitError):
     """An engine or execution provider that does not run in this environment."""
 
     exit_code = 4
+
+
+class Overloaded(EvoVitError):
+    """A request that was refused, and not begun: the queue is full, or the service is stopping. Try it again later."""
+
+
+class DeadlineExceeded(EvoVitError):
+    """A request whose time ran out before it was answered."""
 
 
 class UnstableMeasurement(EvoVitError):

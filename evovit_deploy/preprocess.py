@@ -28,7 +28,17 @@ if TYPE_CHECKING:
 
     from .engines.base import ModelSpec
 
-__all__ = ["SUFFIXES", "Failure", "batches", "find_images", "load_image", "normalise", "preprocess", "resize_size"]
+__all__ = [
+    "SUFFIXES",
+    "Failure",
+    "batches",
+    "find_images",
+    "load_image",
+    "normalise",
+    "preprocess",
+    "resize_size",
+    "upright_rgb",
+]
 
 Array = NDArray[Any]
 
@@ -75,14 +85,11 @@ def load_image(path: str | Path) -> Image:
         InputError: Missing, unreadable, truncated, not a raster image, or larger than Pillow's limit against
             decompression bombs. The message names the file.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path, formats=_formats()) as image:
-            image.load()
-            with contextlib.suppress(Exception):  # a damaged EXIF block does not make the pixels worse
-                ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
+            return upright_rgb(image)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -97,6 +104,21 @@ def load_image(path: str | Path) -> Image:
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         raise InputError(f"{path}: cannot be read as an image: {reason}.") from error
+
+
+def upright_rgb(image: Image) -> Image:
+    """Decode an opened image into 8-bit RGB, upright; see :func:`load_image`.
+
+    Raises:
+        InputError: 32-bit pixels.
+        Exception: Whatever Pillow's decoders raise on damaged data.
+    """
+    from PIL import ImageOps
+
+    image.load()
+    with contextlib.suppress(Exception):  # a damaged EXIF block does not make the pixels worse
+        ImageOps.exif_transpose(image, in_place=True)
+    return _to_rgb(image)
 
 
 def _to_rgb(image: Image) -> Image:

@@ -14,7 +14,9 @@ from .build import build
 from .doctor import doctor
 from .export import export
 from .inspect import inspect
+from .package import package
 from .predict import predict
+from .serve import serve
 from .verify import verify
 
 __all__ = ["app", "main"]
@@ -49,9 +51,10 @@ def options(
         os.environ["EVOVIT_VERBOSE"] = "1"
 
 
-for command in (inspect, export, verify, predict, build, doctor):
+for command in (inspect, export, verify, predict, build, serve, doctor):
     app.command()(command)
 app.add_typer(bench_app)
+app.add_typer(package, name="package")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..classes import probabilities
 from ..labels import read_labels, shown, true_classes
 from ._choices import Backend, Provider
 from ._console import err, out, print_json, progress

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +18,8 @@ from ..recipes import Recipe, Transform
 if TYPE_CHECKING:
     import torch
 
+    from ..serve import Batcher
+
 __all__ = ["Engine", "ModelSpec", "backend_of"]
 
 Array = NDArray[Any]
@@ -24,6 +28,7 @@ BACKENDS = {
     **dict.fromkeys((".pth", ".pt", ".bin", ".safetensors"), "pytorch"),
     **dict.fromkeys((".engine", ".plan", ".trt"), "tensorrt"),
 }  # by suffix; anything else is taken for ONNX
+_BATCHER = threading.Lock()  # held while an engine's own batcher is made or taken away
 
 
 def backend_of(path: str | Path) -> str:
@@ -104,6 +109,7 @@ class Engine(abc.ABC):
     spec: ModelSpec
     backend: str
     device: str
+    _batcher: Batcher | None = None
 
     @staticmethod
     def open(
@@ -174,8 +180,13 @@ class Engine(abc.ABC):
     def run(self, images: Array) -> dict[str, Array]:
         """Run one batch that :meth:`__call__` has checked: right shape and dtype, at most ``max_batch`` images."""
 
-    def close(self) -> None:  # noqa: B027 - a backend without resources has nothing to close
-        """Free what the engine holds. Calling it again does nothing."""
+    def close(self) -> None:
+        """Answer what :meth:`submit` took, and free what the engine holds. Calling it again does nothing."""
+        with _BATCHER:
+            batcher = self._batcher
+            self._batcher = None
+        if batcher is not None:
+            batcher.close()
 
     def __enter__(self: Self) -> Self:
         return self
@@ -210,6 +221,25 @@ class Engine(abc.ABC):
             )
         results = self._run_any(images.detach().cpu().numpy())
         return {name: torch.from_numpy(value).to(images.device) for name, value in results.items()}
+
+    def submit(self, images: Array, *, timeout: float | None = None) -> Future[dict[str, Array]]:
+        """Queue images for this engine's own :class:`~evovit_deploy.serve.Batcher`, made at the first call.
+
+        Construct a Batcher yourself to choose its limits. See :meth:`Batcher.submit` for arguments, result and errors.
+        """
+        return self._own_batcher().submit(images, timeout=timeout)
+
+    async def asubmit(self, images: Array, *, timeout: float | None = None) -> dict[str, Array]:
+        """:meth:`submit` for asyncio; cancelling the task cancels a request that still waits."""
+        return await self._own_batcher().asubmit(images, timeout=timeout)
+
+    def _own_batcher(self) -> Batcher:
+        with _BATCHER:
+            if self._batcher is None:
+                from ..serve import Batcher
+
+                self._batcher = Batcher(self)
+            return self._batcher
 
     def _run_any(self, images: Array) -> dict[str, Array]:
         self.check(images)

@@ -106,6 +106,7 @@ class OrtEngine(Engine):
 
     def close(self) -> None:
         """Free the session."""
+        super().close()
         self.session = None
 
 

@@ -104,6 +104,7 @@ class TorchEngine(Engine):
 
     def close(self) -> None:
         """Drop the module."""
+        super().close()
         self.module = None
 
 

@@ -122,6 +122,7 @@ class TrtEngine(Engine):
 
     def close(self) -> None:
         """Wait for calls at work, save the runtime cache, and free the engine."""
+        super().close()
         if getattr(self, "_closed", True):
             return
         self._closed = True

@@ -1,4 +1,4 @@
-"""The main job on a trained model: checkpoint -> ONNX -> proof -> benchmark -> predictions.
+"""The main job on a trained model: checkpoint -> ONNX -> proof -> benchmark -> predictions -> service.
 
 Every step is an `evovit` command as a person would type it; run it with `make demo`. Files land in `demo/`.
 """
@@ -27,6 +27,41 @@ def run(*arguments: str | Path) -> str:
     return result.stdout
 
 
+def serve(model: Path, labels: Path, image: Path) -> None:
+    """Start the service on free ports, ask it twice with real clients, and stop it with SIGTERM."""
+    import urllib.request
+
+    import numpy as np
+    from tritonclient.http import InferenceServerClient, InferInput
+
+    words = [f"digits={model}", "--labels", labels, "--port", "0", "--grpc-port", "0", "--no-access-log"]
+    print(f"\n$ evovit serve {' '.join(map(str, words))}", flush=True)
+    with subprocess.Popen([EVOVIT, "serve", *words], stderr=subprocess.PIPE, text=True) as service:
+        assert service.stderr is not None
+        address = ""
+        for line in service.stderr:
+            print(line, end="", flush=True)
+            if line.startswith("ready: http"):
+                address = line.split()[-1]
+            elif line.startswith("ready: grpc"):
+                break
+        if not address:
+            sys.exit(service.wait() or 1)
+        request = urllib.request.Request(
+            f"{address}/v1/classify?top_k=1", image.read_bytes(), {"Content-Type": "image/png"}
+        )
+        with urllib.request.urlopen(request) as response:
+            print(f"POST /v1/classify with {image.name}: {response.read().decode()}")
+        with InferenceServerClient(address.removeprefix("http://")) as client:
+            shape = [2, *client.get_model_metadata("digits")["inputs"][0]["shape"][1:]]
+            tensor = InferInput("images", shape, "FP32")
+            tensor.set_data_from_numpy(np.zeros(shape, np.float32))
+            logits = client.infer("digits", [tensor]).as_numpy("logits")
+            print(f"tritonclient over HTTP: logits {logits.shape} {logits.dtype}")
+        service.terminate()
+        print(f"stopped, exit code {service.wait()}")
+
+
 def main() -> None:
     """Run the demo from any folder; results go to ./demo."""
     checkpoint, images, labels = HERE / "evo_deit_digits.pth", HERE / "test", HERE / "labels.txt"
@@ -48,6 +83,7 @@ def main() -> None:
     (OUT / "predictions.json").write_text(result.stdout)
     document = json.loads(result.stdout)
     print(f"accuracy on {len(document['results'])} real test images: {json.dumps(document['accuracy'])}")
+    serve(model, labels, images / "7" / "0081.png")
     print("\nWritten:")
     for path in sorted(OUT.iterdir()):
         print(f"  {path}  {path.stat().st_size / 1e6:.2f} MB")

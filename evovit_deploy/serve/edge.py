@@ -1,0 +1,114 @@
+"""The outermost layer of the HTTP service: who may pass, how errors look, and one line of log for each request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.exceptions import HTTPException
+
+from .rejections import Rejected, rejection
+from .service import Service
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["Edge", "access"]
+
+log = logging.getLogger("evovit.serve")
+access_log = logging.getLogger("evovit.access")
+OPEN = ("/v2/health/live", "/v2/health/ready")  # what an orchestrator probes: no token, no limit
+
+
+def access(**fields: Any) -> None:
+    """One structured line of the access log."""
+    if access_log.isEnabledFor(logging.INFO):
+        access_log.info("%s", json.dumps(fields))
+
+
+class Edge:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event of uvicorn."""
+        if scope["type"] != "http":
+            return
+        started = time.monotonic()
+        status = sent = 0
+
+        async def counting(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            else:
+                sent += len(message.get("body", b""))
+            await send(message)
+
+        scope["evovit"] = {}
+        scope["app"] = self  # tells the router to raise for what it does not know, rather than to answer
+        try:
+            if scope["path"] in OPEN:  # answered under any load, or an orchestrator would end a busy service
+                await self._app(scope, receive, counting)
+            else:
+                self._authorise(scope)
+                with self._service.slot():
+                    await self._app(scope, receive, counting)
+        except HTTPException as error:  # of the router: no such path, or another method
+            await _refuse(counting, error.status_code, str(error.detail), error.headers)
+        except Exception as error:
+            answer = rejection(error)
+            if not answer.expected:
+                log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
+            if status:  # it has begun, so it cannot become an error any more: end the connection
+                raise
+            await _refuse(counting, answer.status, answer.reason)
+        finally:
+            self._note(scope, status, sent, time.monotonic() - started)
+
+    def _authorise(self, scope: Scope) -> None:
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+        if not self._service.allows(None if given is None else given.decode("latin-1")):
+            raise Rejected(401, "a valid bearer token is needed.")
+
+    def _note(self, scope: Scope, status: int, sent: int, seconds: float) -> None:
+        found = scope["evovit"]
+        model = found.get("model")
+        if model is not None:
+            labels = (model.name, model.version)
+            self._service.metrics.requests.labels(*labels, "http", str(status)).inc()
+            self._service.metrics.seconds.labels(*labels, "http").observe(seconds)
+        client = scope.get("client")
+        access(
+            time=round(time.time(), 3),
+            protocol="http",
+            client=client[0] if client else None,
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            ms=round(seconds * 1000, 3),
+            bytes_out=sent,
+            model=None if model is None else model.name,
+            version=None if model is None else model.version,
+            images=found.get("images"),
+            id=found.get("id"),
+        )
+
+
+async def _refuse(send: Send, status: int, reason: str, extra: Mapping[str, str] | None = None) -> None:
+    body = json.dumps({"error": reason}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in (extra or {}).items()]
+    if status == 503:
+        headers.append((b"retry-after", b"1"))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if status == 408:  # the rest of the body may never come
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,136 @@
+"""A model in service: an engine, its batcher, and what clients may know about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ..engines.base import Engine
+from ..errors import EngineError
+from .batcher import Batcher
+from .metrics import Metrics, Statistics
+from .requests import Array, BatchRecord, Outputs
+from .settings import ModelSource, Settings
+from .tensors import DATATYPES, TensorInfo, image_tensor
+
+__all__ = ["Opener", "ServedModel", "open_engine"]
+
+Opener = Callable[[ModelSource, Settings], Engine]
+
+
+def open_engine(source: ModelSource, settings: Settings) -> Engine:
+    """Open the file of a model as the settings say."""
+    return Engine.open(source.path, provider=settings.provider, threads=settings.threads)
+
+
+class ServedModel:
+    """One version of a model, warm.
+
+    Args:
+        source: Its name, version and file.
+        engine: The engine; it belongs to this object from now on.
+        settings: Limits of the batcher.
+        metrics: Where runs are counted.
+        labels: Name of each class, or None.
+
+    Raises:
+        EvoVitError: The engine does not run, or gives what the protocol cannot carry.
+    """
+
+    def __init__(
+        self, source: ModelSource, engine: Engine, settings: Settings, metrics: Metrics, labels: list[str] | None
+    ) -> None:
+        self.source, self.labels = source, labels
+        self.name, self.version = source.name, source.version
+        self.input = image_tensor(engine.spec)
+        limit = engine.spec.batch or engine.spec.max_batch
+        self.batcher = Batcher(
+            engine,
+            max_batch=settings.max_batch
+            if limit is None or settings.max_batch is None
+            else min(settings.max_batch, limit),
+            fixed_batch=settings.fixed_batch,
+            max_delay_ms=settings.max_delay_ms,
+            max_queue=settings.max_queue,
+            workers=settings.workers,
+            run_timeout=settings.run_timeout,
+            on_batch=self._count,
+        )
+        self.max_images = settings.max_queue
+        self.statistics = Statistics()
+        try:
+            self.outputs = warm(engine, self.batcher.max_batch)
+        except BaseException:
+            self.batcher.close()
+            raise
+        labels_ = (self.name, self.version)
+        self._images, self._failures = metrics.images.labels(*labels_), metrics.failures.labels(*labels_)
+        self._batches = metrics.batches.labels(*labels_)
+        self._queue, self._compute = (metrics.phases.labels(*labels_, phase) for phase in ("queue", "compute"))
+
+    @property
+    def engine(self) -> Engine:
+        """The engine in use."""
+        return self.batcher.engine
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes requests."""
+        return self.batcher.healthy
+
+    async def infer(self, images: Array, timeout: float) -> Outputs:
+        """Run images that were checked; see :meth:`Batcher.asubmit` for errors."""
+        started = time.monotonic()
+        failed = True
+        try:
+            outputs = await self.batcher.asubmit(images, timeout=timeout)
+            failed = False
+            return outputs
+        finally:
+            self.statistics.request(time.monotonic() - started, failed=failed)
+
+    def swap(self, engine: Engine) -> None:
+        """Put a new engine in place, warm, and close the old one when it is idle; no request is lost.
+
+        Raises:
+            InputError: It takes other images or gives other outputs.
+            EvoVitError: It does not run.
+        """
+        outputs = warm(engine, self.batcher.max_batch)
+        if outputs != self.outputs:
+            raise EngineError("the outputs of the new file are not those of the old one; serve it as another version.")
+        self.batcher.swap(engine).close()
+
+    def close(self, timeout: float | None = None) -> int:
+        """Answer what was accepted, within ``timeout`` seconds, then free the engine; returns what was not answered."""
+        lost = self.batcher.close(timeout=timeout)
+        if not lost:  # a run that hangs may still be in the engine
+            self.engine.close()
+        return lost
+
+    def _count(self, record: BatchRecord) -> None:
+        self.statistics.batch(record)
+        if record.failed:
+            self._failures.inc()
+            return
+        self._images.inc(record.images)
+        self._batches.observe(record.images)
+        self._compute.observe(record.seconds)
+        for seconds in record.waited:
+            self._queue.observe(seconds)
+
+
+def warm(engine: Engine, max_batch: int) -> tuple[TensorInfo, ...]:
+    """Run the smallest and the largest batch once; returns the outputs as they came.
+
+    Raises:
+        EngineError: An output of a type that the protocol does not have.
+    """
+    for size in dict.fromkeys((max_batch, 1)):
+        outputs = engine(np.zeros((size, *engine.spec.image_shape), engine.spec.input))
+    for name, value in outputs.items():
+        if value.dtype.name not in DATATYPES:
+            raise EngineError(f"output {name} of {engine.spec.name} is {value.dtype}, which cannot be served.")
+    return tuple(TensorInfo(name, DATATYPES[value.dtype.name], value.shape[1:]) for name, value in outputs.items())

@@ -1,0 +1,214 @@
+"""Runs a service: listens, loads, and stops on SIGTERM once accepted requests are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EngineError, InputError
+from .http import build_app
+from .service import Service
+from .settings import ModelSource, Settings
+
+if TYPE_CHECKING:
+    import grpc
+    import uvicorn
+
+__all__ = ["Addresses", "require", "run", "serve"]
+
+GRACE = 2.0  # seconds for the last answers to leave
+log = logging.getLogger("evovit.serve")
+Addresses = dict[str, str]  # protocol -> address; what `on_ready` is told
+
+
+def require() -> None:
+    """Raise EngineError unless the libraries of the extra are there."""
+    try:
+        import grpc  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import starlette  # noqa: F401
+        import tritonclient.grpc  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise EngineError(
+            f"serving needs {error.name}, which is not installed: pip install 'evovit-deploy[serve]'"
+        ) from error
+
+
+def run(
+    sources: list[ModelSource], settings: Settings, *, labels: Path | None = None,
+    on_ready: Callable[[Addresses], None] | None = None,
+) -> int:  # fmt: skip
+    """Serve models in an event loop of this call's own until a signal comes; see :func:`serve`."""
+    main = serve(Service(sources, settings, labels=labels), on_ready=on_ready)
+    try:
+        import uvloop
+    except ImportError:  # not on every platform, and only faster
+        return asyncio.run(main)
+    return uvloop.run(main)
+
+
+async def serve(
+    service: Service, *, on_ready: Callable[[Addresses], None] | None = None, stop: asyncio.Event | None = None
+) -> int:
+    """Serve until SIGTERM, SIGINT or ``stop``.
+
+    The addresses are open, and liveness answers, while models load; readiness comes when all are warm. On a signal readiness
+    goes, no connection is taken any more, and what was accepted has ``settings.drain`` seconds to end; a second signal ends
+    at once.
+
+    Args:
+        service: Not loaded yet.
+        on_ready: Called with the addresses when the service is ready.
+        stop: Ends the service when set; for use inside a program, where signals are not touched.
+
+    Returns:
+        How many accepted requests were not answered in time.
+
+    Raises:
+        InputError: A port that is taken, or an address that is not this machine's.
+        EvoVitError: A model that cannot be loaded.
+    """
+    require()
+    settings = service.settings
+    listening = _listen(settings)
+    http = _http_server(service)
+    rpc, rpc_port = await _grpc_server(service)
+    stopping, own = stop or asyncio.Event(), stop is None
+    if own:
+        _on_signals(stopping)
+    scheme = "https" if settings.certificate else "http"
+    addresses = {"http": f"{scheme}://{_joined(settings.host, listening.getsockname()[1])}"}
+    if rpc is not None:
+        addresses["grpc"] = _joined(settings.host, rpc_port)
+    serving = asyncio.ensure_future(http.serve(sockets=[listening]))
+    loading = asyncio.ensure_future(asyncio.to_thread(service.load))
+    waiting = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait((loading, waiting, serving), return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            loading.result()
+            if on_ready is not None:
+                on_ready(addresses)
+            await asyncio.wait((waiting, serving), return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping; accepted requests have %g s", settings.drain)
+    finally:
+        lost = await _drain(service, http, serving, rpc)
+        waiting.cancel()
+        listening.close()
+    return lost
+
+
+async def _drain(service: Service, http: uvicorn.Server, serving: asyncio.Future[None], rpc: Any) -> int:
+    """Refuse what is new, let accepted requests end, then close the models."""
+    drain = service.settings.drain
+    service.stopping = True
+    http.should_exit = True
+    ends = [serving]
+    if rpc is not None:
+        ends.append(asyncio.ensure_future(rpc.stop(drain + GRACE)))
+    _, late = await asyncio.wait(ends, timeout=drain)
+    lost = await service.close(0.0 if late else GRACE)  # what is late gets its 503 now
+    await asyncio.wait(ends, timeout=2 * GRACE)
+    http.force_exit = True
+    await serving
+    return lost
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except (OSError, UnicodeError) as error:
+        listening.close()
+        reason = getattr(error, "strerror", None) or "not a host name"
+        raise InputError(
+            f"cannot listen on {_joined(settings.host, settings.port)}: {reason}. Choose another --port or --host."
+        ) from error
+    listening.setblocking(False)
+    return listening
+
+
+def _http_server(service: Service) -> uvicorn.Server:
+    import uvicorn
+
+    settings = service.settings
+    config = uvicorn.Config(
+        build_app(service),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        date_header=False,
+        backlog=2048,
+        timeout_graceful_shutdown=math.ceil(settings.drain + GRACE),
+        ssl_certfile=None if settings.certificate is None else str(settings.certificate),
+        ssl_keyfile=None if settings.private_key is None else str(settings.private_key),
+    )
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Any:
+            """Signals are handled for HTTP and gRPC together."""
+            yield
+
+    return Server(config)
+
+
+async def _grpc_server(service: Service) -> tuple[grpc.aio.Server | None, int]:
+    settings = service.settings
+    if settings.grpc_port is None:
+        return None, 0
+    import grpc
+
+    from .grpc_service import add_grpc
+
+    server = grpc.aio.server(
+        options=(
+            ("grpc.max_receive_message_length", settings.max_bytes),
+            ("grpc.max_send_message_length", settings.max_bytes),
+            ("grpc.so_reuseport", 0),
+        )
+    )
+    add_grpc(service, server)
+    address = _joined(settings.host, settings.grpc_port)
+    try:
+        if settings.certificate is None or settings.private_key is None:
+            port = server.add_insecure_port(address)
+        else:
+            pair = (settings.private_key.read_bytes(), settings.certificate.read_bytes())
+            port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    except RuntimeError as error:
+        raise InputError(f"cannot listen on {address} for gRPC. Choose another --grpc-port or --host.") from error
+    await server.start()
+    return server, port
+
+
+def _on_signals(stopping: asyncio.Event) -> None:
+    """The first signal stops in order; a second one takes its usual course."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopping.set))
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,93 @@
+"""What HTTP and gRPC share: the settings, the models, the metrics, and whether the service is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import Overloaded
+from .metrics import Metrics
+from .models import Opener, ServedModel, open_engine
+from .repository import ModelRepository
+from .requests import Array, Outputs
+from .settings import ModelSource, Settings
+
+__all__ = ["Service"]
+
+
+class Service:
+    """The state of one running service.
+
+    Args:
+        sources: Models to serve.
+        settings: How.
+        labels: File of class names.
+        opener: Opens engines; for tests.
+
+    Attributes:
+        started: Every model was loaded once.
+        stopping: SIGTERM came: what is accepted ends, and nothing new is taken.
+        threads: For decoding images.
+    """
+
+    def __init__(
+        self,
+        sources: list[ModelSource],
+        settings: Settings,
+        *,
+        labels: Path | None = None,
+        opener: Opener = open_engine,
+    ) -> None:
+        self.settings, self.metrics = settings, Metrics()
+        self.models = ModelRepository(sources, settings, self.metrics, labels=labels, opener=opener)
+        self.started = self.stopping = False
+        self.threads = ThreadPoolExecutor(4, thread_name_prefix="evovit-decode")
+        self._at_work = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken and every model answers."""
+        return self.started and not self.stopping and self.models.ready
+
+    def load(self) -> None:
+        """Open and warm every model; the service is ready after that. See :meth:`ModelRepository.load_all`."""
+        self.models.load_all()
+        self.started = True
+
+    def allows(self, authorization: str | None) -> bool:
+        """Whether a request with this ``Authorization`` header may pass."""
+        if self.settings.token is None:
+            return True
+        given = (authorization or "").encode("utf-8", "replace")
+        return hmac.compare_digest(given, b"Bearer " + self.settings.token.encode())
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one of the places for requests at work.
+
+        Raises:
+            Overloaded: None is free.
+        """
+        if self._at_work >= self.settings.max_concurrent:
+            raise Overloaded(f"{self._at_work} requests are at work, which is the limit; try again later.")
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+
+    async def infer(self, model: ServedModel, images: Array, timeout: float | None) -> Outputs:
+        """Run checked images; the client's timeout, seconds, counts where it is shorter than the service's."""
+        limit = self.settings.timeout
+        return await model.infer(images, limit if timeout is None else min(timeout, limit))
+
+    async def close(self, timeout: float) -> int:
+        """Answer what was accepted, free the models; returns how many requests were not answered in time."""
+        self.stopping = True
+        lost = await asyncio.to_thread(self.models.close, timeout)
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        return lost

@@ -1,0 +1,132 @@
+"""What a service listens on, accepts and waits for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+
+__all__ = ["NAME", "ModelSource", "Settings"]
+
+MIB = 1 << 20
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to serve; the defaults suit one machine behind nothing.
+
+    Attributes:
+        host: Address to listen on; the loopback address is reachable from this machine only.
+        port: HTTP port; 0 takes a free one.
+        grpc_port: gRPC port; 0 takes a free one, None serves no gRPC.
+        provider: As for ``Engine.open``.
+        threads: As for ``Engine.open``.
+        max_batch, fixed_batch, max_delay_ms, max_queue, workers, run_timeout: As for each model's
+            :class:`~evovit_deploy.serve.Batcher`.
+        timeout: Seconds until a request is answered with 504; a client may ask for less.
+        body_timeout: Seconds that a client has to send its request.
+        max_request_mib: Size of a request, also once decompressed, MiB.
+        max_pixels: Width times height of an image for ``/v1/classify``, before it is decoded.
+        max_concurrent: Requests at work at once; more are refused with 503.
+        drain: Seconds that accepted requests have to end after SIGTERM.
+        token: Bearer token that every request but the health checks must carry.
+        certificate, private_key: PEM files for TLS, both or neither.
+        control: Clients may load, reload and unload the models given at the start.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc_port: int | None = 8001
+    provider: str = "auto"
+    threads: int | None = None
+    max_batch: int | None = None
+    fixed_batch: bool = False
+    max_delay_ms: float = 0.0
+    max_queue: int = 256
+    workers: int = 1
+    run_timeout: float = 60.0
+    timeout: float = 30.0
+    body_timeout: float = 30.0
+    max_request_mib: int = 64
+    max_pixels: int = 50_000_000
+    max_concurrent: int = 512
+    drain: float = 30.0
+    token: str | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    control: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_queue",
+            "workers",
+            "run_timeout",
+            "timeout",
+            "body_timeout",
+            "max_request_mib",
+            "max_pixels",
+            "max_concurrent",
+        ):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; give more than 0.")
+        if not self.drain >= 0:
+            raise InputError(f"drain is {self.drain}; give 0 or more seconds.")
+        for name in ("port", "grpc_port"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 65535:
+                raise InputError(f"{name} is {value}; valid: 0 to 65535.")
+        if self.grpc_port == self.port != 0:
+            raise InputError(f"HTTP and gRPC cannot share port {self.port}.")
+        if (self.certificate is None) != (self.private_key is None):
+            raise InputError("TLS needs a certificate and its private key.")
+        for path in (self.certificate, self.private_key):
+            if path is not None and not path.is_file():
+                raise InputError(f"{path}: no such file; TLS needs PEM files.")
+        if self.token is not None and (
+            not self.token.isascii() or not self.token.strip() or self.token.split() != [self.token]
+        ):
+            raise InputError("the bearer token must be ASCII text without spaces.")
+
+    @property
+    def max_bytes(self) -> int:
+        """Size limit of a request, bytes."""
+        return self.max_request_mib * MIB
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model to serve: under which name and version, and from which file."""
+
+    name: str
+    version: str
+    path: Path
+
+    @classmethod
+    def parse_all(cls, texts: list[str]) -> list[ModelSource]:
+        """Read ``PATH``, ``NAME=PATH`` and ``NAME:VERSION=PATH``.
+
+        The name is the file's stem by default; versions of a name count from 1 in the order given.
+
+        Raises:
+            InputError: A name or version that is not one, or one given twice.
+        """
+        sources: dict[tuple[str, str], ModelSource] = {}
+        for text in texts:
+            label, equals, rest = text.partition("=")
+            path = Path(rest if equals else text)
+            name, _, version = label.partition(":") if equals else (re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem), "", "")
+            if not NAME.fullmatch(name):
+                raise InputError(f"{text}: {name!r} is not a model name; use letters, digits, '_', '-' and '.'.")
+            if not version:
+                version = str(1 + max((int(v) for n, v in sources if n == name), default=0))
+            if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
+                raise InputError(f"{text}: version {version!r} is not a whole number from 1.")
+            if (name, version) in sources:
+                raise InputError(f"{text}: version {version} of {name} is given twice.")
+            sources[name, version] = cls(name, version, path)
+        if not sources:
+            raise InputError("no model to serve.")
+        return list(sources.values())

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from evovit_deploy import ExportOptions, export_onnx, load_checkpoint
+from evovit_deploy.engines import Engine
+from evovit_deploy.models.evo_deit import ModelOptions
+
+from .engines import NumberEngine
+from .running import Running, always, running
+
+DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
+
+
+@pytest.fixture(scope="session")
+def digits_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's checkpoint as ONNX: uint8 images, every kind of output."""
+    path = tmp_path_factory.mktemp("serve") / "digits.onnx"
+    model = ModelOptions("fp32", "uint8", "topk", ("logits", "probabilities", "kept"))
+    export_onnx(load_checkpoint(DIGITS / "evo_deit_digits.pth"), path, ExportOptions(model, prove=False))
+    return path
+
+
+@pytest.fixture(scope="session")
+def sums_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of another tool: the sum of the pixels of each channel, so no export is needed."""
+    path = tmp_path_factory.mktemp("model") / "sums.onnx"
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["x", "axes"], ["sums"], keepdims=0),
+        ],
+        "sums",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 4, 4, 3])],
+        [helper.make_tensor_value_info("sums", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(np.array([1, 2]), "axes")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits(digits_model: Path) -> Iterator[Running]:
+    """A service with the demo model, called ``digits``."""
+    with running(
+        lambda source, settings: Engine.open(digits_model, provider="cpu", threads=1),
+        "digits",
+        labels=DIGITS / "labels.txt",
+    ) as service:
+        yield service
+
+
+@pytest.fixture
+def numbers_engine() -> NumberEngine:
+    return NumberEngine()
+
+
+@pytest.fixture
+def fake(numbers_engine: NumberEngine) -> Iterator[Running]:
+    """A service with one :class:`NumberEngine`, called ``m``."""
+    with running(always(numbers_engine), control=True) as service:
+        yield service

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from evovit_deploy.classes import probabilities
+from evovit_deploy.engines import Engine
+from evovit_deploy.preprocess import find_images, load_image, preprocess
+from evovit_deploy.recipes import Transform
+
+from .conftest import DIGITS
+from .engines import NumberEngine
+from .running import Running, always, running
+
+
+def png(size: tuple[int, int] = (8, 8), kind: str = "PNG", mode: str = "RGB", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, size).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def header(width: int, height: int) -> bytes:
+    """A PNG that says it is this large and holds next to nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Running]:
+    with running(always(NumberEngine()), max_pixels=10_000, max_request_mib=1) as result:
+        yield result
+
+
+def test_labels_and_probabilities_are_those_of_the_engine(digits: Running) -> None:
+    engine = digits.service.models.find("digits").engine
+    assert isinstance(engine, Engine)
+    for path in find_images([DIGITS / "test"])[::60]:
+        spec = engine.spec
+        batch = preprocess(load_image(path), spec.transform or Transform(), spec.image_size, spec.input)[None]
+        row = probabilities(engine(batch))[0]
+        status, _, body = digits.call("POST", "/v1/classify?top_k=3", path.read_bytes(), {"Content-Type": "image/png"})
+        assert status == 200
+        answer = json.loads(body)
+        assert (answer["model"], answer["version"], len(answer["top"])) == ("digits", "1", 3)
+        for entry, number in zip(answer["top"], np.argsort(-row, kind="stable")):
+            assert entry == {"class": number, "label": str(number), "probability": row[number]}
+
+
+def test_several_models_must_be_told_apart() -> None:
+    with running(always(NumberEngine()), "a", "b") as both:
+        status, _, body = both.call("POST", "/v1/classify", png())
+        assert (status, json.loads(body)["error"]) == (400, "say which model: a, b.")
+        assert both.call("POST", "/v1/classify?model=b&top_k=1", png())[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (b"", 400, "neither a JPEG nor a PNG"),
+        (b"hello", 400, "neither a JPEG nor a PNG"),
+        (png(kind="GIF"), 400, "neither a JPEG nor a PNG"),
+        (png(kind="BMP"), 400, "neither a JPEG nor a PNG"),
+        (png(kind="TIFF"), 400, "neither a JPEG nor a PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", 400, "neither a JPEG nor a PNG"),
+        (png((64, 64))[:-30], 400, "damaged"),
+        (png((64, 64), "JPEG")[:300], 400, ""),
+        (png((101, 100)), 413, "101 x 100 pixels; 10000 are the limit"),
+        (header(60_000, 60_000), 413, "pixels"),
+        (header(2**31 - 1, 2**31 - 1), 413, "pixels"),
+        (header(0, 5), 400, ""),
+        (header(50, 50), 400, "damaged"),
+        (bytes(2 << 20), 413, "larger than 1048576 bytes"),
+    ],
+    ids=range(14),
+)
+def test_hostile_images(service: Running, body: bytes, status: int, reason: str) -> None:
+    found, _, answer = service.call("POST", "/v1/classify", body)
+    assert found == status
+    assert reason in json.loads(answer)["error"]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "LA", "I;16"])
+def test_every_kind_of_png(service: Running, mode: str) -> None:
+    assert service.call("POST", "/v1/classify", png(mode=mode))[0] == 200
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    kind=st.sampled_from(("PNG", "JPEG")),
+    at=st.integers(0, 400),
+    value=st.binary(min_size=1, max_size=4),
+    cut=st.integers(0, 50),
+)
+def test_damaged_images_are_read_or_refused(service: Running, kind: str, at: int, value: bytes, cut: int) -> None:
+    body = bytearray(png((30, 20), kind))
+    at %= len(body)
+    body[at : at + len(value)] = value
+    status, _, answer = service.call("POST", "/v1/classify", bytes(body[: len(body) - cut]))
+    assert status in (200, 400, 413)
+    assert json.loads(answer).keys() in ({"error"}, {"model", "version", "top"})
