@@ -12,6 +12,7 @@ from ._console import err
 from .bench import bench
 from .build import build
 from .doctor import doctor
+from .eval import evaluate
 from .export import export
 from .inspect import inspect
 from .predict import predict
@@ -51,6 +52,7 @@ def options(
 
 for command in (inspect, export, verify, predict, bench, build, doctor):
     app.command()(command)
+app.command("eval")(evaluate)
 
 
 def main() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,20 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..files import printable
 from ._choices import Backend, Provider
 from ._console import err, out, print_json, progress
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from ..classify import Ranking
     from ..engines.base import Engine, ModelSpec
+    from ..labels import ClassNames
     from ..preprocess import Failure
 
-    Array = NDArray[Any]
-    Ranking = list[tuple[int, float]]  # (class, probability), the most probable first
 
-__all__ = ["predict", "read_labels"]
+__all__ = ["predict"]
 
 
 def predict(
@@ -47,6 +43,7 @@ def predict(
 ) -> None:
     """Classify images; exits 1 if any image could not be classified."""
     from ..engines import Engine
+    from ..labels import ClassNames
     from ..preprocess import SUFFIXES, find_images
 
     if model.suffix.lower() in SUFFIXES:
@@ -54,16 +51,16 @@ def predict(
     paths = find_images(images)
     with Engine.open(model, backend=backend.value, provider=provider.value, threads=threads) as engine:
         spec = engine.spec
-        names = read_labels(labels, spec.num_classes) if labels is not None else [()] * spec.num_classes
-        truth = _truth(paths, names) if accuracy else None
+        classes = ClassNames.read(labels, spec.num_classes)
+        truth = _truth(paths, classes) if accuracy else None
         _notes(spec)
         best, failures = _classify(engine, paths, spec.batch or batch_size, top_k)
-    results = [_result(path, best.get(path, []), failures.get(path), names) for path in paths]
+    results = [_result(path, best.get(path, []), failures.get(path), classes) for path in paths]
     score = None if truth is None else _score(results, [truth[path] for path in paths])
     if json:
         print_json(
             {
-                "model": _shown(model),
+                "model": printable(model),
                 "name": spec.name,
                 "backend": engine.backend,
                 "device": engine.device,
@@ -81,72 +78,18 @@ def predict(
         raise typer.Exit(1)
 
 
-def read_labels(path: Path, num_classes: int) -> list[tuple[str, ...]]:
-    """Names of every class, the last of each being the one to show.
-
-    Text with one name a line, a JSON list of names, or a JSON object from class number to name. In JSON a name may be a
-    list, such as ``["n01440764", "tench"]``: the last is shown, and every one is a folder name for ``--accuracy``.
-
-    Raises:
-        InputError: Unreadable, another number of names than classes, or class numbers that are not 0 to classes - 1.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: the labels cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: the labels are not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    values: list[Any]
-    if text.lstrip()[:1] in ("[", "{"):
-        try:
-            document = jsonlib.loads(text)
-        except ValueError as error:
-            raise InputError(f"{path}: begins like JSON and is not: {error}.") from error
-        if isinstance(document, dict):
-            wrong = set(document) ^ {str(number) for number in range(num_classes)}
-            if wrong:
-                some = ", ".join(sorted(wrong)[:3])
-                raise InputError(
-                    f'{path}: {len(document)} entries for {num_classes} classes; the keys must be "0" to '
-                    f'"{num_classes - 1}", and {some} {"is" if len(wrong) == 1 else "are"} missing or not among them.'
-                )
-            values = [document[str(number)] for number in range(num_classes)]
-        else:
-            values = document
-    else:
-        values = [line.strip() for line in text.rstrip().splitlines()]
-    if len(values) != num_classes:
-        raise InputError(
-            f"{path}: {len(values)} names for a model of {num_classes} classes. Give exactly one name a class, in class order."
-        )
-    names = [tuple(value) if isinstance(value, list) else (value,) for value in values]
-    for number, name in enumerate(names):
-        if not name or not all(isinstance(part, str) and part for part in name):
-            raise InputError(
-                f"{path}: the name of class {number} is {values[number]!r}; it must be text that is not empty."
-            )
-    return names
-
-
-def _truth(paths: Sequence[Path], names: Sequence[tuple[str, ...]]) -> dict[Path, int]:
+def _truth(paths: Sequence[Path], classes: ClassNames) -> dict[Path, int]:
     """Class of every image, from the name of its folder: a label, or else a class number."""
-    classes: dict[str, set[int]] = {}
-    for number, parts in enumerate(names):
-        for part in parts:
-            classes.setdefault(part, set()).add(number)
     truth = {}
     for path in paths:
         folder = path.absolute().parent.name
-        found = classes.get(folder, set())
-        if not found and folder.isascii() and folder.isdigit() and int(folder) < len(names):
-            found = {int(folder)}
-        if len(found) != 1:
-            why = "is no class" if not found else f"names {len(found)} classes"
+        try:
+            truth[path] = classes.number(folder)
+        except InputError as error:
             raise InputError(
-                f"{_shown(path)}: --accuracy takes the class from the folder, and {folder!r} {why}. Folders must be named by "
-                f"label (--labels FILE) or by class number, 0 to {len(names) - 1}."
-            )
-        truth[path] = found.pop()
+                f"{printable(path)}: --accuracy takes the class from the folder, and {folder!r} {error}. Folders must be named "
+                f"by label (--labels FILE) or by class number, 0 to {len(classes) - 1}."
+            ) from None
     return truth
 
 
@@ -171,6 +114,7 @@ def _classify(
     """The best classes of every image, and the reason for every image without; failures go to stderr as they come."""
     import numpy as np
 
+    from ..classify import NOT_FINITE, probabilities, ranking
     from ..preprocess import batches
 
     best: dict[Path, Ranking] = {}
@@ -179,7 +123,7 @@ def _classify(
 
     def report(path: Path, reason: str) -> None:
         failed[path] = reason
-        err().print(f"{_shown(path)}: {reason}", markup=False, soft_wrap=True)
+        err().print(f"{printable(path)}: {reason}", markup=False, soft_wrap=True)
 
     def report_unread() -> None:
         for failure in unread:
@@ -189,34 +133,20 @@ def _classify(
     with progress() as bar:
         task = bar.add_task("classifying", total=len(paths))
         for done, images in batches(paths, engine.spec, size, failures=unread):
-            for path, row in zip(done, _probabilities(engine(images))):
+            for path, row in zip(done, probabilities(engine(images))):
                 if np.isfinite(row).all():
-                    # A stable sort: equal probabilities stay in class order.
-                    best[path] = [(i, float(row[i])) for i in (-row).argsort(kind="stable")[:top_k].tolist()]
+                    best[path] = ranking(row, top_k)
                 else:
-                    report(path, "the model's output is not finite (NaN or infinity).")
+                    report(path, NOT_FINITE)
             report_unread()
             bar.update(task, completed=len(best) + len(failed))
         report_unread()
     return best, failed
 
 
-def _probabilities(outputs: dict[str, Array]) -> Array:
-    """[B, classes] float64: the softmax of the logits, or the model's own probabilities where it gives no logits."""
-    import numpy as np
-
-    if "logits" not in outputs and "probabilities" in outputs:
-        return outputs["probabilities"].astype(np.float64)
-    logits = outputs.get("logits", next(iter(outputs.values()))).astype(np.float64)
-    with np.errstate(invalid="ignore"):  # of infinities; the caller names the image
-        exponentials = np.exp(logits - logits.max(1, keepdims=True))
-        probabilities: np.ndarray[Any, Any] = exponentials / exponentials.sum(1, keepdims=True)
-    return probabilities
-
-
-def _result(path: Path, best: Ranking, error: str | None, names: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    top = [{"class": i, "label": names[i][-1] if names[i] else None, "probability": p} for i, p in best]
-    return {"path": _shown(path), "top": top, "error": error}
+def _result(path: Path, best: Ranking, error: str | None, classes: ClassNames) -> dict[str, Any]:
+    top = [{"class": i, "label": classes.label(i), "probability": p} for i, p in best]
+    return {"path": printable(path), "top": top, "error": error}
 
 
 def _score(results: Sequence[dict[str, Any]], truth: Sequence[int]) -> dict[str, Any]:
@@ -258,8 +188,3 @@ def _show(results: Sequence[dict[str, Any]], score: dict[str, Any] | None) -> No
             )
     if score is not None and score["images"]:
         console.print(f"top-1 accuracy {score['top1']:.2%} ({score['correct']} of {score['images']} images)")
-
-
-def _shown(path: Path) -> str:
-    """The path as text that any terminal and JSON reader takes, also where its bytes are not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "replace")
