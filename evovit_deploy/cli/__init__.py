@@ -13,6 +13,7 @@ from .bench import bench
 from .build import build
 from .doctor import doctor
 from .eval import evaluate
+from .explain import explain
 from .export import export
 from .inspect import inspect
 from .predict import predict
@@ -50,7 +51,7 @@ def options(
         os.environ["EVOVIT_VERBOSE"] = "1"
 
 
-for command in (inspect, export, verify, predict, bench, build, doctor):
+for command in (inspect, export, verify, predict, explain, bench, build, doctor):
     app.command()(command)
 app.command("eval")(evaluate)
 
