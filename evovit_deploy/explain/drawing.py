@@ -57,8 +57,8 @@ def draw(base: Array, look: Look, reference: Look | None = None) -> list[Panel]:
         pixels = _faded(base, part.kept, part.grid)
         if reference is not None:
             other = reference.selections[number - 1].kept
-            differ = int((part.kept & ~other).sum())
-            caption += f", {differ} differ" if differ else ", the same in both"
+            both = int((part.kept & other).sum())
+            caption += ", the same in both" if (part.kept == other).all() else f", {both} by both"
             pixels = _framed(pixels, part.kept & ~other, part.grid, ONLY_MODEL)
             pixels = _framed(pixels, other & ~part.kept, part.grid, ONLY_REFERENCE)
         panels.append(Panel(caption, pixels))

@@ -42,20 +42,27 @@ def encoded(panels: Sequence[Panel]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def render(title: str, pages: Sequence[Page], summary: dict[str, Any], frequency: Sequence[Panel], facts: str) -> str:
+def render(
+    pages: Sequence[Page], summary: dict[str, Any], frequency: Sequence[Panel], facts: str, *, attention: bool
+) -> str:
     """The gallery as HTML.
 
     Args:
-        title: Heading.
         pages: One an image.
         summary: ``Summary.to_dict``.
         frequency: Maps of how often each patch is kept.
         facts: A line about model and reference.
+        attention: Whether there are panels of class attention, to be explained.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("evovit_deploy.explain", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template("gallery.html").render(
-        title=title, pages=pages, summary=summary, frequency=encoded(frequency), facts=facts
+        title="What the model keeps",
+        pages=pages,
+        summary=summary,
+        frequency=encoded(frequency),
+        facts=facts,
+        attention=attention,
     )

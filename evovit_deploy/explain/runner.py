@@ -205,4 +205,4 @@ def _write_gallery(
         facts += f"; reference: {reference.spec.name}, {reference.spec.precision}, {reference.backend}"
     if document["images"] > len(pages):
         facts += f". The first {len(pages)} of {document['images']} images are shown."
-    write_bytes(path, render("What the model keeps", pages, document, panels, facts).encode())
+    write_bytes(path, render(pages, document, panels, facts, attention=engine.backend == "pytorch").encode())
