@@ -17,6 +17,7 @@ from .explain import explain
 from .export import export
 from .inspect import inspect
 from .predict import predict
+from .sweep import sweep
 from .verify import verify
 
 __all__ = ["app", "main"]
@@ -51,9 +52,8 @@ def options(
         os.environ["EVOVIT_VERBOSE"] = "1"
 
 
-for command in (inspect, export, verify, predict, explain, bench, build, doctor):
-    app.command()(command)
-app.command("eval")(evaluate)
+for command in (inspect, export, verify, predict, evaluate, explain, sweep, bench, build, doctor):
+    app.command("eval" if command is evaluate else None)(command)  # eval is a builtin
 
 
 def main() -> None:

@@ -131,5 +131,7 @@ def _showing() -> Iterator[Callable[[Progress], None]]:
             yield update
         except KeyboardInterrupt:
             bar.stop()
-            err().print(f"interrupted after {done} images, which are kept: the same command goes on there.")
+            err().print(
+                f"interrupted after {done} images, which are kept: the same command goes on there.", soft_wrap=True
+            )
             raise typer.Exit(130) from None
