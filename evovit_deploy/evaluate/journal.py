@@ -76,7 +76,7 @@ class Journal:
         self._head = (json.dumps({"schema": SCHEMA, "key": key}) + "\n").encode()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
             raise OutputError(
                 f"cannot keep progress in {path}: {error.strerror or error}. Set EVOVIT_CACHE to a folder of yours."

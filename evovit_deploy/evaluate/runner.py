@@ -158,8 +158,10 @@ def _fingerprint(engine: Any) -> str:
     """SHA-256 of a PyTorch model as it runs: one checkpoint file holds several weights, and not the keep ratios."""
     import torch
 
-    digest = hashlib.sha256(repr(engine.module.evolution).encode())
-    for name, tensor in engine.module.state_dict().items():
+    module = engine.module
+    schedule = module.stages if hasattr(module, "stages") else module.groups  # Evo-LeViT, Evo-DeiT
+    digest = hashlib.sha256(repr(schedule).encode())
+    for name, tensor in module.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -85,17 +85,23 @@ class Explainer:
 
 
 def _grids(engine: Engine, count: int) -> list[int]:
-    """Patches a side of every selection: one grid for all (Evo-DeiT), or those of the last stages (Evo-LeViT)."""
-    module = getattr(engine, "module", None)
-    structure: Any = getattr(module, "structure", None)
-    if structure is None:
-        if engine.spec.manifest is None:
-            raise InputError(
-                f"{engine.spec.name} was not exported by evovit, so the grid of its patches is unknown. Give the checkpoint."
-            )
-        structure = Recipe.from_dict(engine.spec.manifest["recipe"], "manifest").structure
-    stages = getattr(structure, "grids", None)
-    return list(stages[-count:]) if stages else [structure.image_size // structure.patch_size] * count
+    """Patches a side of every selection: one grid for all (Evo-DeiT), or that of the stage it is in (Evo-LeViT)."""
+    module: Any = getattr(engine, "module", None)
+    if module is not None:
+        structure: Any = module.structure
+        if hasattr(structure, "grids"):
+            stages = zip(structure.grids, module.stages)
+            return [grid for grid, stage in stages for group in stage.groups if group.keep is not None]
+    elif engine.spec.manifest is not None:
+        recipe = Recipe.from_dict(engine.spec.manifest["recipe"], "manifest")
+        structure, ratios = recipe.structure, recipe.evolution.keep_ratios
+        if hasattr(structure, "grids"):  # a ratio a stage, or none for the first
+            return [grid for grid, ratio in zip(structure.grids[-len(ratios) :], ratios) if ratio < 1]
+    else:
+        raise InputError(
+            f"{engine.spec.name} was not exported by evovit, so the grid of its patches is unknown. Give the checkpoint."
+        )
+    return [structure.image_size // structure.patch_size] * count
 
 
 def _mask(positions: Array, grid: int, name: str) -> Array:

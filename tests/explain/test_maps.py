@@ -73,12 +73,20 @@ def test_an_unknown_grid() -> None:
 
 
 def test_stages_on_grids_of_their_own() -> None:
-    engine: Any = telling([[0, 3]])
-    engine.module = SimpleNamespace(structure=SimpleNamespace(grids=(8, 4, 2)), selection_of=None)
-    [look] = Explainer(engine)(images(1, 8))
+    """As Evo-LeViT has them: the first stage selects nothing here."""
+
+    def stage(keep: int | None) -> Any:
+        return SimpleNamespace(groups=[SimpleNamespace(keep=None), SimpleNamespace(keep=keep)])
+
+    def looks(kept: list[list[int]]) -> Any:
+        engine: Any = telling(kept)
+        engine.module = SimpleNamespace(
+            structure=SimpleNamespace(grids=(8, 2, 1)), stages=[stage(None), stage(2), stage(None)], selection_of=None
+        )
+        return Explainer(engine)(images(1, 8))
+
+    [look] = looks([[0, 3]])
     assert look.selections[0].grid == 2
     assert look.selections[0].kept.tolist() == [True, False, False, True]
-    engine = telling([[4]])
-    engine.module = SimpleNamespace(structure=SimpleNamespace(grids=(2,)), selection_of=None)
     with pytest.raises(InputError, match="outside of a grid of 2 x 2"):
-        Explainer(engine)(images(1, 8))
+        looks([[4]])
