@@ -63,6 +63,7 @@ def sweep(
     provider: Annotated[Provider, typer.Option(help="Where ONNX Runtime runs them.")] = Provider.auto,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the cores of this machine.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="1 s and 20 calls a candidate instead of 5 s and 50.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Measure and evaluate again what is done.")] = False,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file of the checkpoint.")] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Use the checkpoint's model_ema.")] = False,
@@ -107,6 +108,7 @@ def sweep(
                 classes,
                 output,
                 settings,
+                restart=restart,
                 on_step=lambda text, share: bar.update(task, description=text, completed=100 * share),
             )
     except KeyboardInterrupt:
@@ -117,7 +119,7 @@ def sweep(
     title = f"{loaded.recipe.name}, {precision.value}, batch {batch}, {outcomes[0].images} {what}"
     write_bytes(output / "front.svg", plot(outcomes, title).encode())
     if not all(outcome.stable for outcome in outcomes):
-        note("some measurements did not settle: close other programs, or leave out --quick")
+        note("some measurements did not settle: close other programs, leave out --quick, and run again with --restart")
     picked: Outcome | None = None
     if not json:
         _show(outcomes, front(outcomes))

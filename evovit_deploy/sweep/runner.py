@@ -61,6 +61,7 @@ def sweep(
     folder: Path,
     settings: SweepSettings,
     *,
+    restart: bool = False,
     on_step: Step = lambda text, share: None,
 ) -> list[Outcome]:
     """Run a grid of candidates; what an earlier, interrupted call did is not done again.
@@ -72,6 +73,7 @@ def sweep(
         classes: Names of the classes.
         folder: Gets ``models/NAME.onnx`` and ``outcomes.jsonl``, a record a candidate; made if missing.
         settings: How.
+        restart: Measure and evaluate everything again; the newest record of a candidate counts.
         on_step: Called as it goes on.
 
     Returns:
@@ -88,7 +90,7 @@ def sweep(
         raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}.") from error
     records = folder / "outcomes.jsonl"
     common = _key(checkpoint, grid[0], dataset, settings)
-    done = {outcome.key: outcome for outcome in read_outcomes(records)}
+    done = {} if restart else {outcome.key: outcome for outcome in read_outcomes(records)}
     outcomes = []
     for number, candidate in enumerate(grid):
 

@@ -98,7 +98,8 @@ def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, mo
 
     (some / "8" / "x.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"1 images could not be evaluated; the first, .*x\.png"):
-        call(*command)
+        call(*command, "--restart")
+    assert len(ran) == 6
 
 
 @pytest.mark.parametrize(
