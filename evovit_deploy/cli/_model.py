@@ -21,7 +21,7 @@ __all__ = ["ModelChoice", "note", "open_models"]
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """How models are opened; from ``recipe`` on, options for checkpoints, which ``recipe`` alone also has for other files."""
+    """How models are opened. From ``keep`` on they are for checkpoints only; a ``recipe`` may also be held against a file."""
 
     provider: str = "auto"
     threads: int | None = None

@@ -87,7 +87,7 @@ def sweep(
     grid = candidates(loaded.recipe, _ratios(ratios), per_stage=per_stage, schedules=schedules)
     classes = ClassNames.read(labels, loaded.recipe.structure.num_classes)
     dataset = read_dataset(data, classes)
-    for text in dataset.notes:
+    for text in (*loaded.notes, *dataset.notes):
         note(text)
     settings = SweepSettings(
         precision=precision.value,

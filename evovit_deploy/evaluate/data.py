@@ -90,9 +90,8 @@ def _read_folder(folder: Path, classes: ClassNames) -> Dataset:
     folders = sorted({parts[0] for parts in inside if len(parts) > 1})
     numbers, assumed = _number_folders(folder, folders, classes)
     chosen = [(path, numbers[parts[0]]) for path, parts in zip(paths, inside) if len(parts) > 1]
-    return Dataset(
-        folder, tuple(path for path, _ in chosen), tuple(label for _, label in chosen), (*notes, *assumed)
-    )  # fmt: skip
+    paths = [path for path, _ in chosen]
+    return Dataset(folder, tuple(paths), tuple(label for _, label in chosen), (*notes, *assumed))
 
 
 def _number_folders(folder: Path, names: list[str], classes: ClassNames) -> tuple[dict[str, int], list[str]]:
