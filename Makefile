@@ -35,7 +35,7 @@ check: install
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n logical
 
 clean:
 	rm -rf $(VENV) demo build dist

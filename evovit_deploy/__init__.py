@@ -111,7 +111,6 @@ _LAZY = {
     "export_onnx": "export",
     "verify": "export",
     "ModelOptions": "models.evo_deit",
-    "benchmark": "bench",
     "Batcher": "serve",
 }
 

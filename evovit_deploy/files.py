@@ -112,3 +112,8 @@ def sha256(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def printable(path: Path) -> str:
+    """The path as text that any terminal and JSON reader takes, also where its bytes are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..labels import true_classes
+from ..labels import ClassNames, true_classes
 from ..preprocess import batches
 
 if TYPE_CHECKING:
@@ -18,15 +18,15 @@ __all__ = ["labelled", "top1"]
 BATCH = 32
 
 
-def labelled(files: Sequence[Path], names: Sequence[tuple[str, ...]]) -> dict[Path, int] | str:
+def labelled(files: Sequence[Path], classes: ClassNames) -> dict[Path, int] | str:
     """True class of every file by the name of its folder, or why there is none, in words.
 
     Args:
         files: Image files.
-        names: Names of every class; empty tuples where only class numbers are known.
+        classes: Their names and numbers.
     """
     try:
-        return true_classes(files, names)
+        return true_classes(files, classes)
     except InputError as error:
         return str(error).partition(": ")[2]  # without the path: records name no folder of a machine
 

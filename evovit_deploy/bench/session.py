@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,16 +133,14 @@ def _open(opening: Opening, models: Models) -> None:
 
 def _evaluate(opening: Opening, images: Images, labels: Path | None, tell: Tell) -> list[str]:
     """Accuracy of every trained model into its facts, if the images are labelled; returns what to note."""
-    from ..labels import read_labels
+    from ..labels import ClassNames
     from .accuracy import labelled, top1
 
     if not images.files:
         return [] if labels is None else ["labels without --images FOLDER are not used"]
     notes = []
     for label, engine in opening.engines.items():
-        classes = engine.spec.num_classes
-        names: Sequence[tuple[str, ...]] = read_labels(labels, classes) if labels is not None else [()] * classes
-        truth = labelled(images.files, names)
+        truth = labelled(images.files, ClassNames.read(labels, engine.spec.num_classes))
         if isinstance(truth, str):
             return [f"accuracy: not evaluated: {truth}"]
         if label in opening.random:

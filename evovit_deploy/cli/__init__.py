@@ -12,11 +12,14 @@ from ._console import err
 from .bench_group import bench_app
 from .build import build
 from .doctor import doctor
+from .eval import evaluate
+from .explain import explain
 from .export import export
 from .inspect import inspect
 from .package import package
 from .predict import predict
 from .serve import serve
+from .sweep import sweep
 from .verify import verify
 
 __all__ = ["app", "main"]
@@ -51,8 +54,8 @@ def options(
         os.environ["EVOVIT_VERBOSE"] = "1"
 
 
-for command in (inspect, export, verify, predict, build, serve, doctor):
-    app.command()(command)
+for command in (inspect, export, verify, predict, evaluate, explain, sweep, build, serve, doctor):
+    app.command("eval" if command is evaluate else None)(command)  # eval is a builtin
 app.add_typer(bench_app)
 app.add_typer(package, name="package")
 

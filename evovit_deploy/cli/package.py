@@ -40,7 +40,7 @@ def triton(
 
     Example: evovit package triton model.onnx -o repository --labels labels.txt
     """
-    from ..classes import read_labels
+    from ..labels import read_labels
     from ..serve.server import require
     from ..serve.triton import TritonOptions, package_triton, read_model
 

@@ -9,20 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..classes import probabilities
-from ..labels import read_labels, shown, true_classes
+from ..files import printable
 from ._choices import Backend, Provider
 from ._console import err, out, print_json, progress
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from ..classify import Ranking
     from ..engines.base import Engine, ModelSpec
+    from ..labels import ClassNames
     from ..preprocess import Failure
 
-    Array = NDArray[Any]
-    Ranking = list[tuple[int, float]]  # (class, probability), the most probable first
 
 __all__ = ["predict"]
 
@@ -52,6 +48,7 @@ def predict(
     For example: evovit predict model.onnx photos/ --labels labels.txt --top-k 3
     """
     from ..engines import Engine
+    from ..labels import ClassNames, true_classes
     from ..preprocess import SUFFIXES, find_images
 
     if model.suffix.lower() in SUFFIXES:
@@ -61,16 +58,16 @@ def predict(
         model, backend=backend.value, provider=provider.value, threads=threads, recipe=recipe, num_heads=num_heads
     ) as engine:
         spec = engine.spec
-        names = read_labels(labels, spec.num_classes) if labels is not None else [()] * spec.num_classes
-        truth = true_classes(paths, names) if accuracy else None
+        classes = ClassNames.read(labels, spec.num_classes)
+        truth = true_classes(paths, classes) if accuracy else None
         _notes(spec)
         best, failures = _classify(engine, paths, spec.batch or batch_size, top_k)
-    results = [_result(path, best.get(path, []), failures.get(path), names) for path in paths]
+    results = [_result(path, best.get(path, []), failures.get(path), classes) for path in paths]
     score = None if truth is None else _score(results, [truth[path] for path in paths])
     if json:
         print_json(
             {
-                "model": shown(model),
+                "model": printable(model),
                 "name": spec.name,
                 "backend": engine.backend,
                 "device": engine.device,
@@ -109,6 +106,7 @@ def _classify(
     """The best classes of every image, and the reason for every image without; failures go to stderr as they come."""
     import numpy as np
 
+    from ..classify import NOT_FINITE, probabilities, ranking
     from ..preprocess import batches
 
     best: dict[Path, Ranking] = {}
@@ -117,7 +115,7 @@ def _classify(
 
     def report(path: Path, reason: str) -> None:
         failed[path] = reason
-        err().print(f"{shown(path)}: {reason}", markup=False, soft_wrap=True)
+        err().print(f"{printable(path)}: {reason}", markup=False, soft_wrap=True)
 
     def report_unread() -> None:
         for failure in unread:
@@ -127,34 +125,20 @@ def _classify(
     with progress() as bar:
         task = bar.add_task("classifying", total=len(paths))
         for done, images in batches(paths, engine.spec, size, failures=unread):
-            for path, row in zip(done, _probabilities(engine(images))):
+            for path, row in zip(done, probabilities(engine(images))):
                 if np.isfinite(row).all():
-                    # A stable sort: equal probabilities stay in class order.
-                    best[path] = [(i, float(row[i])) for i in (-row).argsort(kind="stable")[:top_k].tolist()]
+                    best[path] = ranking(row, top_k)
                 else:
-                    report(path, "the model's output is not finite (NaN or infinity).")
+                    report(path, NOT_FINITE)
             report_unread()
             bar.update(task, completed=len(best) + len(failed))
         report_unread()
     return best, failed
 
 
-def _probabilities(outputs: dict[str, Array]) -> Array:
-    """[B, classes] float64: the softmax of the logits, or the model's own probabilities where it gives no logits."""
-    import numpy as np
-
-    if "logits" not in outputs and "probabilities" in outputs:
-        return outputs["probabilities"].astype(np.float64)
-    logits = outputs.get("logits", next(iter(outputs.values()))).astype(np.float64)
-    with np.errstate(invalid="ignore"):  # of infinities; the caller names the image
-        exponentials = np.exp(logits - logits.max(1, keepdims=True))
-        probabilities: np.ndarray[Any, Any] = exponentials / exponentials.sum(1, keepdims=True)
-    return probabilities
-
-
-def _result(path: Path, best: Ranking, error: str | None, names: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    top = [{"class": i, "label": names[i][-1] if names[i] else None, "probability": p} for i, p in best]
-    return {"path": shown(path), "top": top, "error": error}
+def _result(path: Path, best: Ranking, error: str | None, classes: ClassNames) -> dict[str, Any]:
+    top = [{"class": i, "label": classes.label(i), "probability": p} for i, p in best]
+    return {"path": printable(path), "top": top, "error": error}
 
 
 def _score(results: Sequence[dict[str, Any]], truth: Sequence[int]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..classes import probabilities
+from ..classify import probabilities
 from ..errors import InputError
 from ..preprocess import preprocess, upright_rgb
 from ..recipes import Transform

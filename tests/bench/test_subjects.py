@@ -21,7 +21,14 @@ def opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         engine = FakeEngine()
         engine.backend = "tensorrt-rtx"
         recipe = load_recipe("evo_deit_small_patch16_224").to_dict()
-        exported = {"recipe": recipe, "precision": "fp16", "input": "float32", "folded": True, "batch": None, "opset": 20}
+        exported = {
+            "recipe": recipe,
+            "precision": "fp16",
+            "input": "float32",
+            "folded": True,
+            "batch": None,
+            "opset": 20,
+        }
         engine.spec = dataclasses.replace(engine.spec, name=path.stem, manifest=exported)
         return engine
 

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from evovit_deploy.cli.predict import predict
 from evovit_deploy.engines import Engine, FakeEngine, ModelSpec
 from evovit_deploy.errors import EngineError, InputError
-from evovit_deploy.labels import read_labels
 
 CLASSES, SIZE = 4, 8
 app = typer.Typer()
@@ -212,47 +211,6 @@ def test_folder_that_is_no_class(
     with pytest.raises(InputError, match=reason):
         call("m.onnx", path, "--accuracy", *extra)
     assert engine.batches == []  # said before anything is run
-
-
-# Labels
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("a\nb c\nd\n\n", ["a", "b c", "d"]),
-        ("\ufeffa\r\nb\r\nc", ["a", "b", "c"]),
-        ('["a", "b", "c"]', ["a", "b", "c"]),
-        ('{"2": "c", "0": "a", "1": "b"}', ["a", "b", "c"]),
-        ('{"0": ["n1", "a"], "1": ["n2", "b"], "2": ["n3", "c"]}', ["a", "b", "c"]),
-    ],
-)
-def test_labels(tmp_path: Path, text: str, shown: list[str]) -> None:
-    (tmp_path / "l").write_bytes(text.encode())
-    assert [name[-1] for name in read_labels(tmp_path / "l", 3)] == shown
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"a\nb\n", "2 names for a model of 3 classes"),
-        (b"a\n\nc\n", "name of class 1 is ''"),
-        (b'["a", "b"', "begins like JSON"),
-        (b'["a", "b", 3]', "name of class 2 is 3"),
-        (b'{"0": "a", "1": "b", "3": "c"}', r'"0" to "2", and 2, 3 are missing or not among'),
-        (b"\xff\xfe\x00", "not UTF-8"),
-    ],
-)
-def test_wrong_labels(tmp_path: Path, data: bytes, reason: str) -> None:
-    (tmp_path / "l").write_bytes(data)
-    with pytest.raises(InputError, match=reason) as caught:
-        read_labels(tmp_path / "l", 3)
-    assert str(tmp_path / "l") in str(caught.value)
-
-
-def test_missing_labels(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="labels cannot be read: No such file"):
-        read_labels(tmp_path / "gone", 3)
 
 
 # Usage

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from evovit_deploy.classes import probabilities
+from evovit_deploy.classify import probabilities
 from evovit_deploy.engines import Engine
 from evovit_deploy.preprocess import find_images, load_image, preprocess
 from evovit_deploy.recipes import Transform

@@ -1,0 +1,115 @@
+"""Opening models for commands that look at their answers: a checkpoint, ONNX file or engine, alone or beside another."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, ModelFileError
+from ..files import printable
+from ._console import err
+from ._source import open_checkpoint
+
+if TYPE_CHECKING:
+    from ..engines.base import Engine
+    from ..recipes import Recipe
+
+__all__ = ["ModelChoice", "note", "open_models"]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """How models are opened. From ``keep`` on they are for checkpoints only; a ``recipe`` may also be held against a file."""
+
+    provider: str = "auto"
+    threads: int | None = None
+    recipe: str | None = None
+    keep: str | None = None
+    schedule: str | None = None
+    ema: bool = False
+    num_heads: int | None = None
+
+
+def note(text: str) -> None:
+    """Print a note on stderr."""
+    err().print(f"note: {text}", markup=False, style="dim", soft_wrap=True)
+
+
+def open_models(
+    stack: ExitStack, paths: list[Path], choice: ModelChoice, outputs: tuple[str, ...] = ("logits",)
+) -> list[Engine]:
+    """Open one model, or two that are compared; ``stack`` closes them.
+
+    A checkpoint holds neither keep ratios nor schedule: without options that say them it takes those of the ONNX file or
+    engine that it is compared with, and its own recipe's otherwise.
+
+    Args:
+        stack: Closes what was opened.
+        paths: Model files.
+        choice: How.
+        outputs: Of a checkpoint's module; other files have the outputs they were exported with.
+
+    Raises:
+        ModelFileError: No such file, or not a model.
+        InputError: Options for a checkpoint, and there is none.
+    """
+    from ..engines import Engine
+    from ..engines.base import BACKENDS
+    from ..preprocess import SUFFIXES
+
+    for path in paths:
+        if path.suffix.lower() in SUFFIXES:
+            raise InputError(f"{printable(path)} is an image, and a model is expected there. The model comes first.")
+        if not path.is_file():
+            raise ModelFileError(f"{printable(path)}: no such file. Give a checkpoint, an ONNX file or an engine.")
+    checkpoints = [path for path in paths if BACKENDS.get(path.suffix.lower()) == "pytorch"]
+    given = [name for name in ("keep", "schedule", "ema", "num_heads") if getattr(choice, name)]
+    if given and not checkpoints:
+        raise InputError(
+            f"--{given[0].replace('_', '-')} is for checkpoints, and {printable(paths[0])} has it fixed. Export it anew."
+        )
+    opened: dict[Path, Engine] = {}
+    for path in dict.fromkeys(paths):
+        if path not in checkpoints:
+            opened[path] = stack.enter_context(Engine.open(path, provider=choice.provider, threads=choice.threads))
+    like = next((recipe for engine in opened.values() if (recipe := _evolved_recipe(engine)) is not None), None)
+    for path in dict.fromkeys(checkpoints):
+        opened[path] = stack.enter_context(_open_checkpoint(path, choice, like, outputs))
+    return [opened[path] for path in paths]
+
+
+def _evolved_recipe(engine: Engine) -> Recipe | None:
+    """The recipe in a file's manifest, unless it is a vanilla twin, which has nothing to say about token evolution."""
+    from ..recipes import Recipe
+
+    manifest = engine.spec.manifest
+    if manifest is None or manifest["family"] == "deit":
+        return None
+    return Recipe.from_dict(manifest["recipe"], "manifest")
+
+
+def _open_checkpoint(path: Path, choice: ModelChoice, like: Recipe | None, outputs: tuple[str, ...]) -> Engine:
+    from ..checkpoint import load_checkpoint
+    from ..engines import TorchEngine
+    from ..models.evo_deit import ModelOptions
+
+    if like is not None and choice.recipe is None and choice.keep is None and choice.schedule is None:
+        checkpoint = load_checkpoint(
+            path, recipe=like, num_heads=choice.num_heads, image_size=like.structure.image_size, ema=choice.ema
+        )
+        note(f"{printable(path)} does not hold its keep ratios and schedule; those of the model beside it are used")
+    else:
+        checkpoint = open_checkpoint(
+            path,
+            recipe=choice.recipe,
+            keep=choice.keep,
+            schedule=choice.schedule,
+            num_heads=choice.num_heads,
+            ema=choice.ema,
+        )
+        for text in checkpoint.notes:
+            note(text)
+    options = ModelOptions(outputs=outputs)
+    return TorchEngine.from_checkpoint(checkpoint, options, provider=choice.provider, threads=choice.threads)

@@ -1,0 +1,185 @@
+"""`evovit sweep`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError
+from ..files import printable, write_bytes
+from ._choices import Provider
+from ._console import err, out, print_json, progress
+from ._model import note
+from ._source import open_checkpoint
+
+if TYPE_CHECKING:
+    from ..sweep import Outcome
+
+__all__ = ["sweep"]
+
+
+class Schedules(str, Enum):
+    """Which schedules are tried."""
+
+    stage = "stage"
+    layer = "layer"
+    both = "both"
+
+
+class Precision(str, Enum):
+    """Precision of the exports."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+def sweep(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint.")],
+    data: Annotated[
+        Path, typer.Option(help="As for eval. Without labels, agreement with the full model stands for accuracy.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for models, records, plot and recipe; goes on where it was.")
+    ] = Path("sweep"),
+    ratios: Annotated[str, typer.Option(help="Keep ratios to try.")] = "0.3,0.5,0.7,0.9",
+    per_stage: Annotated[
+        bool, typer.Option("--per-stage", help="Every combination over the stages, not the same in all.")
+    ] = False,
+    schedule: Annotated[Schedules, typer.Option(help="Schedules to try.")] = Schedules.stage,
+    budget: Annotated[
+        str | None, typer.Option(help="Pick the most accurate within this latency of a call, e.g. 5ms.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Pick the fastest that drops by at most this many points.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class names, as for eval.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Of the exports.")] = Precision.fp32,
+    batch: Annotated[int, typer.Option(min=1, help="Images a measured call.")] = 1,
+    provider: Annotated[Provider, typer.Option(help="Where ONNX Runtime runs them.")] = Provider.auto,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the cores of this machine.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="1 s and 20 calls a candidate instead of 5 s and 50.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Measure and evaluate again what is done.")] = False,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file of the checkpoint.")] = None,
+    ema: Annotated[bool, typer.Option("--ema", help="Use the checkpoint's model_ema.")] = False,
+    num_heads: Annotated[int | None, typer.Option(help="Attention heads of a checkpoint that does not tell.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Try keep ratios and schedules: speed beside accuracy, the front as table and plot, and the recipe to deploy."""
+    import dataclasses
+
+    from ..bench.environment import physical_cores
+    from ..evaluate import read_dataset
+    from ..labels import ClassNames
+    from ..sweep import SweepSettings, candidates, choose, front
+    from ..sweep import sweep as run
+    from ..sweep.plot import plot
+    from ..sweep.recipe_file import write_recipe
+
+    limit = None if budget is None else _milliseconds(budget)
+    loaded = open_checkpoint(checkpoint, recipe=recipe, ema=ema, num_heads=num_heads)
+    schedules = ("stage", "layer") if schedule is Schedules.both else (schedule.value,)
+    grid = candidates(loaded.recipe, _ratios(ratios), per_stage=per_stage, schedules=schedules)
+    classes = ClassNames.read(labels, loaded.recipe.structure.num_classes)
+    dataset = read_dataset(data, classes)
+    for text in (*loaded.notes, *dataset.notes):
+        note(text)
+    settings = SweepSettings(
+        precision=precision.value,
+        provider=provider.value,
+        threads=threads or physical_cores(),
+        batch=batch,
+        min_seconds=1.0 if quick else 5.0,
+        min_calls=20 if quick else 50,
+        workers=workers,
+    )
+    try:
+        with progress() as bar:
+            task = bar.add_task("sweeping", total=100)
+            outcomes = run(
+                loaded,
+                grid,
+                dataset,
+                classes,
+                output,
+                settings,
+                restart=restart,
+                on_step=lambda text, share: bar.update(task, description=text, completed=100 * share),
+            )
+    except KeyboardInterrupt:
+        text = f"interrupted; what is done is in {printable(output)}: the same command goes on there."
+        err().print(text, markup=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+    what = "labelled images" if dataset.labels else "images without labels"
+    title = f"{loaded.recipe.name}, {precision.value}, batch {batch}, {outcomes[0].images} {what}"
+    write_bytes(output / "front.svg", plot(outcomes, title).encode())
+    if not all(outcome.stable for outcome in outcomes):
+        note("some measurements did not settle: close other programs, leave out --quick, and run again with --restart")
+    picked: Outcome | None = None
+    if not json:
+        _show(outcomes, front(outcomes))
+    if limit is not None or max_drop is not None:
+        picked = choose(outcomes, budget_ms=limit, max_drop=max_drop)
+        best = next(candidate for candidate in grid if candidate.name == picked.name)
+        drop = f"drop {picked.drop:.2f} points on {picked.images} images"
+        comment = f"Picked by evovit sweep: {picked.name}, {picked.latency_ms:.3g} ms a call of {picked.batch}, {drop}."
+        write_recipe(output / "recipe.toml", best.recipe, comment)
+    if json:
+        print_json(
+            {
+                "schema": 1,
+                "outcomes": [dataclasses.asdict(outcome) for outcome in outcomes],
+                "front": [outcome.name for outcome in front(outcomes)],
+                "picked": None if picked is None else picked.name,
+                "recipe": None if picked is None else printable(output / "recipe.toml"),
+                "plot": printable(output / "front.svg"),
+            }
+        )
+    elif picked is not None:
+        recipe_path = printable(output / "recipe.toml")
+        out().print(f"picked {picked.name}: {recipe_path}", markup=False, soft_wrap=True)
+        out().print(f"next: evovit export {printable(checkpoint)} --recipe {recipe_path}", markup=False, soft_wrap=True)
+
+
+def _ratios(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--ratios {text!r} is not a list of numbers; for example: --ratios 0.3,0.5,0.7") from None
+
+
+def _milliseconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|us)?", text.strip())
+    if match is None or not float(match[1]):
+        raise InputError(f"--budget {text!r} is not a time; for example: --budget 5ms")
+    return float(match[1]) * {"s": 1000.0, "us": 0.001}.get(match[2] or "ms", 1.0)
+
+
+def _show(outcomes: Sequence[Outcome], best: Sequence[Outcome]) -> None:
+    from rich.table import Table
+
+    console = out()
+    if not console.is_terminal:
+        console.width = max(console.width, 140)  # a log or a pipe has no edge to wrap at
+    table = Table()
+    top1 = ["top-1 %"] if outcomes[0].top1 is not None else []
+    for name in ("candidate", "p50 ms", "speedup", *top1, "agrees %", "drop", "stable", "front"):
+        table.add_column(name, justify="left" if name in ("candidate", "stable", "front") else "right", no_wrap=True)
+    for one in outcomes:
+        interval = "" if one.speedup_low is None else f" [{one.speedup_low:.2f}, {one.speedup_high:.2f}]"
+        table.add_row(
+            one.name,
+            f"{one.latency_ms:.3g}",
+            f"{one.speedup:.2f}{interval}",
+            *([] if one.top1 is None else [f"{100 * one.top1:.2f}"]),
+            f"{100 * one.agreement:.2f}",
+            f"{one.drop:.2f}",
+            "yes" if one.stable else "no",
+            "yes" if one in best else "",
+        )
+    console.print(table)

@@ -1,0 +1,148 @@
+"""Kept patches and class attention drawn over an image, as in the figures of the paper."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .maps import Look
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Panel", "draw", "frequency_panel", "panel_size", "sheet", "to_jpeg"]
+
+Array = NDArray[Any]
+
+MIN_SIZE = 320
+BYPASSED = 0.78  # how far a bypassed patch fades to white
+HEAT = 0.62  # how much of an attention map is heat, the rest the image in grey
+# Dark violet to yellow: lightness rises evenly, so that it reads in grey and to colour-blind eyes.
+_ANCHORS = np.array([(13, 8, 60), (92, 22, 110), (176, 50, 90), (235, 105, 38), (251, 180, 26), (252, 250, 160)], float)
+ONLY_MODEL, ONLY_REFERENCE = (0, 120, 212), (216, 59, 1)  # blue, orange: told apart by all
+_MARGIN, _CAPTION, _TITLE = 12, 22, 28
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of an image's row, [P, P, 3] uint8, with what it shows."""
+
+    caption: str
+    pixels: Array
+
+
+def panel_size(image_size: int) -> int:
+    """Side of a panel: the smallest multiple of the model's image size from 320 pixels, so that patches have whole pixels."""
+    return image_size * -(-MIN_SIZE // image_size)
+
+
+def draw(base: Array, look: Look, reference: Look | None = None) -> list[Panel]:
+    """The panels of one image.
+
+    Args:
+        base: [P, P, 3] uint8, the part of the image that the model saw.
+        look: What the model made of it.
+        reference: What another model made of it: patches that only one of the two kept get a frame.
+    """
+    panels = [Panel("what the model sees", base)]
+    for number, part in enumerate(look.selections, 1):
+        if part.attention is not None:
+            panels.append(Panel(f"class attention before selection {number}", _heat(base, part.attention, part.grid)))
+        caption = f"selection {number}: {part.kept.sum()} of {part.kept.size} patches kept"
+        pixels = _faded(base, part.kept, part.grid)
+        if reference is not None:
+            other = reference.selections[number - 1].kept
+            both = int((part.kept & other).sum())
+            caption += ", the same in both" if (part.kept == other).all() else f", {both} by both"
+            pixels = _framed(pixels, part.kept & ~other, part.grid, ONLY_MODEL)
+            pixels = _framed(pixels, other & ~part.kept, part.grid, ONLY_REFERENCE)
+        panels.append(Panel(caption, pixels))
+    return panels
+
+
+def frequency_panel(share: Array, grid: int, number: int, size: int = MIN_SIZE) -> Panel:
+    """How often each patch was kept, [N] in 0 to 1, as heat on white: 0 is dark, 1 bright, the same scale everywhere."""
+    side = size // grid * grid
+    return Panel(f"selection {number}: how often each patch is kept", _colours(_upscaled(share, grid, side)))
+
+
+def _edges(size: int, grid: int) -> Array:
+    """Where patches begin and end, in pixels, also where the grid does not divide the size."""
+    return np.round(np.linspace(0, size, grid + 1)).astype(int)
+
+
+def _upscaled(values: Array, grid: int, size: int) -> Array:
+    """[N] -> [size, size], each patch one flat square: nothing is smoothed that the model did not smooth."""
+    steps = np.diff(_edges(size, grid))
+    return values.reshape(grid, grid).repeat(steps, 0).repeat(steps, 1)
+
+
+def _faded(base: Array, kept: Array, grid: int) -> Array:
+    mask = _upscaled(kept, grid, len(base))[..., None]
+    return np.where(mask, base, base * (1 - BYPASSED) + 255 * BYPASSED).astype(np.uint8)
+
+
+def _heat(base: Array, attention: Array, grid: int) -> Array:
+    """From the least (dark) to the most (bright) attention in this image."""
+    values = attention.astype(float)
+    span = values.max() - values.min()
+    relative = (values - values.min()) / span if span > 0 else np.zeros_like(values)
+    grey = base @ np.array([0.299, 0.587, 0.114])
+    return (_colours(_upscaled(relative, grid, len(base))) * HEAT + grey[..., None] * (1 - HEAT)).astype(np.uint8)
+
+
+def _colours(values: Array) -> Array:
+    """[...] in 0 to 1 -> [..., 3] uint8."""
+    places = np.linspace(0, 1, len(_ANCHORS))
+    return np.stack([np.interp(values, places, _ANCHORS[:, channel]) for channel in range(3)], -1).astype(np.uint8)
+
+
+def _framed(pixels: Array, patches: Array, grid: int, colour: tuple[int, int, int]) -> Array:
+    result, edges = pixels.copy(), _edges(len(pixels), grid)
+    width = max(2, len(pixels) // grid // 10)
+    for position in np.flatnonzero(patches).tolist():
+        row, column = divmod(position, grid)
+        patch = result[edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
+        patch[:width] = patch[-width:] = colour
+        patch[:, :width] = patch[:, -width:] = colour
+    return result
+
+
+def sheet(title: str, panels: Sequence[Panel]) -> Image:
+    """All panels side by side under a title, on white."""
+    from PIL import Image as images
+    from PIL import ImageDraw, ImageFont
+
+    side = len(panels[0].pixels)
+    width = len(panels) * (side + _MARGIN) + _MARGIN
+    result = images.new("RGB", (width, _TITLE + _CAPTION + side + 2 * _MARGIN), "white")
+    pen = ImageDraw.Draw(result)
+    large, small = ImageFont.load_default(16), ImageFont.load_default(13)
+    pen.text((_MARGIN, _MARGIN // 2 + 2), _fitted(pen, title, width - 2 * _MARGIN, large), "black", large)
+    for number, panel in enumerate(panels):
+        left = _MARGIN + number * (side + _MARGIN)
+        pen.text((left, _TITLE + 4), _fitted(pen, panel.caption, side, small), "black", small)
+        result.paste(images.fromarray(panel.pixels), (left, _TITLE + _CAPTION + _MARGIN // 2))
+    return result
+
+
+def _fitted(pen: Any, text: str, width: int, font: Any) -> str:
+    """``text``, its middle cut out if it is too long."""
+    while pen.textlength(text, font) > width and len(text) > 4:
+        half = (len(text) - 2) // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    return text
+
+
+def to_jpeg(pixels: Array) -> bytes:
+    """[P, P, 3] uint8 -> JPEG for the gallery; the PNG files keep every pixel."""
+    from PIL import Image as images
+
+    stream = io.BytesIO()
+    images.fromarray(pixels).save(stream, "JPEG", quality=88)
+    return stream.getvalue()

@@ -1,0 +1,140 @@
+"""From a model and images to kept patches and class attention, each on its own grid of patches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..classify import Ranking, probabilities, ranking
+from ..errors import InputError
+from ..recipes import Recipe, Transform
+
+if TYPE_CHECKING:
+    from ..engines.base import Engine
+
+__all__ = ["Explainer", "Look", "Selected"]
+
+Array = NDArray[Any]
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Selected:
+    """One selection in one image.
+
+    Attributes:
+        grid: Patches a side; N = grid * grid.
+        kept: [N] bool, the patches that got the full computation.
+        attention: [N] float32, the evolved class attention (paper section 3.2) that the kept patches were chosen by; None
+            where the model does not tell, which only a checkpoint does.
+    """
+
+    grid: int
+    kept: Array
+    attention: Array | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a model makes of one image: its selections in order, and its most probable classes (none if not finite)."""
+
+    selections: tuple[Selected, ...]
+    ranking: Ranking
+
+
+class Explainer:
+    """Looks at images through an engine that tells which patches it keeps.
+
+    Args:
+        engine: With the outputs ``kept_1``, ``kept_2``, ...: exported with ``--outputs logits,kept``, or a checkpoint's
+            module with the output ``kept``. A PyTorch engine also shows the class attention.
+
+    Raises:
+        InputError: It has no such outputs, or does not say on which grids they are.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        spec = engine.spec
+        self.engine = engine
+        self.transform = spec.transform or Transform()
+        self._names = [name for name in spec.outputs if name.startswith("kept_")]
+        if not self._names:
+            raise InputError(
+                f"{spec.name} does not tell which patches it keeps (its outputs are {', '.join(spec.outputs)}), or keeps all. "
+                "Export it with --outputs logits,kept, and a keep ratio below 1; or give the checkpoint."
+            )
+        self.grids = _grids(engine, len(self._names))
+
+    def __call__(self, images: Array) -> list[Look]:
+        """Look at a batch of images, [B, 3, S, S] float32 or [B, S, S, 3] uint8 as the engine takes them."""
+        with _recorded(self.engine) as scores:
+            outputs = self.engine(images)
+        ranked = [ranking(row, TOP) if np.isfinite(row).all() else [] for row in probabilities(outputs)]
+        kept = [_mask(outputs[name], grid, name) for name, grid in zip(self._names, self.grids)]
+        looks = []
+        for image, order in enumerate(ranked):
+            attention = [part[image] for part in scores] or [None] * len(kept)
+            parts = zip(self.grids, kept, attention)
+            looks.append(Look(tuple(Selected(grid, mask[image], seen) for grid, mask, seen in parts), order))
+        return looks
+
+
+def _grids(engine: Engine, count: int) -> list[int]:
+    """Patches a side of every selection: one grid for all (Evo-DeiT), or that of the stage it is in (Evo-LeViT)."""
+    module: Any = getattr(engine, "module", None)
+    if module is not None:
+        structure: Any = module.structure
+        if hasattr(structure, "grids"):
+            stages = zip(structure.grids, module.stages)
+            return [grid for grid, stage in stages for group in stage.groups if group.keep is not None]
+    elif engine.spec.manifest is not None:
+        recipe = Recipe.from_dict(engine.spec.manifest["recipe"], "manifest")
+        structure, ratios = recipe.structure, recipe.evolution.keep_ratios
+        if hasattr(structure, "grids"):  # a ratio a stage, or none for the first
+            return [grid for grid, ratio in zip(structure.grids[-len(ratios) :], ratios) if ratio < 1]
+    else:
+        raise InputError(
+            f"{engine.spec.name} was not exported by evovit, so the grid of its patches is unknown. Give the checkpoint."
+        )
+    return [structure.image_size // structure.patch_size] * count
+
+
+def _mask(positions: Array, grid: int, name: str) -> Array:
+    """[B, K] positions -> [B, grid * grid] bool."""
+    if positions.size and not 0 <= positions.min() <= positions.max() < grid * grid:
+        raise InputError(f"{name} holds positions outside of a grid of {grid} x {grid} patches.")
+    mask = np.zeros((len(positions), grid * grid), bool)
+    np.put_along_axis(mask, positions, True, axis=1)
+    return mask
+
+
+@contextlib.contextmanager
+def _recorded(engine: Engine) -> Iterator[list[Array]]:
+    """The scores of every selection, [B, N] float32 each, as a PyTorch module makes them; nothing of other engines.
+
+    The module's ``selection_of(scores, keep)`` is where every selection is decided, by scores [B, 1 + N] whose first is the
+    class token's. Meanwhile it selects in place, so that every score belongs to the patch at its position.
+    """
+    scores: list[Array] = []
+    module: Any = getattr(engine, "module", None)
+    if module is None:
+        yield scores
+        return
+    decide = module.selection_of
+
+    def selection_of(given: Any, keep: int) -> Any:
+        scores.append(given[:, 1:].float().cpu().numpy())
+        return decide(given, keep)
+
+    module.selection_of, pattern = selection_of, module.pattern
+    module.pattern = "topk" if pattern == "sort" else pattern
+    try:
+        yield scores
+    finally:
+        module.pattern = pattern
+        del module.selection_of  # the method of the class shows again

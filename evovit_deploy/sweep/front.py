@@ -1,0 +1,100 @@
+"""Outcomes of a sweep, the front among them, and the point that a budget or a largest drop picks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+__all__ = ["Outcome", "choose", "front"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one candidate did, beside the full model in the same runs.
+
+    Attributes:
+        key: What it belongs to: weights, recipe, data and settings.
+        name: Of the candidate.
+        schedule, keep_ratios: Of its recipe; the ratios one a stage.
+        latency_ms: Median latency of a call, ms; ``batch`` images.
+        batch: Images a call.
+        images_per_second: One call after the other.
+        speedup, speedup_low, speedup_high: Against the full model, interleaved with it, with a 95% interval.
+        stable: Whether the measurement settled.
+        images: Images evaluated.
+        agreement: Share of images that it puts into the same class as the full model.
+        top1, top1_low, top1_high: With a 95% Wilson interval; None without labels.
+        drop: Points of top-1 below the full model (negative is a gain); without labels, points of disagreement.
+        mcnemar_p: Of the difference; None without labels.
+    """
+
+    key: str
+    name: str
+    schedule: str
+    keep_ratios: tuple[float, ...]
+    latency_ms: float
+    batch: int
+    images_per_second: float
+    speedup: float
+    speedup_low: float | None
+    speedup_high: float | None
+    stable: bool | None
+    images: int
+    agreement: float
+    top1: float | None
+    top1_low: float | None
+    top1_high: float | None
+    drop: float
+    mcnemar_p: float | None
+
+
+def front(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Those that no other beats in one of speedup and drop without losing in the other, fastest last."""
+    found = [
+        one
+        for one in outcomes
+        if not any(
+            other.speedup >= one.speedup
+            and other.drop <= one.drop
+            and (other.speedup, other.drop) != (one.speedup, one.drop)
+            for other in outcomes
+        )
+    ]
+    return sorted(found, key=lambda one: (one.speedup, one.drop))
+
+
+def choose(outcomes: Sequence[Outcome], *, budget_ms: float | None = None, max_drop: float | None = None) -> Outcome:
+    """The point to deploy.
+
+    Args:
+        outcomes: All of the sweep.
+        budget_ms: Largest median latency of a call.
+        max_drop: Largest drop, points.
+
+    Returns:
+        With ``max_drop`` the fastest of those within both bounds, else the one of least drop within the budget; of equals
+        the faster.
+
+    Raises:
+        InputError: No candidate is within the bounds; the message names the nearest.
+    """
+    quick = [one for one in outcomes if budget_ms is None or one.latency_ms <= budget_ms]
+    if not quick:
+        nearest = min(outcomes, key=lambda one: one.latency_ms)
+        raise InputError(
+            f"no candidate is within {budget_ms:g} ms: the fastest, {nearest.name}, took {nearest.latency_ms:.3g} ms a call of "
+            f"{nearest.batch}. Give smaller --ratios or a larger --budget."
+        )
+    good = [one for one in quick if max_drop is None or one.drop <= max_drop]
+    if not good:
+        nearest = min(quick, key=lambda one: one.drop)
+        within = "" if budget_ms is None else f" within {budget_ms:g} ms"
+        raise InputError(
+            f"no candidate{within} drops by {max_drop:g} points at most: the nearest, {nearest.name}, drops by "
+            f"{nearest.drop:.3g}. Give larger --ratios, a larger --max-drop or a larger --budget."
+        )
+    if max_drop is not None:
+        return min(good, key=lambda one: (-one.speedup, one.drop))
+    return min(good, key=lambda one: (one.drop, -one.speedup))

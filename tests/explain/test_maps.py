@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evovit_deploy import FakeEngine, load_checkpoint
+from evovit_deploy.engines import OrtEngine, TorchEngine
+from evovit_deploy.errors import InputError
+from evovit_deploy.explain import Explainer
+from evovit_deploy.models.evo_deit import ModelOptions
+
+
+def images(count: int, size: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).normal(size=(count, 3, size, size)).astype(np.float32)
+
+
+def test_kept_patches_are_those_of_most_attention(module_engine: TorchEngine) -> None:
+    for look in Explainer(module_engine)(images(3, 64)):
+        assert [(part.grid, part.kept.sum()) for part in look.selections] == [(4, 8), (4, 4)]
+        for part in look.selections:
+            assert part.attention is not None
+            assert part.attention[part.kept].min() >= part.attention[~part.kept].max()
+        assert len(look.ranking) == 5
+
+
+def test_onnx_keeps_the_same_and_shows_no_attention(module_engine: TorchEngine, onnx_engine: OrtEngine) -> None:
+    for a, b in zip(Explainer(module_engine)(images(3, 64)), Explainer(onnx_engine)(images(3, 64))):
+        assert [part.kept.tolist() for part in a.selections] == [part.kept.tolist() for part in b.selections]
+        assert all(part.attention is None for part in b.selections)
+        assert [c for c, _ in a.ranking] == [c for c, _ in b.ranking]
+
+
+def test_equals_the_authors_model(reference: Path) -> None:
+    expected = np.load(reference / "evo_deit_micro.npz")
+    checkpoint = load_checkpoint(reference / "evo_deit_micro.pth")
+    engine = TorchEngine.from_checkpoint(checkpoint, ModelOptions(outputs=("logits", "kept")), provider="cpu")
+    looks = Explainer(engine)(expected["images"])
+    for number, look in enumerate(looks):
+        for part, kept in zip(look.selections, (expected["stage1_kept"], expected["stage2_kept"])):
+            np.testing.assert_array_equal(np.flatnonzero(part.kept), kept[number])
+        np.testing.assert_allclose(look.selections[0].attention, expected["stage1_scores"][number], atol=1e-5)
+
+
+def test_the_module_is_left_as_it_was(module_engine: TorchEngine) -> None:
+    module: Any = module_engine.module
+    Explainer(module_engine)(images(1, 64))
+    assert "selection_of" not in vars(module)
+    with pytest.raises(InputError):
+        Explainer(module_engine)(images(1, 32))
+    assert "selection_of" not in vars(module)
+
+
+def test_a_model_that_does_not_tell() -> None:
+    with pytest.raises(InputError, match=r"its outputs are logits.*--outputs logits,kept"):
+        Explainer(FakeEngine())
+
+
+def telling(kept: Any, **spec: Any) -> FakeEngine:
+    engine = FakeEngine(4, 8)
+    engine.spec = dataclasses.replace(engine.spec, outputs=("logits", "kept_1"), **spec)
+    engine.run = lambda images: {"logits": np.zeros((len(images), 4)), "kept_1": np.array(kept)}  # type: ignore[method-assign]
+    return engine
+
+
+def test_an_unknown_grid() -> None:
+    with pytest.raises(InputError, match="grid of its patches is unknown"):
+        Explainer(telling([[0]]))
+
+
+def test_stages_on_grids_of_their_own() -> None:
+    """As Evo-LeViT has them: the first stage selects nothing here."""
+
+    def stage(keep: int | None) -> Any:
+        return SimpleNamespace(groups=[SimpleNamespace(keep=None), SimpleNamespace(keep=keep)])
+
+    def looks(kept: list[list[int]]) -> Any:
+        engine: Any = telling(kept)
+        engine.module = SimpleNamespace(
+            structure=SimpleNamespace(grids=(8, 2, 1)), stages=[stage(None), stage(2), stage(None)], selection_of=None
+        )
+        return Explainer(engine)(images(1, 8))
+
+    [look] = looks([[0, 3]])
+    assert look.selections[0].grid == 2
+    assert look.selections[0].kept.tolist() == [True, False, False, True]
+    with pytest.raises(InputError, match="outside of a grid of 2 x 2"):
+        looks([[4]])

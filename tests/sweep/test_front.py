@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import dataclasses
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evovit_deploy.errors import InputError
+from evovit_deploy.sweep import Outcome, choose, front
+from evovit_deploy.sweep.plot import plot
+
+
+def outcome(name: str, speedup: float, drop: float, latency: float | None = None, **other: object) -> Outcome:
+    fields: dict[str, object] = {
+        "key": name, "name": name, "schedule": "stage", "keep_ratios": (0.5,), "latency_ms": latency or 10 / speedup,
+        "batch": 1, "images_per_second": 1.0, "speedup": speedup, "speedup_low": speedup * 0.9,
+        "speedup_high": speedup * 1.1, "stable": True, "images": 100, "agreement": 1 - abs(drop) / 100,
+        "top1": 0.8 - drop / 100, "top1_low": 0.7, "top1_high": 0.9, "drop": drop, "mcnemar_p": 1.0,
+    }  # fmt: skip
+    return Outcome(**(fields | other))  # type: ignore[arg-type]
+
+
+SOME = [
+    outcome("full", 1, 0),
+    outcome("a", 1.5, 0.4),
+    outcome("b", 1.4, 0.9),
+    outcome("c", 2, 2),
+    outcome("d", 0.9, -0.2),
+]
+numbers = st.lists(st.tuples(st.integers(1, 9), st.integers(-5, 5)), min_size=1, max_size=12)
+
+
+def test_front() -> None:
+    assert [one.name for one in front(SOME)] == ["d", "full", "a", "c"]
+
+
+@given(numbers)
+def test_nothing_off_the_front_is_better_than_all_on_it(points: list[tuple[int, int]]) -> None:
+    outcomes = [outcome(str(i), speed, drop) for i, (speed, drop) in enumerate(points)]
+    best = front(outcomes)
+    assert best
+    for one in outcomes:
+        assert any(other.speedup >= one.speedup and other.drop <= one.drop for other in best)
+        beaten = any(
+            (o.speedup > one.speedup and o.drop <= one.drop) or (o.speedup >= one.speedup and o.drop < one.drop)
+            for o in outcomes
+        )
+        assert (one in best) != beaten
+
+
+@pytest.mark.parametrize(
+    ("budget", "drop", "name"),
+    [
+        (None, 0.5, "a"),
+        (None, 0, "full"),
+        (None, 5, "c"),
+        (7, None, "a"),
+        (5.5, None, "c"),
+        (20, None, "d"),
+        (8, 1, "a"),
+    ],
+)
+def test_choice(budget: float | None, drop: float | None, name: str) -> None:
+    assert choose(SOME, budget_ms=budget, max_drop=drop).name == name
+
+
+def test_nothing_within_the_bounds() -> None:
+    with pytest.raises(InputError, match=r"within 1 ms: the fastest, c, took 5 ms"):
+        choose(SOME, budget_ms=1)
+    with pytest.raises(InputError, match=r"within 5 ms drops by 0\.5 points at most: the nearest, c, drops by 2"):
+        choose(SOME, budget_ms=5, max_drop=0.5)
+    with pytest.raises(InputError, match=r"no candidate drops by -1 points"):
+        choose(SOME, max_drop=-1)
+
+
+@given(numbers, st.booleans())
+def test_plot_is_xml_with_every_name_inside(points: list[tuple[int, int]], labelled: bool) -> None:
+    none = {} if labelled else {"top1": None, "top1_low": None, "top1_high": None}
+    outcomes = [outcome(f"<{i}>", speed, drop, **none) for i, (speed, drop) in enumerate(points)]
+    outcomes[0] = dataclasses.replace(outcomes[0], speedup_low=None, speedup_high=None)
+    root = ElementTree.fromstring(plot(outcomes, "a & b"))
+    texts = [element.text for element in root.iter() if element.text]
+    assert all(one.name in texts for one in outcomes)
+    assert any("top-1" in text for text in texts) == labelled
+    dots = [element for element in root.iter() if element.tag.endswith("circle")]
+    assert len(dots) == len(outcomes)
+    assert all(74 <= float(dot.get("cx", "")) <= 736 and 46 <= float(dot.get("cy", "")) <= 404 for dot in dots)

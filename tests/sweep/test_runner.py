@@ -1,0 +1,142 @@
+"""A sweep of the shipped checkpoint over a few images, through the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from evovit_deploy import load_checkpoint
+from evovit_deploy.cli import app
+from evovit_deploy.errors import EvoVitError, InputError, ModelFileError
+from evovit_deploy.recipes import read_recipe
+from evovit_deploy.sweep import runner
+from evovit_deploy.sweep.runner import SweepSettings, read_outcomes
+
+DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
+CHECKPOINT = DIGITS / "evo_deit_digits.pth"
+
+
+@pytest.fixture(autouse=True)
+def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measurements as short as they get, and a cache of its own."""
+    monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
+    real: Any = SweepSettings.__init__
+
+    def brief(self: SweepSettings, **options: Any) -> None:
+        real(self, **(options | {"min_seconds": 0.01, "min_calls": 6}))
+
+    monkeypatch.setattr(SweepSettings, "__init__", brief)
+
+
+@pytest.fixture
+def some(tmp_path: Path) -> Path:
+    """Two test images of every digit."""
+    for folder in (DIGITS / "test").iterdir():
+        (tmp_path / "some" / folder.name).mkdir(parents=True)
+        for image in sorted(folder.iterdir())[:2]:
+            shutil.copy(image, tmp_path / "some" / folder.name)
+    return tmp_path / "some"
+
+
+def call(*arguments: object, code: int = 0) -> Any:
+    command = ["sweep", CHECKPOINT, *arguments, "--provider", "cpu", "--threads", 1]
+    result = CliRunner().invoke(app, list(map(str, command)))
+    if isinstance(result.exception, EvoVitError):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.mark.slow
+def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, ran = runner._run, []
+
+    def run(checkpoint: Any, full: Any, candidate: Any, *rest: Any) -> Any:
+        ran.append(candidate.name)
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return real(checkpoint, full, candidate, *rest)
+
+    monkeypatch.setattr(runner, "_run", run)
+    folder = tmp_path / "out"
+    command = ("--data", some, "-o", folder, "--ratios", "0.25,1")
+    result = call(*command, code=130)
+    assert "the same command goes on there" in result.stderr
+    assert [one.name for one in read_outcomes(folder / "outcomes.jsonl")] == ["full"]
+
+    document = json.loads(call(*command, "--max-drop", "100", "--json").stdout)
+    assert ran == ["full", "stage_0.25_0.25", "stage_0.25_0.25"]
+    full, quarter = document["outcomes"]
+    assert (full["speedup"], full["drop"], full["agreement"], full["images"]) == (1, 0, 1, 20)
+    assert quarter["keep_ratios"] == [0.25, 0.25]
+    assert quarter["drop"] == pytest.approx(100 * (full["top1"] - quarter["top1"]))
+    assert document["picked"] in ("full", "stage_0.25_0.25")
+    picked = next(one for one in document["outcomes"] if one["name"] == document["picked"])
+    recipe = read_recipe(folder / "recipe.toml")
+    assert [recipe.evolution.keep_ratios[first] for first, _ in recipe.evolution.stages()] == picked["keep_ratios"]
+    assert load_checkpoint(CHECKPOINT, recipe=recipe).recipe.evolution == recipe.evolution
+    assert (folder / "front.svg").read_text().startswith("<svg")
+
+    # Nothing is run again for another question; other data are another sweep, with the models that are there.
+    table = call(*command, "--budget", "100s").stdout
+    assert "stage_0.25_0.25" in table
+    assert "next: evovit export" in table
+    assert len(ran) == 3
+    times = {path: path.stat().st_mtime_ns for path in (folder / "models").iterdir()}
+    shutil.rmtree(some / "9")
+    call(*command)
+    assert len(ran) == 5
+    assert {path: path.stat().st_mtime_ns for path in (folder / "models").iterdir()} == times
+    with pytest.raises(InputError, match="no candidate drops by"):
+        call(*command, "--max-drop", "-100")
+
+    (some / "8" / "x.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"1 images could not be evaluated; the first, .*x\.png"):
+        call(*command, "--restart")
+    assert len(ran) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--ratios", "half"), "is not a list of numbers"),
+        (("--budget", "fast"), "is not a time"),
+        (("--budget", "0ms"), "is not a time"),
+        (("--ratios", "0"), "keep ratio 0 is impossible"),
+    ],
+)
+def test_wrong_options_before_anything_is_run(
+    some: Path, tmp_path: Path, options: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(EvoVitError, match=reason):
+        call("--data", some, "-o", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_record(tmp_path: Path) -> None:
+    (tmp_path / "o.jsonl").write_text('{"name": "full"}\n')
+    with pytest.raises(ModelFileError, match="line 1: not a record"):
+        read_outcomes(tmp_path / "o.jsonl")
+    assert read_outcomes(tmp_path / "none.jsonl") == []
+
+
+def test_settings_that_change_no_outcome_are_not_in_the_key(some: Path) -> None:
+    from evovit_deploy.evaluate import read_dataset
+    from evovit_deploy.labels import ClassNames
+    from evovit_deploy.sweep import candidates
+
+    checkpoint = load_checkpoint(CHECKPOINT)
+    full = candidates(checkpoint.recipe, [0.5])[0]
+    dataset = read_dataset(some, ClassNames([()] * 10))
+    settings = SweepSettings()
+    keys = [
+        runner._key(checkpoint, full, dataset, one)
+        for one in (settings, dataclasses.replace(settings, workers=2), dataclasses.replace(settings, precision="fp16"))
+    ]
+    assert keys[0] == keys[1] != keys[2]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evovit_deploy.errors import InputError
+from evovit_deploy.labels import ClassNames, read_labels
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nb c\nd\n\n", ["a", "b c", "d"]),
+        ("\ufeffa\r\nb\r\nc", ["a", "b", "c"]),
+        ('["a", "b", "c"]', ["a", "b", "c"]),
+        ('{"2": "c", "0": "a", "1": "b"}', ["a", "b", "c"]),
+        ('{"0": ["n1", "a"], "1": ["n2", "b"], "2": ["n3", "c"]}', ["a", "b", "c"]),
+    ],
+)
+def test_labels(tmp_path: Path, text: str, shown: list[str]) -> None:
+    (tmp_path / "l").write_bytes(text.encode())
+    assert [name[-1] for name in read_labels(tmp_path / "l", 3)] == shown
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"a\nb\n", "2 names for a model of 3 classes"),
+        (b"a\n\nc\n", "name of class 1 is ''"),
+        (b'["a", "b"', "begins like JSON"),
+        (b'["a", "b", 3]', "name of class 2 is 3"),
+        (b'{"0": "a", "1": "b", "3": "c"}', r'"0" to "2", and 2, 3 are missing or not among'),
+        (b"\xff\xfe\x00", "not UTF-8"),
+    ],
+)
+def test_wrong_labels(tmp_path: Path, data: bytes, reason: str) -> None:
+    (tmp_path / "l").write_bytes(data)
+    with pytest.raises(InputError, match=reason) as caught:
+        read_labels(tmp_path / "l", 3)
+    assert str(tmp_path / "l") in str(caught.value)
+
+
+def test_missing_labels(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="labels cannot be read: No such file"):
+        read_labels(tmp_path / "gone", 3)
+
+
+def test_numbers_of_names() -> None:
+    classes = ClassNames([("n1", "ant"), ("1",), ("bee",), ("bee",), ()])
+    assert [classes.number(name) for name in ("n1", "ant", "1", "0", "4")] == [0, 0, 1, 0, 4]
+    assert [classes.label(i) for i in range(len(classes))] == ["ant", "1", "bee", "bee", None]
+    assert classes.named
+    assert not ClassNames.read(None, 3).named
+    for name, reason in (
+        ("bee", "names 2 classes"),
+        ("cat", "is no class"),
+        ("5", "is no class"),
+        ("-1", "is no class"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            classes.number(name)
