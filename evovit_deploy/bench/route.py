@@ -110,7 +110,7 @@ class Route:
         if path.suffix == ".onnx" and self.in_torch:
             raise InputError(f"{path} is an ONNX file; --backend {self.backend} runs checkpoints. Leave --backend out.")
         if path.suffix != ".onnx" and path.is_file() and self.backend not in ("auto", *TENSORRT):
-            raise InputError(f"{name} is a TensorRT engine, which --backend {self.backend} does not run.")
+            raise InputError(f"{name} is a TensorRT engine, which --backend {self.backend} does not run. Leave it out.")
         if path.suffix == ".onnx" and self.backend in TENSORRT and path.is_file():
             engine, facts = self._built(path)
         else:

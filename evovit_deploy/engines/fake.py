@@ -78,6 +78,7 @@ class FakeEngine(Engine):
 
     def close(self) -> None:
         """Answer no more calls, as any engine."""
+        super().close()
         self._closed = True
 
     def _default_logits(self, images: NDArray[Any]) -> NDArray[Any]:

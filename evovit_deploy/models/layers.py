@@ -12,7 +12,7 @@ from torch import Tensor, nn
 __all__ = ["ALWAYS_KEPT", "LAYER_NORM_EPS", "Attention", "Block", "ClassRow", "Step", "class_attention"]
 
 LAYER_NORM_EPS = 1e-6
-ALWAYS_KEPT = 1e9  # no patch comes near it: scores are sums of softmax rows over heads
+ALWAYS_KEPT = 1e9  # no patch comes near it: scores are sums or means of softmax rows over heads
 T = TypeVar("T")
 
 

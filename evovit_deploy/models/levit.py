@@ -19,14 +19,11 @@ from torch import Tensor, nn
 from ..levit_recipe import LevitEvolution, LevitStructure
 from ..recipes import Transform
 from .evolution import PATTERNS, Selection, kept_positions
-from .layers import Step
+from .layers import ALWAYS_KEPT, Step
 from .levit_layers import Block, Head, Subsample, average, stem
 from .levit_schedule import Group, Stage, plan
 
 __all__ = ["EvoLevit", "Pixels"]
-
-# Added to the class token's score: scores are means of softmax rows, so no patch comes near it.
-ALWAYS_KEPT = 1e9
 
 
 class EvoLevit(nn.Module):

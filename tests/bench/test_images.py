@@ -12,6 +12,7 @@ from evovit_deploy.bench.accuracy import labelled, top1
 from evovit_deploy.bench.images import choose_images
 from evovit_deploy.engines import FakeEngine
 from evovit_deploy.errors import InputError
+from evovit_deploy.labels import ClassNames
 
 
 @pytest.fixture
@@ -66,18 +67,18 @@ def test_accuracy(folder: Path) -> None:
 
     engine = FakeEngine(image_input="uint8", logits=shade, max_batch=5)
     files = choose_images(str(folder), engine.spec, 1).files
-    truth = labelled(files, [()] * 10)
+    truth = labelled(files, ClassNames([()] * 10))
     assert isinstance(truth, dict)
     assert top1(engine, truth) == pytest.approx(8 / 12)
 
 
 def test_folders_that_are_no_classes_are_not_labelled(folder: Path) -> None:
     (folder / "0").rename(folder / "cats")
-    why = labelled(choose_images(str(folder), FakeEngine().spec, 1).files, [()] * 10)
+    why = labelled(choose_images(str(folder), FakeEngine().spec, 1).files, ClassNames([()] * 10))
     assert isinstance(why, str)
     assert "'cats' is no class" in why
     assert str(folder) not in why
     names = [("cats",), ("dogs",), ("birds",), *([("x",)] * 7)]
-    truth = labelled(choose_images(str(folder), FakeEngine().spec, 1).files, names)
+    truth = labelled(choose_images(str(folder), FakeEngine().spec, 1).files, ClassNames(names))
     assert isinstance(truth, dict)
     assert sorted(truth.values()) == [0] * 4 + [1] * 4 + [2] * 4
