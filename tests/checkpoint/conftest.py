@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from forms import evo_deit
 from torch import Tensor
+
+from .forms import evo_deit
 
 
 @pytest.fixture(scope="module")

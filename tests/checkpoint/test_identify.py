@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from forms import SMALL, custom, evo_deit, refused, saved, tiny_224
 from torch import Tensor
 
 from evovit_deploy.checkpoint import load_checkpoint
 from evovit_deploy.errors import InputError, RecipeError
 from evovit_deploy.recipes import load_recipe
+
+from .forms import SMALL, custom, evo_deit, refused, saved, tiny_224
 
 
 def test_the_published_schedule_is_assumed_and_said(state: dict[str, Tensor], path: Path) -> None:

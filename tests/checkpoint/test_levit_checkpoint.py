@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from forms import refused, same, saved, training_checkpoint
 from torch import Tensor
 
 from evovit_deploy.checkpoint import load_checkpoint, random_checkpoint
 from evovit_deploy.errors import InputError, RecipeError
 from evovit_deploy.recipes import LevitEvolution, LevitStructure, Recipe, load_recipe
 from tests.levit_reference import NAME, TINY
+
+from .forms import refused, same, saved, training_checkpoint
 
 SIZES = LevitStructure(64, (16, 32, 48), 16, (1, 2, 3), (3, 2, 1), num_classes=5)
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forms import custom, evo_deit, inference, same, saved, tiny_224, training_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor
 
 from evovit_deploy.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
 from evovit_deploy.errors import CheckpointError
 from evovit_deploy.recipes import load_recipe
+
+from .forms import custom, evo_deit, inference, same, saved, tiny_224, training_checkpoint
 
 
 def test_training_checkpoint(state: dict[str, Tensor], path: Path) -> None:

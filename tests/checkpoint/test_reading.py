@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forms import refused, saved, training_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor
 
 from evovit_deploy.checkpoint import load_checkpoint
 from evovit_deploy.errors import CheckpointError
+
+from .forms import refused, saved, training_checkpoint
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from forms import inference, refused, same, saved
 from torch import Tensor
 
 from evovit_deploy.checkpoint import load_checkpoint
+
+from .forms import inference, refused, same, saved
 
 
 def test_vanilla_deit_is_named(path: Path) -> None:
