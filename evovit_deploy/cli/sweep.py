@@ -12,7 +12,7 @@ import typer
 
 from ..errors import InputError
 from ..files import printable, write_bytes
-from ._choices import Provider
+from ._choices import MeasuredBackend, Precision, Provider
 from ._console import err, out, print_json, progress
 from ._model import note
 from ._source import open_checkpoint
@@ -29,13 +29,6 @@ class Schedules(str, Enum):
     stage = "stage"
     layer = "layer"
     both = "both"
-
-
-class Precision(str, Enum):
-    """Precision of the exports."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
 
 
 def sweep(
@@ -58,9 +51,12 @@ def sweep(
         float | None, typer.Option(help="Pick the fastest that drops by at most this many points.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names, as for eval.")] = None,
-    precision: Annotated[Precision, typer.Option(help="Of the exports.")] = Precision.fp32,
+    precision: Annotated[Precision, typer.Option(help="Parameters and activations.")] = Precision.fp32,
+    backend: Annotated[
+        MeasuredBackend, typer.Option(help="What runs them, as in bench; a TensorRT engine is built for --batch.")
+    ] = MeasuredBackend.auto,
     batch: Annotated[int, typer.Option(min=1, help="Images a measured call.")] = 1,
-    provider: Annotated[Provider, typer.Option(help="Where ONNX Runtime runs them.")] = Provider.auto,
+    provider: Annotated[Provider, typer.Option(help="Where ONNX Runtime or PyTorch runs them.")] = Provider.auto,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the cores of this machine.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="1 s and 20 calls a candidate instead of 5 s and 50.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Measure and evaluate again what is done.")] = False,
@@ -91,6 +87,7 @@ def sweep(
         note(text)
     settings = SweepSettings(
         precision=precision.value,
+        backend=backend.value,
         provider=provider.value,
         threads=threads or physical_cores(),
         batch=batch,

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Subject", "evaluate"]
 
+TORCH = ("pytorch", "torch.compile")  # backends whose file does not say which model runs
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -69,7 +71,7 @@ class Subject:
         """What its predictions depend on, for the journal."""
         spec, engine = self.engine.spec, self.engine
         return {
-            "weights": sha256(self.path) if engine.backend != "pytorch" else _fingerprint(engine),
+            "weights": _fingerprint(engine) if engine.backend in TORCH else sha256(self.path),
             "backend": engine.backend,
             "device": engine.device,
             "transform": repr(self.transform),

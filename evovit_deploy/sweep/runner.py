@@ -21,6 +21,7 @@ from .front import Outcome
 
 if TYPE_CHECKING:
     from ..bench import BenchReport
+    from ..bench.route import Route
     from ..checkpoint import Checkpoint
     from ..engines.base import Engine
 
@@ -34,8 +35,9 @@ class SweepSettings:
     """How candidates are run.
 
     Attributes:
-        precision: Of the exports: ``fp32``, ``fp16`` or ``bf16``.
-        provider: ``cpu``, ``cuda`` or ``auto``, of ONNX Runtime.
+        precision: ``fp32``, ``fp16`` or ``bf16``.
+        backend: What runs them, one of :data:`evovit_deploy.bench.route.BACKENDS`; a TensorRT engine is built for ``batch``.
+        provider: ``cpu``, ``cuda`` or ``auto``, of ONNX Runtime and PyTorch.
         threads: CPU threads within an operator.
         batch: Images a measured call.
         min_seconds, min_calls: Of each measurement, at least.
@@ -44,6 +46,7 @@ class SweepSettings:
     """
 
     precision: str = "fp32"
+    backend: str = "auto"
     provider: str = "auto"
     threads: int = 1
     batch: int = 1
@@ -51,6 +54,16 @@ class SweepSettings:
     min_calls: int = 50
     batch_size: int = 32
     workers: int | None = None
+
+    @property
+    def route(self) -> Route:
+        """How a candidate gets to run, the same way as in `evovit bench`."""
+        from ..bench.route import Route
+        from ..export import ExportOptions
+        from ..models.evo_deit import ModelOptions
+
+        export = ExportOptions(ModelOptions(self.precision))  # type: ignore[arg-type]
+        return Route(self.backend, self.provider, self.threads, (self.batch,), export=export)
 
 
 def sweep(
@@ -71,7 +84,8 @@ def sweep(
         grid: From :func:`candidates`, the full model first.
         dataset: Labelled or not.
         classes: Names of the classes.
-        folder: Gets ``models/NAME.onnx`` and ``outcomes.jsonl``, a record a candidate; made if missing.
+        folder: Gets ``models/NAME.onnx`` (and the engine built from it) and ``outcomes.jsonl``, a record a candidate; made if
+            missing.
         settings: How.
         restart: Measure and evaluate everything again; the newest record of a candidate counts.
         on_step: Called as it goes on.
@@ -82,6 +96,7 @@ def sweep(
     Raises:
         OutputError: ``folder`` cannot be written.
         ParityError, ExportError: A candidate could not be exported.
+        EngineError: The backend does not run here.
         KeyboardInterrupt: What was finished is in ``folder``.
     """
     try:
@@ -148,14 +163,11 @@ def _run(
     step: Step,
 ) -> tuple[Outcome, BenchReport]:
     """Export, measure and evaluate one candidate beside the full model; the full model beside itself."""
-    from ..engines import OrtEngine
-
     with ExitStack() as stack:
         opened: dict[str, tuple[Engine, Path]] = {}
         for one in [full] if candidate == full else [full, candidate]:
             step("exporting", 0.0)
-            path = _exported(checkpoint, one, folder, settings)
-            engine = OrtEngine(path, provider=settings.provider, threads=settings.threads)
+            engine, path = _opened(checkpoint, one, folder, settings)
             opened[one.name] = (stack.enter_context(engine), path)
         report = _measure({name: engine for name, (engine, _) in opened.items()}, full.name, settings, step)
         subjects = {name: Subject(engine, path) for name, (engine, path) in opened.items()}
@@ -175,11 +187,20 @@ def _run(
     return _outcome(key, candidate, report, result), report
 
 
+def _opened(checkpoint: Checkpoint, candidate: Candidate, folder: Path, settings: SweepSettings) -> tuple[Engine, Path]:
+    """A candidate ready to run, and the file it came from."""
+    route = settings.route
+    if route.in_torch:
+        own = dataclasses.replace(checkpoint, recipe=candidate.recipe)
+        return route.open_checkpoint(own, folder)[0], checkpoint.path or Path(candidate.name)
+    path = _exported(checkpoint, candidate, folder, settings)
+    return route.open_file(path)[0], path
+
+
 def _exported(checkpoint: Checkpoint, candidate: Candidate, folder: Path, settings: SweepSettings) -> Path:
     """The ONNX file of a candidate, exported and proven unless it is there already."""
     from ..engines import OrtEngine
-    from ..export import ExportOptions, export_onnx
-    from ..models.evo_deit import ModelOptions
+    from ..export import export_onnx
 
     path = folder / "models" / f"{candidate.name}_{settings.precision}.onnx"
     if path.is_file():
@@ -189,8 +210,8 @@ def _exported(checkpoint: Checkpoint, candidate: Candidate, folder: Path, settin
         # Through JSON, as the manifest went: tuples become lists.
         if [found.get("recipe"), found.get("weights")] == json.loads(json.dumps([candidate.recipe.to_dict(), weights])):
             return path
-    options = ExportOptions(ModelOptions(settings.precision))  # type: ignore[arg-type]
-    return export_onnx(dataclasses.replace(checkpoint, recipe=candidate.recipe), path, options).path
+    own = dataclasses.replace(checkpoint, recipe=candidate.recipe)
+    return export_onnx(own, path, settings.route.export).path
 
 
 def _measure(engines: dict[str, Engine], baseline: str, settings: SweepSettings, step: Step) -> BenchReport:

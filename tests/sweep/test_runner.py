@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from evovit_deploy import load_checkpoint
 from evovit_deploy.cli import app
-from evovit_deploy.errors import EvoVitError, InputError, ModelFileError
+from evovit_deploy.engines.trt_api import find_gpu
+from evovit_deploy.errors import EngineError, EvoVitError, InputError, ModelFileError
 from evovit_deploy.recipes import read_recipe
 from evovit_deploy.sweep import runner
 from evovit_deploy.sweep.runner import SweepSettings, read_outcomes
@@ -124,6 +125,26 @@ def test_a_damaged_record(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="line 1: not a record"):
         read_outcomes(tmp_path / "o.jsonl")
     assert read_outcomes(tmp_path / "none.jsonl") == []
+
+
+def test_another_backend_runs_the_candidates(some: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    call("--data", some, "-o", folder, "--ratios", "0.25", "--backend", "pytorch")
+    in_torch = read_outcomes(folder / "outcomes.jsonl")
+    assert not list((folder / "models").iterdir())
+    call("--data", some, "-o", folder, "--ratios", "0.25", "--backend", "onnxruntime")
+    exported = read_outcomes(folder / "outcomes.jsonl")[2:]
+    assert [one.name for one in in_torch] == [one.name for one in exported] == ["full", "stage_0.25_0.25"]
+    for one, other in zip(in_torch, exported):  # the same models, another measurement
+        assert (one.top1, one.agreement, one.images) == (other.top1, other.agreement, other.images)
+        assert one.key != other.key
+
+
+@pytest.mark.skipif(find_gpu() is not None, reason="there is a GPU")
+def test_a_tensorrt_engine_needs_a_gpu_to_be_measured(some: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="NVIDIA GPU, and none was found"):
+        call("--data", some, "-o", tmp_path / "out", "--backend", "tensorrt-rtx", "--precision", "fp16")
+    assert read_outcomes(tmp_path / "out" / "outcomes.jsonl") == []
 
 
 def test_settings_that_change_no_outcome_are_not_in_the_key(some: Path) -> None:
