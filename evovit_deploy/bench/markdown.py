@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError
@@ -32,8 +33,11 @@ def title(report: BenchReport) -> str:
 
 
 def figures(reports: Iterable[BenchReport]) -> str:
-    """Markdown for the README: a short table for each report, with the environment it was measured in."""
-    return "\n\n".join(_short(report) for report in reports)
+    """Markdown for the README: one table for each environment, a row for each model and batch beside its baseline."""
+    groups: dict[str, list[BenchReport]] = {}
+    for report in reports:
+        groups.setdefault(title(dataclasses.replace(report, suite="")), []).append(report)
+    return "\n\n".join(_group(name, group) for name, group in groups.items())
 
 
 def update(readme: Path, reports: Iterable[BenchReport]) -> None:
@@ -61,28 +65,41 @@ def markdown(table: Table) -> str:
     return "\n".join(["| " + " | ".join(table.header) + " |", f"|{rule}|", *rows])
 
 
-def _short(report: BenchReport) -> str:
-    header = ["batch", "model", "p50 ms", "p90 ms", "images/s", "speedup [95% interval]", "stable"]
-    rows = ["| " + " | ".join(header) + " |", "|---:|---|---:|---:|---:|---|---|"]
+def _group(name: str, reports: Sequence[BenchReport]) -> str:
+    header = (
+        "model", "batch", "p50 ms", "p90 ms", "images/s", "baseline", "its p50 ms", "speedup [95% interval]", "MAC ratio",
+        "stable",
+    )  # fmt: skip
+    rows = [row for report in reports for row in _rows(report)]
+    more = [f"{table.title}:\n\n{markdown(table)}" for report in reports for table in tables(report)[1:]]
+    return "\n\n".join([f"{name}:\n\n{markdown(Table(name, header, tuple(rows)))}", *more])
+
+
+def _rows(report: BenchReport) -> Iterator[tuple[str, ...]]:
+    """A row for each point but those of the baseline, which stand beside the others."""
+    of_baseline = {point.batch: point for point in report.points if point.subject == report.baseline}
+    macs = {subject.label: subject.facts.macs for subject in report.subjects}
     for point in report.points:
-        random = ", random weights" if report.subject(point.subject).random_weights else ""
-        cells = (
-            str(point.batch),
+        if point.subject == report.baseline:
+            continue
+        other = of_baseline.get(point.batch)
+        ideal, own = macs.get(report.baseline or ""), macs[point.subject]
+        random = " (random weights)" if report.subject(point.subject).random_weights else ""
+        yield (
             point.subject + random,
+            str(point.batch),
             f"{point.p50_ms:.1f}",
             f"{point.p90_ms:.1f}",
             f"{point.images_per_second:.1f}",
-            _against(report, point),
-            "yes" if point.stable else "no",
+            report.baseline or MISSING,
+            MISSING if other is None else f"{other.p50_ms:.1f}",
+            _speedup(point),
+            f"{ideal / own:.2f}" if ideal and own else MISSING,
+            "yes" if point.stable and (other is None or other.stable) else "no",
         )
-        rows.append("| " + " | ".join(cells) + " |")
-    more = [f"{table.title}:\n\n{markdown(table)}" for table in tables(report)[1:]]
-    return "\n\n".join([f"{title(report)}:\n\n" + "\n".join(rows), *more])
 
 
-def _against(report: BenchReport, point: Point) -> str:
-    if point.subject == report.baseline:
-        return "baseline"
+def _speedup(point: Point) -> str:
     if point.speedup is None:
         return "not measured"
     found = point.speedup

@@ -11,6 +11,9 @@ from .statistics import P99_SAMPLES
 __all__ = ["MISSING", "Table", "lines", "ms", "per_second", "tables"]
 
 MISSING = "—"
+WORDS = (
+    "model", "backend", "baseline", "speedup", "speedup [95% interval]", "stable", "arrivals", "overloaded",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,7 @@ class Table:
     @property
     def left(self) -> tuple[str, ...]:
         """Columns that hold words rather than numbers."""
-        return tuple(
-            name for name in self.header if name in ("model", "backend", "speedup", "stable", "arrivals", "overloaded")
-        )
+        return tuple(name for name in self.header if name in WORDS)
 
 
 def tables(report: BenchReport) -> list[Table]:
