@@ -7,22 +7,21 @@ shapes.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..errors import EngineError, InputError, ModelFileError, OutputError, translate
+from ..errors import InputError, OutputError
 from ..files import write_bytes
 from .settings import NAME
-from .tensors import DATATYPES, TensorInfo
+from .tensors import TensorInfo
+from .triton_model import TritonModel, read_model
 
 __all__ = ["TritonModel", "TritonOptions", "model_config", "package_triton", "read_model"]
 
-PLANS = (".engine", ".plan", ".trt")
 CI = Path("configs") / "ci_cpu.pbtxt"  # chosen with `tritonserver --model-config-name=ci_cpu`
 LABELS = "labels.txt"
 
@@ -59,93 +58,13 @@ class TritonOptions:
             raise InputError(f"{self.name!r} is not a model name; use letters, digits, '_', '-' and '.'.")
         if self.max_delay_us < 0:
             raise InputError(f"max_delay_us is {self.max_delay_us}; give 0 or more.")
+        if self.max_delay_us >= 1000 * self.timeout_ms:
+            raise InputError(
+                f"a request may wait {self.timeout_ms} ms and would wait {self.max_delay_us} microseconds for a fuller batch; "
+                "give a longer timeout_ms or a shorter max_delay_us."
+            )
         if self.max_batch is not None and self.max_batch < 1:
             raise InputError(f"max_batch is {self.max_batch}; give a whole number from 1.")
-
-
-@dataclass(frozen=True)
-class TritonModel:
-    """What Triton has to know about a model.
-
-    Attributes:
-        path: The file.
-        backend: ``onnxruntime`` or ``tensorrt``.
-        input, outputs: Names, types, and shapes without the batch.
-        num_classes: Classes in the first output.
-        batch: The only batch size, or None.
-        preferred: Batch size that a plan is tuned for, or None.
-        max_batch: Largest batch, or None for any.
-    """
-
-    path: Path
-    backend: str
-    input: TensorInfo
-    outputs: tuple[TensorInfo, ...]
-    num_classes: int
-    batch: int | None
-    preferred: int | None
-    max_batch: int | None
-
-
-def read_model(path: Path) -> TritonModel:
-    """Run an ONNX file once on the CPU, or read the manifest of a plan.
-
-    Raises:
-        ModelFileError: Not a model, ONNX with weights in other files, or a plan without a manifest.
-        EngineError: A plan that Triton has no backend for, or a model that does not run.
-    """
-    return _read_plan(path) if path.suffix in PLANS else _read_onnx(path)
-
-
-def _read_onnx(path: Path) -> TritonModel:
-    from ..engines import OrtEngine
-
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such file. Make one with: evovit export CKPT -o {path.with_suffix('.onnx')}")
-    _refuse_external_data(path)
-    with OrtEngine(path, provider="cpu") as engine:
-        spec = engine.spec
-        results = engine(np.zeros((spec.batch or 1, *spec.image_shape), spec.input))
-        name = str(engine.session.get_inputs()[0].name)
-    outputs = tuple(TensorInfo(key, DATATYPES[value.dtype.name], value.shape[1:]) for key, value in results.items())
-    image = TensorInfo(name, DATATYPES[spec.input], spec.image_shape)
-    return TritonModel(path, "onnxruntime", image, outputs, spec.num_classes, spec.batch, None, spec.batch)
-
-
-def _refuse_external_data(path: Path) -> None:
-    import onnx
-    from onnx.external_data_helper import uses_external_data
-
-    with translate(ModelFileError, f"{path} cannot be read as ONNX"):
-        model = onnx.load(str(path), load_external_data=False)
-    if any(uses_external_data(tensor) for tensor in model.graph.initializer):
-        raise ModelFileError(f"{path} keeps weights in other files; save it as one file first.")
-
-
-def _read_plan(path: Path) -> TritonModel:
-    from ..engines.engine_manifest import check_file, read_manifest, rebuild_command
-
-    document = read_manifest(path)
-    header = check_file(path, document)
-    if header.flavour != "tensorrt":
-        raise EngineError(
-            f"{path} is a plan of {header.flavour}, and Triton has no backend for it. Package the ONNX file, or build with: "
-            f"{rebuild_command(path, document, 'tensorrt')}"
-        )
-    if document is None:
-        raise ModelFileError(
-            f"{path} has no manifest beside it, so its inputs and outputs are not known; build it again."
-        )
-    io, batch = document["io"], document["batch"]
-    image = io["input"]
-    outputs = tuple(
-        # Class scores are float32 and kept positions int64, whatever the precision inside.
-        TensorInfo(name, "INT64" if name.startswith("kept_") else "FP32", tuple(shape[1:]))
-        for name, shape in io["outputs"].items()
-    )
-    static = batch["max"] if batch["min"] == batch["max"] else None
-    info = TensorInfo(image["name"], DATATYPES[image["dtype"]], tuple(image["shape"][1:]))
-    return TritonModel(path, "tensorrt", info, outputs, document["num_classes"], static, batch["opt"], batch["max"])
 
 
 def model_config(model: TritonModel, options: TritonOptions, *, labels: bool = False, cpu: bool = False) -> Any:
@@ -176,6 +95,7 @@ def model_config(model: TritonModel, options: TritonOptions, *, labels: bool = F
     config: dict[str, Any] = {
         "name": options.name or model.path.stem,
         "backend": model.backend,
+        "version_policy": {"all": {}},  # Triton's default serves the newest only, and drops the older in mid-air
         "max_batch_size": batch,
         "input": [tensor(model.input)],
         "output": [
@@ -268,7 +188,7 @@ def package_triton(
         texts[LABELS] = "\n".join(labels) + "\n"
     try:
         repository.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".evovit-", dir=repository) as scratch:
+        with tempfile.TemporaryDirectory(prefix=".evovit-", dir=_workplace(repository, folder)) as scratch:
             version = Path(scratch) / "model" / str(options.version)
             version.mkdir(parents=True)
             shutil.copyfile(path, version / ("model.onnx" if model.backend == "onnxruntime" else "model.plan"))
@@ -280,6 +200,19 @@ def package_triton(
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}.") from error
     return folder
+
+
+def _workplace(repository: Path, folder: Path) -> Path:
+    """Where to build what is then renamed into place.
+
+    Triton takes every folder of a repository for a model and does not start with one that is none, so a folder left by a
+    killed process must not lie there. Within a model it ignores folders that are no number.
+    """
+    if folder.exists():
+        return folder
+    parent = repository.resolve().parent
+    apart = parent.stat().st_dev != repository.stat().st_dev or not os.access(parent, os.W_OK)
+    return repository if apart else parent
 
 
 def _check_place(folder: Path, config: Any, version: int) -> None:

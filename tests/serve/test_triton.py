@@ -97,6 +97,7 @@ def test_an_onnx_file(digits_model: Path, tmp_path: Path) -> None:
     assert (policy.max_queue_size, policy.default_timeout_microseconds) == (256, 1_000_000)
     assert (found.instance_group[0].kind, found.instance_group[0].count) == (pb.ModelInstanceGroup.KIND_GPU, 2)
     assert [warm.batch_size for warm in found.model_warmup] == [1, 32]
+    assert found.version_policy.HasField("all")
     ci = config(folder, "configs/ci_cpu.pbtxt")
     assert (ci.instance_group[0].kind, ci.instance_group[0].count) == (pb.ModelInstanceGroup.KIND_CPU, 1)
     assert signature(ci.output) == signature(found.output)
@@ -182,7 +183,15 @@ def test_weights_in_other_files_are_refused(tmp_path: Path, sums_model: Path) ->
 
 @pytest.mark.parametrize(
     "options",
-    [{"name": "../x"}, {"name": ""}, {"version": 0}, {"max_batch": 0}, {"instances": 0}, {"max_delay_us": -1}],
+    [
+        {"name": "../x"},
+        {"name": ""},
+        {"version": 0},
+        {"max_batch": 0},
+        {"instances": 0},
+        {"max_delay_us": -1},
+        {"max_delay_us": 1_000_000},
+    ],
 )
 def test_wrong_options(options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
