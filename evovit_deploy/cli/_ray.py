@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+import typer
+
+from ..errors import InputError, ModelFileError
+from ..files import printable
+from ._console import err, progress
 
 if TYPE_CHECKING:
+    from ..classify import Ranking
+    from ..engines.base import ModelSpec
+    from ..serve.ray.predicting import Described, Row
     from ..serve.settings import ModelSource, Settings
 
-__all__ = ["serve_on_ray"]
+__all__ = ["predict_on_ray", "serve_on_ray"]
 
 
 def serve_on_ray(
@@ -57,3 +64,58 @@ def read_replicas(text: str) -> dict[str, Any]:
     if found[2] is None:
         return {"num_replicas": int(found[1])}
     return {"min_replicas": int(found[1]), "max_replicas": int(found[2])}
+
+
+def predict_on_ray(
+    model: Path,
+    paths: Sequence[Path],
+    options: dict[str, Any],
+    top_k: int,
+    batch_size: int,
+    prepare: Callable[[ModelSpec], None],
+    *,
+    address: str,
+    replicas: int,
+    resources: tuple[float, float],
+    restart: bool,
+) -> tuple[Described, dict[Path, Ranking], dict[Path, str]]:
+    """`evovit predict --ray`: the model, the best classes of every image, and the reason for every image without."""
+    from ..serve.ray.cluster import LOCAL, connected
+    from ..serve.ray.predicting import Job, describe, predict
+
+    if address == LOCAL and not model.is_file():
+        raise ModelFileError(f"{printable(model)}: no such file.")
+    job = Job(model.absolute(), top_k, batch_size, options, *resources)
+    best: dict[Path, Ranking] = {}
+    failed: dict[Path, str] = {}
+    resumed = 0
+    with connected(address), progress() as bar:
+        task = bar.add_task("starting", total=len(paths))
+
+        def update(rows: list[tuple[Path, Row]], earlier: bool) -> None:
+            nonlocal resumed
+            for path, (ranking, error) in rows:
+                if error is None:
+                    best[path] = ranking
+                else:
+                    failed[path] = error
+                    err().print(f"{printable(path)}: {error}", markup=False, soft_wrap=True)
+            if earlier:
+                resumed = len(best) + len(failed)
+            bar.update(task, completed=len(best) + len(failed))
+
+        try:
+            described = describe(job)
+            prepare(described.spec)
+            bar.update(task, description="classifying")
+            predict(job, described, paths, replicas=replicas, restart=restart, on_rows=update)
+        except KeyboardInterrupt:
+            bar.stop()
+            done = len(best) + len(failed)
+            err().print(
+                f"interrupted after {done} images, which are kept: the same command goes on there.", soft_wrap=True
+            )
+            raise typer.Exit(130) from None
+    if resumed:
+        err().print(f"note: {resumed} of {len(paths)} images were done by an earlier run.", style="dim", soft_wrap=True)
+    return described, best, failed
