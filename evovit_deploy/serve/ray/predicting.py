@@ -73,8 +73,17 @@ def describe(job: Job) -> Described:
 
     Raises:
         EvoVitError: It cannot be opened.
+        EngineError: The cluster has less than one copy needs, so that Ray would wait for ever.
     """
     import ray
+
+    there = ray.cluster_resources()
+    for name, wanted in (("CPU", job.num_cpus), ("GPU", job.num_gpus)):
+        if wanted > there.get(name, 0):
+            raise EngineError(
+                f"each copy of the model asks for {wanted:g} {name}, and the whole cluster has {there.get(name, 0):g}. "
+                f"Give less with --{name.lower()}s, or add nodes."
+            )
 
     def look() -> Described:
         with job.engine() as engine:
