@@ -20,14 +20,18 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from evovit_deploy.cli import app as cli
-from evovit_deploy.engines import Engine
+from evovit_deploy.engines import Engine, FakeEngine
+from evovit_deploy.errors import EngineError, ModelFileError
 from evovit_deploy.serve.ray.application import DEPLOYMENT, application
 from evovit_deploy.serve.ray.options import RayOptions
+from evovit_deploy.serve.ray.predicting import Job, describe
+from evovit_deploy.serve.ray.predicting import predict as predict_files
 from evovit_deploy.serve.server import free_port
 from evovit_deploy.serve.settings import ModelSource, Settings
 
 from .conftest import DIGITS
 from .engines import PATIENCE, NumberEngine
+from .test_docs import definitions
 from .test_http import document, some_images, tensor
 
 # Before anything imports Ray: a token, the loopback address, no reports.
@@ -346,8 +350,6 @@ def test_predict_goes_on_after_an_interruption(
 
 
 def test_errors_of_a_worker_are_told(ray_: Ray, pictures: Path, cache: Path, tmp_path: Path) -> None:
-    from evovit_deploy.errors import ModelFileError
-
     (tmp_path / "x.onnx").write_bytes(b"no model")
     result = CliRunner().invoke(
         cli, ["predict", str(tmp_path / "x.onnx"), str(pictures), *map(str, RAY), "--provider", "cpu"]
@@ -356,9 +358,20 @@ def test_errors_of_a_worker_are_told(ray_: Ray, pictures: Path, cache: Path, tmp
     assert "x.onnx" in str(result.exception)
 
 
-def test_more_than_the_cluster_has_is_refused(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
-    from evovit_deploy.errors import EngineError
+class Deadly(Job):
+    """A model that takes its process down, as a damaged image may do to a decoder."""
 
+    def engine(self) -> Engine:
+        return FakeEngine(2, 4, image_input="uint8", fail=lambda: os._exit(1))
+
+
+def test_a_worker_that_dies_every_time_ends_the_run(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
+    job = Deadly(digits_model, 1, 8, {}, 0.5)
+    with pytest.raises(EngineError, match=r"failed over .*00.png to .*31.png; what is done is kept"):
+        predict_files(job, describe(job), sorted(pictures.iterdir()), replicas=1)
+
+
+def test_more_than_the_cluster_has_is_refused(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
     for option, reason in (("--cpus", "asks for 99 CPU"), ("--gpus", "asks for 99 GPU")):
         result = CliRunner().invoke(cli, ["predict", str(digits_model), str(pictures), "--ray", option, "99"])
         assert isinstance(result.exception, EngineError)
@@ -394,3 +407,13 @@ def test_a_stage_of_ray_data(ray_: Ray, digits_model: Path, pictures: Path) -> N
     pixels = [{"id": path, "image": np.asarray(Image.open(path).convert("RGB"))} for path in paths[1:3]]
     for row in score(ray.data.from_items(pixels), digits_model, column="image", **common).take_all():
         assert row["probabilities"].tolist() == pytest.approx(by_path[row["id"]]["probabilities"].tolist(), abs=1e-5)
+
+
+def test_the_stage_of_the_documentation(ray_: Ray, digits_model: Path, pictures: Path, tmp_path: Path) -> None:
+    import ray.data
+
+    classify = definitions("ray data")["classify"]
+    classify(str(pictures), str(tmp_path / "scored"), str(digits_model), replicas=1)
+    rows = ray.data.read_parquet(str(tmp_path / "scored")).take_all()
+    assert {Path(row["path"]).name for row in rows} == {path.name for path in pictures.iterdir()}
+    assert {(len(row["classes"]), row["error"]) for row in rows} == {(3, "")}

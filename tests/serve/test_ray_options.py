@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,19 @@ def test_the_application_has_these_settings() -> None:
     assert deployment.ray_actor_options["num_gpus"] == 1
     scaling = deployment._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, 4, 4)
+
+
+def test_the_config_file_of_the_documentation() -> None:
+    import yaml
+    from ray.serve.schema import ServeDeploySchema
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "production.md").read_text()
+    [block] = [part for part in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if part.startswith("# ray")]
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(block))
+    [application] = schema.applications
+    module, _, name = application.import_path.partition(":")
+    built = getattr(importlib.import_module(module), name)(application.args)
+    assert built._bound_deployment.max_ongoing_requests == 32
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

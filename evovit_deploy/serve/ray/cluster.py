@@ -48,6 +48,8 @@ def connected(address: str = LOCAL) -> Iterator[None]:
         raise EngineError(
             f"no Ray cluster at {address}: {error}. Start one with: RAY_AUTH_MODE=token ray start --head"
         ) from error
+    for name in ("ray.serve", "ray.data"):  # they talk at every step
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
     finally:
@@ -84,8 +86,6 @@ def run(
         from ray import serve
 
         stopping = stop or _on_signals()
-        for name in ("ray", "ray.serve"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         serve.start(http_options={"host": host, "port": port})
         try:
             serve.run(application(options, token=token), name=APPLICATION, route_prefix="/")

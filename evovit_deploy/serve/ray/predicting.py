@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ...engines.base import Engine, ModelSpec
 from ...errors import EngineError, EvoVitError
 from ...evaluate.data import Dataset
 from ...evaluate.runner import Subject
-from ...files import write_bytes
+from ...files import printable, write_bytes
 from ...preprocess import Failure, batches
 
 __all__ = ["Described", "Job", "Results", "describe", "predict"]
@@ -77,7 +78,7 @@ def describe(job: Job) -> Described:
     """
     import ray
 
-    there = ray.cluster_resources()
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
     for name, wanted in (("CPU", job.num_cpus), ("GPU", job.num_gpus)):
         if wanted > there.get(name, 0):
             raise EngineError(
@@ -167,14 +168,16 @@ class Parts:
 
 
 class BlockScorer:
-    """Classifies the files of a block; one lives in each actor of Ray Data."""
+    """Classifies the files of a block; each copy is an actor of Ray."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._engine = job, job.engine()
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """``{"block": number, "paths": JSON}`` -> ``{"block": number, "rows": JSON}``. JSON, since names may hold any byte."""
-        paths = [Path(name) for name in json.loads(row["paths"])]
+    def ready(self) -> None:
+        """Answers when the model is open."""
+
+    def score(self, paths: list[Path]) -> list[Row]:
+        """Rows of files, in order."""
         spec = self._engine.spec
         unread: list[Failure] = []
         found: dict[Path, Row] = {}
@@ -183,37 +186,42 @@ class BlockScorer:
                 finite = np.isfinite(values).all()
                 found[path] = (ranking(values, self._job.top_k), None) if finite else ([], NOT_FINITE)
         found.update({failure.path: ([], failure.reason) for failure in unread})
-        return {"block": row["block"], "rows": json.dumps([found[path] for path in paths])}
+        return [found[path] for path in paths]
 
 
 def _run(job: Job, blocks: dict[int, list[Path]], replicas: int) -> Iterator[tuple[int, list[Row]]]:
-    """Rows of blocks, as they are done."""
-    if not blocks:
-        return
-    import ray.data
+    """Rows of blocks, as they are done. A copy gets blocks once it is up, so one without a place in the cluster holds none."""
+    import ray
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    rows = [
-        {"block": number, "paths": json.dumps([str(path.absolute()) for path in block])}
-        for number, block in blocks.items()
-    ]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        BlockScorer,  # type: ignore[arg-type]
-        fn_constructor_args=(job,),
-        compute=ray.data.ActorPoolStrategy(size=min(replicas, len(rows)), max_tasks_in_flight_per_actor=2),
-        num_cpus=job.num_cpus,
-        num_gpus=job.num_gpus or None,
-        max_restarts=RETRIES,
-        max_task_retries=RETRIES,
-    )
-    with _translated():
-        for row in dataset.iter_rows():
-            yield row["block"], [([(c, p) for c, p in best], error) for best, error in json.loads(row["rows"])]
+    # Bounded, since a worker may also die of one of its images.
+    options: Any = {"max_restarts": RETRIES, "max_task_retries": RETRIES}
+    copies: Any = ray.remote(num_cpus=job.num_cpus, num_gpus=job.num_gpus, **options)(BlockScorer)
+    actors: list[Any] = [copies.remote(job) for _ in range(min(replicas, len(blocks)))]
+    todo = iter(blocks.items())
+    pending: dict[Any, tuple[Any, int | None]] = {actor.ready.remote(): (actor, None) for actor in actors}
+    left = len(blocks)
+    try:
+        while left:
+            [done], _ = ray.wait(list(pending), num_returns=1)
+            actor, number = pending.pop(done)
+            mine = blocks[number] if number is not None else []
+            with _translated(f" over {printable(mine[0])} to {printable(mine[-1])}" if mine else ""):
+                rows = ray.get(done)
+            for following, paths in islice(todo, 2 if number is None else 1):  # one ahead of the one it works at
+                pending[actor.score.remote([path.absolute() for path in paths])] = (actor, following)
+            if number is not None:
+                left -= 1
+                yield number, rows
+    finally:
+        for actor in actors:
+            ray.kill(actor)
 
 
 class _translated:
     """Ray's errors as this package's: the worker's own where it is one."""
+
+    def __init__(self, over: str = "") -> None:
+        self._over = over
 
     def __enter__(self) -> None:
         pass
@@ -227,7 +235,9 @@ class _translated:
                 cause = getattr(cause, "cause", None) or cause.__cause__
             if cause is not None:
                 raise cause from error
-            raise EngineError(f"a worker of Ray failed; what is done is kept. {str(error).strip()[:500]}") from error
+            raise EngineError(
+                f"a worker of Ray failed{self._over}; what is done is kept. {str(error).strip()[:500]}"
+            ) from error
 
 
 def _folder(job: Job, described: Described, paths: Sequence[Path]) -> Path:
