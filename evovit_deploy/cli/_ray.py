@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +51,8 @@ def serve_on_ray(
         **{name: getattr(settings, name) for name in OF_REPLICA},
         **read_replicas(replicas),
     )
-    run(options, host=settings.host, port=settings.port, address=address, token=settings.token, on_ready=on_ready)
+    with _stdout_is_for_results():
+        run(options, host=settings.host, port=settings.port, address=address, token=settings.token, on_ready=on_ready)
 
 
 def read_replicas(text: str) -> dict[str, Any]:
@@ -89,7 +92,7 @@ def predict_on_ray(
     best: dict[Path, Ranking] = {}
     failed: dict[Path, str] = {}
     resumed = 0
-    with connected(address), progress() as bar:
+    with _stdout_is_for_results(), connected(address), progress() as bar:
         task = bar.add_task("starting", total=len(paths))
 
         def update(rows: list[tuple[Path, Row]], earlier: bool) -> None:
@@ -119,3 +122,8 @@ def predict_on_ray(
     if resumed:
         err().print(f"note: {resumed} of {len(paths)} images were done by an earlier run.", style="dim", soft_wrap=True)
     return described, best, failed
+
+
+def _stdout_is_for_results() -> contextlib.AbstractContextManager[object]:
+    """What Ray has to say, such as that a worker died, goes to stderr."""
+    return contextlib.redirect_stdout(sys.stderr)

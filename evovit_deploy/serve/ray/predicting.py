@@ -204,7 +204,9 @@ def _run(job: Job, blocks: dict[int, list[Path]], replicas: int) -> Iterator[tup
         while left:
             [done], _ = ray.wait(list(pending), num_returns=1)
             actor, number = pending.pop(done)
-            mine = blocks[number] if number is not None else []
+            held = [number, *(other for owner, other in pending.values() if owner is actor)]
+            first = min((other for other in held if other is not None), default=None)  # it works at them in order
+            mine = blocks[first] if first is not None else []
             with _translated(f" over {printable(mine[0])} to {printable(mine[-1])}" if mine else ""):
                 rows = ray.get(done)
             for following, paths in islice(todo, 2 if number is None else 1):  # one ahead of the one it works at
