@@ -12,12 +12,14 @@ from ..errors import InputError
 from ..files import printable
 from ._choices import Backend, Provider
 from ._console import err, out, print_json, progress
+from ._ray import predict_on_ray
 
 if TYPE_CHECKING:
     from ..classify import Ranking
     from ..engines.base import Engine, ModelSpec
     from ..labels import ClassNames
     from ..preprocess import Failure
+    from ..serve.ray.predicting import Described
 
 
 __all__ = ["predict"]
@@ -41,6 +43,19 @@ def predict(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads within an operator.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file of a checkpoint.")] = None,
     num_heads: Annotated[int | None, typer.Option(help="Attention heads of a checkpoint that does not tell.")] = None,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray", help="Run on a Ray cluster (extra `ray`); after an interruption the same command goes on."
+        ),
+    ] = False,
+    ray_address: Annotated[
+        str, typer.Option(help="Ray cluster: local starts one here, auto is the one that runs here, or HOST:PORT.")
+    ] = "local",
+    replicas: Annotated[int, typer.Option(min=1, help="With --ray, copies of the model.")] = 1,
+    cpus: Annotated[float, typer.Option(min=0, help="With --ray, CPUs of each copy.")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0, help="With --ray, GPUs of each copy.")] = 0.0,
+    restart: Annotated[bool, typer.Option("--restart", help="With --ray, begin again instead of going on.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Classify images; exits 1 if any image could not be classified.
@@ -54,14 +69,32 @@ def predict(
     if model.suffix.lower() in SUFFIXES:
         raise InputError(f"{model} is an image. The model comes first: evovit predict MODEL.onnx {model}")
     paths = find_images(images)
-    with Engine.open(
-        model, backend=backend.value, provider=provider.value, threads=threads, recipe=recipe, num_heads=num_heads
-    ) as engine:
-        spec = engine.spec
+    options: dict[str, Any] = {
+        "backend": backend.value, "provider": provider.value, "threads": threads, "recipe": recipe, "num_heads": num_heads,
+    }  # fmt: skip
+    truth: dict[Path, int] | None = None
+    classes = ClassNames(())
+
+    def prepare(spec: ModelSpec) -> None:
+        """What has to be right before anything is run."""
+        nonlocal classes, truth
         classes = ClassNames.read(labels, spec.num_classes)
         truth = true_classes(paths, classes) if accuracy else None
         _notes(spec)
-        best, failures = _classify(engine, paths, spec.batch or batch_size, top_k)
+
+    if not ray and ((ray_address, replicas, cpus, gpus) != ("local", 1, 1.0, 0.0) or restart):
+        raise InputError("--ray-address, --replicas, --cpus, --gpus and --restart go with --ray.")
+    opened: Engine | Described
+    if ray:
+        opened, best, failures = predict_on_ray(
+            model, paths, options, top_k, batch_size, prepare,
+            address=ray_address, replicas=replicas, resources=(cpus, gpus), restart=restart,
+        )  # fmt: skip
+    else:
+        with Engine.open(model, **options) as opened:
+            prepare(opened.spec)
+            best, failures = _classify(opened, paths, opened.spec.batch or batch_size, top_k)
+    spec = opened.spec
     results = [_result(path, best.get(path, []), failures.get(path), classes) for path in paths]
     score = None if truth is None else _score(results, [truth[path] for path in paths])
     if json:
@@ -69,8 +102,8 @@ def predict(
             {
                 "model": printable(model),
                 "name": spec.name,
-                "backend": engine.backend,
-                "device": engine.device,
+                "backend": opened.backend,
+                "device": opened.device,
                 "precision": spec.precision,
                 "results": results,
                 "failures": len(failures),

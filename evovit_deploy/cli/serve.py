@@ -12,6 +12,7 @@ import typer
 from ..errors import InputError
 from ._choices import Provider
 from ._console import err
+from ._ray import serve_on_ray
 
 __all__ = ["serve"]
 
@@ -63,6 +64,17 @@ def serve(
         bool, typer.Option("--allow-control", help="Clients may reload and unload these models.")
     ] = False,
     no_access_log: Annotated[bool, typer.Option("--no-access-log", help="No line on stderr for each request.")] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Serve the HTTP routes with Ray Serve, on one machine or many (extra `ray`).")
+    ] = False,
+    ray_address: Annotated[
+        str, typer.Option(help="Ray cluster: local starts one here, auto is the one that runs here, or HOST:PORT.")
+    ] = "local",
+    replicas: Annotated[
+        str, typer.Option(help="With --ray, copies of the service: a number, or MIN-MAX to follow the load.")
+    ] = "1",
+    cpus: Annotated[float, typer.Option(min=0, help="With --ray, CPUs of each copy.")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0, help="With --ray, GPUs of each copy.")] = 0.0,
 ) -> None:
     """Serve models over HTTP and gRPC (KServe v2), with image classification and metrics.
 
@@ -73,6 +85,8 @@ def serve(
         evovit serve digits=digits.onnx digits:2=digits_fp16.onnx --port 9000 --no-grpc
 
         curl --data-binary @image.png -H 'Content-Type: image/png' localhost:8000/v1/classify
+
+        evovit serve model.onnx --ray --replicas 1-4
     """
     from ..serve.server import require, run
     from ..serve.settings import ModelSource, Settings
@@ -100,12 +114,17 @@ def serve(
         private_key=tls_key,
         control=allow_control,
     )
-    _log_to_stderr(access=not no_access_log)
     sources = ModelSource.parse_all(engines)
     if host not in ("127.0.0.1", "::1", "localhost") and settings.token is None:
         err().print(
             f"note: {host} is reachable from other machines, and no token is needed (--token-file).", style="dim"
         )
+    if ray:
+        serve_on_ray(sources, settings, labels, ray_address, replicas, (cpus, gpus), _announce)
+        return
+    if (ray_address, replicas, cpus, gpus) != ("local", "1", 1.0, 0.0):
+        raise InputError("--ray-address, --replicas, --cpus and --gpus go with --ray.")
+    _log_to_stderr(access=not no_access_log)
     lost = run(sources, settings, labels=labels, on_ready=_announce)
     if lost:
         err().print(f"{lost} accepted requests were not answered within {drain:g} s.")

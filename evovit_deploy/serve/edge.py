@@ -53,7 +53,9 @@ class Edge:
         scope["evovit"] = {}
         scope["app"] = self  # tells the router to raise for what it does not know, rather than to answer
         try:
-            if scope["path"] in OPEN:  # answered under any load, or an orchestrator would end a busy service
+            if (
+                scope["path"].removeprefix(scope.get("root_path", "")) in OPEN
+            ):  # answered under any load, or an orchestrator would end a busy service
                 await self._app(scope, receive, counting)
             else:
                 self._authorise(scope)

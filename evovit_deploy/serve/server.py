@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import grpc
     import uvicorn
 
-__all__ = ["Addresses", "require", "run", "serve"]
+__all__ = ["Addresses", "free_port", "require", "run", "serve"]
 
 GRACE = 2.0  # seconds for the last answers to leave
 log = logging.getLogger("evovit.serve")
@@ -120,6 +120,18 @@ async def _drain(service: Service, http: uvicorn.Server, serving: asyncio.Future
     http.force_exit = True
     await serving
     return lost
+
+
+def free_port(host: str, port: int) -> int:
+    """``port`` if it can be listened on now, or a free one for 0; for a server that opens its ports itself.
+
+    Raises:
+        InputError: It is taken, or the host is not this machine's.
+    """
+    listening = _listen(Settings(host=host, port=port, grpc_port=None))
+    with listening:
+        found: int = listening.getsockname()[1]
+    return found
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -16,14 +16,19 @@ from .engines import NumberEngine, images, numbers
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "production.md"
 
 
-def example(first: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the code block that begins with this comment defines, with a fake engine behind ``Engine.open``."""
-    monkeypatch.setattr(Engine, "open", staticmethod(lambda path: NumberEngine()))
+def definitions(first: str) -> dict[str, Any]:
+    """What the code block that begins with this comment defines."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     [block] = [block for block in blocks if block.startswith(f"# {first}")]
     names: dict[str, Any] = {}
     exec(block, names)
     return names
+
+
+def example(first: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The same, with a fake engine behind ``Engine.open``."""
+    monkeypatch.setattr(Engine, "open", staticmethod(lambda path: NumberEngine()))
+    return definitions(first)
 
 
 def test_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,419 @@
+"""A real Ray cluster of two nodes on the loopback address. One file, so that there is one cluster at a time."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from PIL import Image
+from typer.testing import CliRunner
+
+from evovit_deploy.cli import app as cli
+from evovit_deploy.engines import Engine, FakeEngine
+from evovit_deploy.errors import EngineError, ModelFileError
+from evovit_deploy.serve.ray.application import DEPLOYMENT, application
+from evovit_deploy.serve.ray.options import RayOptions
+from evovit_deploy.serve.ray.predicting import Job, describe
+from evovit_deploy.serve.ray.predicting import predict as predict_files
+from evovit_deploy.serve.server import free_port
+from evovit_deploy.serve.settings import ModelSource, Settings
+
+from .conftest import DIGITS
+from .engines import PATIENCE, NumberEngine
+from .test_docs import definitions
+from .test_http import document, some_images, tensor
+
+# Before anything imports Ray: a token, the loopback address, no reports.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+pytestmark = pytest.mark.slow
+
+
+def faulty(source: ModelSource, settings: Settings) -> Engine:
+    """Hangs on image 9; 5 ms a run, so that a kill finds requests under way."""
+    return NumberEngine(hang=(9,), latency=iter(lambda: 0.005, None))
+
+
+def slow(source: ModelSource, settings: Settings) -> Engine:
+    return NumberEngine(latency=iter(lambda: 0.2, None))
+
+
+class Ray:
+    """The cluster, and the address of its HTTP."""
+
+    def __init__(self, cluster: Any, port: int) -> None:
+        self.cluster, self.host = cluster, f"127.0.0.1:{port}"
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(self.host, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+        finally:
+            connection.close()
+
+    def number(self, prefix: str, value: int) -> tuple[int, int | None]:
+        """Status, and the number that came back."""
+        status, _, body = self.call("POST", f"{prefix}/v2/models/m/infer", json.dumps(document(value)))
+        return status, int(json.loads(body)["outputs"][0]["data"][0]) if status == 200 else None
+
+    def replicas(self, app: str) -> set[str]:
+        import ray
+
+        names = (entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True))
+        return {name for name in names if name.startswith(f"SERVE_REPLICA::{app}#{DEPLOYMENT}#")}
+
+
+@pytest.fixture(scope="module")
+def ray_() -> Iterator[Ray]:
+    import ray
+    from ray import serve
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        ray.init(address=cluster.address, log_to_driver=False)
+        port = free_port("127.0.0.1", 0)
+        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+        yield Ray(cluster, port)
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def run(name: str, options: RayOptions, **more: Any) -> None:
+    from ray import serve
+
+    serve.run(application(options, **more), name=name, route_prefix=f"/{name}")
+
+
+@pytest.fixture(scope="module")
+def digits_app(ray_: Ray, digits_model: Path) -> Iterator[Ray]:
+    from ray import serve
+
+    labels = str(DIGITS / "labels.txt")
+    options = RayOptions((f"digits={digits_model}",), labels=labels, provider="cpu", threads=1, num_cpus=0.1)
+    run("digits", options, token="secret")
+    yield ray_
+    serve.delete("digits")
+
+
+TOKEN = {"Authorization": "Bearer secret"}
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("coding", [None, "gzip", "deflate"])
+def test_tritonclient_agrees_with_the_engine_to_the_last_bit(
+    digits_app: Ray, digits_model: Path, binary: bool, coding: str | None
+) -> None:
+    batch = some_images(3)
+    with Engine.open(digits_model, provider="cpu", threads=1) as engine:
+        expected = engine(batch)
+    with triton.InferenceServerClient(f"{digits_app.host}/digits") as client:
+        result = client.infer(
+            "digits",
+            [tensor(batch, binary)],
+            outputs=[triton.InferRequestedOutput(name, binary_data=binary) for name in expected],
+            request_id="r1",
+            headers=dict(TOKEN),  # the client writes into it
+            request_compression_algorithm=coding,
+            response_compression_algorithm=coding,
+        )
+    for name, value in expected.items():
+        assert result.as_numpy(name).dtype == value.dtype
+        assert result.as_numpy(name).tobytes() == value.tobytes()
+    assert result.get_response()["id"] == "r1"
+
+
+def test_the_routes_of_the_service_below_a_prefix(digits_app: Ray) -> None:
+    with triton.InferenceServerClient(f"{digits_app.host}/digits") as client:
+        assert client.is_server_live()  # no token for these
+        assert client.is_server_ready()
+        assert client.is_model_ready("digits", headers=dict(TOKEN))
+        metadata = client.get_model_metadata("digits", headers=dict(TOKEN))
+        assert metadata["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, 64, 64, 3]}]
+        assert client.get_model_config("digits", headers=dict(TOKEN))["max_batch_size"] == 32
+        assert client.get_model_repository_index(headers=dict(TOKEN))[0]["state"] == "READY"
+    picture = (DIGITS / "test" / "7" / "0081.png").read_bytes()
+    status, _, body = digits_app.call("POST", "/digits/v1/classify?top_k=1", picture, **TOKEN)
+    assert (status, json.loads(body)["top"][0]["label"]) == (200, "7")
+    status, _, body = digits_app.call("GET", "/digits/metrics", **TOKEN)
+    assert (status, b"evovit_images_total" in body) == (200, True)
+    for path, headers, wanted in (
+        ("/digits/v2/models/digits", {}, 401),
+        ("/digits/v2/models/other", TOKEN, 404),
+        ("/digits/nothing", TOKEN, 404),
+    ):
+        status, _, body = digits_app.call("GET", path, **headers)
+        assert status == wanted
+        assert json.loads(body)["error"]
+    assert digits_app.call("POST", "/digits/v2/models/digits/infer", b"{", **TOKEN)[0] == 400
+    assert digits_app.call("POST", "/digits/v2/repository/models/digits/unload", b"{}", **TOKEN)[0] == 403
+
+
+def test_beyond_the_queue_requests_get_503(ray_: Ray) -> None:
+    from ray import serve
+
+    run("slow", RayOptions(("m=x",), num_cpus=0.1, max_batch=1, max_ongoing_requests=1, max_queue=2), opener=slow)
+
+    def ask(value: int) -> tuple[int, dict[str, str], bytes]:
+        return ray_.call("POST", "/slow/v2/models/m/infer", json.dumps(document(value)))
+
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(ask, range(24)))
+    serve.delete("slow")
+    counts = {status: sum(found == status for found, _, _ in answers) for status in (200, 503)}
+    assert counts[200] + counts[503] == 24  # answered or refused, none lost
+    assert counts[200] >= 2
+    assert counts[503] >= 1
+    for value, (status, headers, body) in enumerate(answers):
+        if status == 200:
+            assert json.loads(body)["outputs"][0]["data"][0] == value
+        else:
+            assert headers["retry-after"] == "1"
+
+
+@pytest.fixture(scope="module")
+def pair(ray_: Ray) -> Ray:
+    """Two replicas on two nodes: there is room for one on each."""
+    from ray import serve
+
+    serve.delete("digits")
+    ray_.cluster.add_node(num_cpus=2)
+    options = RayOptions(
+        ("m=x",), num_cpus=1.2, num_replicas=2, run_timeout=0.2, health_check_period_s=0.5, max_ongoing_requests=4
+    )
+    run("pair", options, opener=faulty)
+    return ray_
+
+
+def load(ray_: Ray, count: int, fault: Any) -> tuple[dict[int, int], int]:
+    """Clients that try again; ``fault`` strikes after a third. Returns answers by request, and failed attempts."""
+    begun, failures = threading.Semaphore(0), []
+
+    def ask(value: int) -> int | None:
+        for _ in range(200):
+            begun.release()
+            try:
+                status, number = ray_.number("/pair", value)
+            except (OSError, http.client.HTTPException) as error:
+                failures.append(repr(error))
+            else:
+                if status == 200:
+                    return number
+                assert status in (500, 503)
+                failures.append(str(status))
+            time.sleep(0.1)
+        return None
+
+    with ThreadPoolExecutor(6) as pool:
+        futures = {value: pool.submit(ask, value) for value in range(1000, 1000 + count)}
+        for _ in range(count // 3):
+            assert begun.acquire(timeout=PATIENCE)
+        fault()
+        return {value: future.result(4 * PATIENCE) for value, future in futures.items()}, len(failures)
+
+
+def wait_for_replicas(ray_: Ray, gone: set[str]) -> None:
+    for _ in range(20 * PATIENCE):
+        names = ray_.replicas("pair")
+        if len(names) == 2 and not names & gone:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{names} after {gone}")
+
+
+def test_a_replica_killed_under_load_loses_nothing(pair: Ray) -> None:
+    import ray
+
+    victim = sorted(pair.replicas("pair"))[0]
+    answers, _ = load(pair, 300, lambda: ray.kill(ray.get_actor(victim, namespace="serve")))
+    assert answers == {value: value for value in range(1000, 1300)}
+    wait_for_replicas(pair, {victim})
+
+
+def test_a_node_killed_under_load_loses_nothing(pair: Ray) -> None:
+    before = pair.replicas("pair")
+    worker = next(iter(pair.cluster.worker_nodes))
+    answers, _ = load(pair, 300, lambda: pair.cluster.remove_node(worker, allow_graceful=False))
+    assert answers == {value: value for value in range(1000, 1300)}
+    pair.cluster.add_node(num_cpus=2)
+    for _ in range(20 * PATIENCE):
+        if len(pair.replicas("pair")) == 2 and pair.replicas("pair") != before:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the lost replica was not replaced")
+
+
+def test_replicas_whose_engine_hangs_are_replaced(pair: Ray) -> None:
+    before = pair.replicas("pair")
+    assert len(before) == 2
+    for _ in range(200):  # four runs hang in each replica
+        if not before & pair.replicas("pair"):
+            break
+        assert pair.number("/pair", 9)[0] in (500, 503)
+    wait_for_replicas(pair, before)
+    answers, _ = load(pair, 20, lambda: None)
+    assert answers == {value: value for value in range(1000, 1020)}
+
+
+# Offline
+
+
+@pytest.fixture
+def pictures(ray_: Ray, tmp_path: Path) -> Path:
+    from ray import serve
+
+    serve.delete("pair")  # it would hold the CPUs
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, source in enumerate(sorted((DIGITS / "test").rglob("*.png"))[:40]):
+        (folder / f"{number:02}.png").write_bytes(source.read_bytes())
+    return folder
+
+
+def predict(model: Path, folder: Path, *more: object) -> tuple[int, Any, str]:
+    arguments = ["predict", model, folder, "--provider", "cpu", "--threads", 1, "--batch-size", 2, "--json", *more]
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, json.loads(result.stdout) if result.stdout else None, result.stderr
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+RAY = ("--ray", "--cpus", 0.5)
+
+
+def test_predict_is_the_same_with_ray(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
+    code, alone, _ = predict(digits_model, pictures)
+    assert code == 0
+    assert predict(digits_model, pictures, *RAY)[:2] == (0, alone)
+    assert not list(cache.rglob("*.json"))  # everything is done
+
+
+def test_predict_names_unreadable_images(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
+    (pictures / "39.png").write_bytes(b"no image")
+    code, document_, errors = predict(digits_model, pictures, *RAY)
+    assert (code, document_["failures"]) == (1, 1)
+    assert "not an image" in document_["results"][39]["error"]
+    assert "39.png: not an image" in errors
+    assert document_ == predict(digits_model, pictures)[1]
+
+
+def test_predict_goes_on_after_an_interruption(
+    ray_: Ray, digits_model: Path, pictures: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evovit_deploy.serve.ray import predicting
+
+    real, kept = predicting.Parts.write, []
+
+    def interrupted(self: Any, number: int, rows: Any) -> None:
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+        real(self, number, rows)
+        kept.append(number)
+
+    monkeypatch.setattr(predicting.Parts, "write", interrupted)
+    code, _, errors = predict(digits_model, pictures, *RAY)
+    assert code == 130
+    assert "the same command goes on there" in errors
+    [first, second] = sorted(cache.rglob("*.json"))
+    second.write_bytes(second.read_bytes()[:-9])  # as a disk that filled up may leave it
+
+    again: list[int] = []
+    monkeypatch.setattr(predicting.Parts, "write", lambda self, number, rows: again.append(number))
+    code, document_, errors = predict(digits_model, pictures, *RAY)
+    assert code == 0
+    assert "8 of 40 images were done by an earlier run" in errors
+    assert sorted(again) == sorted(set(range(5)) - {int(first.stem)})
+    assert document_ == predict(digits_model, pictures)[1]
+
+
+def test_errors_of_a_worker_are_told(ray_: Ray, pictures: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    result = CliRunner().invoke(
+        cli, ["predict", str(tmp_path / "x.onnx"), str(pictures), *map(str, RAY), "--provider", "cpu"]
+    )
+    assert isinstance(result.exception, ModelFileError)
+    assert "x.onnx" in str(result.exception)
+
+
+class Deadly(Job):
+    """A model that takes its process down, as a damaged image may do to a decoder."""
+
+    def engine(self) -> Engine:
+        return FakeEngine(2, 4, image_input="uint8", fail=lambda: os._exit(1))
+
+
+def test_a_worker_that_dies_every_time_ends_the_run(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
+    job = Deadly(digits_model, 1, 8, {}, 0.5)
+    with pytest.raises(EngineError, match=r"failed over .*00.png to .*31.png; what is done is kept"):
+        predict_files(job, describe(job), sorted(pictures.iterdir()), replicas=1)
+
+
+def test_more_than_the_cluster_has_is_refused(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
+    for option, reason in (("--cpus", "asks for 99 CPU"), ("--gpus", "asks for 99 GPU")):
+        result = CliRunner().invoke(cli, ["predict", str(digits_model), str(pictures), "--ray", option, "99"])
+        assert isinstance(result.exception, EngineError)
+        assert reason in str(result.exception)
+
+
+def test_a_stage_of_ray_data(ray_: Ray, digits_model: Path, pictures: Path) -> None:
+    import ray.data
+
+    from evovit_deploy.serve.ray import score
+
+    (pictures / "00.png").write_bytes(b"no image")
+    paths = sorted(map(str, pictures.iterdir()))[:12]
+    common: dict[str, Any] = {"provider": "cpu", "num_cpus": 0.5, "batch_size": 4, "top_k": 2}
+    by_path = {
+        row["path"]: row
+        for row in score(ray.data.from_items([{"path": path} for path in paths]), digits_model, **common).take_all()
+    }
+    assert set(by_path) == set(paths)
+    assert "not an image" in by_path[paths[0]]["error"]
+    assert by_path[paths[0]]["classes"].tolist() == [-1, -1]
+    _, alone, _ = predict(digits_model, pictures)
+    for entry in alone["results"][1:12]:
+        row = by_path[entry["path"]]
+        assert row["error"] == ""
+        assert row["classes"].tolist() == [top["class"] for top in entry["top"]][:2]
+        np.testing.assert_allclose(row["probabilities"], [top["probability"] for top in entry["top"]][:2], atol=1e-5)
+
+    encoded = [{"id": path, "bytes": Path(path).read_bytes()} for path in paths[:3]]
+    for row in score(ray.data.from_items(encoded), digits_model, column="bytes", **common).take_all():
+        assert set(row) == {"id", "classes", "probabilities", "error"}
+        assert row["classes"].tolist() == by_path[row["id"]]["classes"].tolist()
+    pixels = [{"id": path, "image": np.asarray(Image.open(path).convert("RGB"))} for path in paths[1:3]]
+    for row in score(ray.data.from_items(pixels), digits_model, column="image", **common).take_all():
+        assert row["probabilities"].tolist() == pytest.approx(by_path[row["id"]]["probabilities"].tolist(), abs=1e-5)
+
+
+def test_the_stage_of_the_documentation(ray_: Ray, digits_model: Path, pictures: Path, tmp_path: Path) -> None:
+    import ray.data
+
+    classify = definitions("ray data")["classify"]
+    classify(str(pictures), str(tmp_path / "scored"), str(digits_model), replicas=1)
+    rows = ray.data.read_parquet(str(tmp_path / "scored")).take_all()
+    assert {Path(row["path"]).name for row in rows} == {path.name for path in pictures.iterdir()}
+    assert {(len(row["classes"]), row["error"]) for row in rows} == {(3, "")}
