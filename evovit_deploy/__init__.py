@@ -33,7 +33,7 @@ from .recipes import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from .bench import BenchReport, benchmark
-    from .checkpoint import Checkpoint, load_checkpoint, random_checkpoint
+    from .checkpoint import Checkpoint, load_checkpoint, random_checkpoint, timm_recipe
     from .engines import (
         BuildOptions,
         BuildResult,
@@ -86,6 +86,7 @@ __all__ = [
     "load_checkpoint",
     "load_recipe",
     "random_checkpoint",
+    "timm_recipe",
     "verify",
 ]
 
@@ -95,6 +96,7 @@ _LAZY = {
     "Checkpoint": "checkpoint",
     "load_checkpoint": "checkpoint",
     "random_checkpoint": "checkpoint",
+    "timm_recipe": "checkpoint",
     "BuildOptions": "engines",
     "BuildResult": "engines",
     "Engine": "engines",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .recipes import LEVIT, Recipe
+from .recipes import LEVIT, VIT, Recipe
 
 __all__ = ["describe_schedule", "describe_sizes"]
 
@@ -74,6 +74,7 @@ def describe_schedule(recipe: Recipe) -> dict[str, Any]:
         for group in plan(evolution, patches)
     ]
     return {
+        **({"registers": structure.registers} if recipe.family in VIT else {}),
         "schedule": evolution.schedule,
         "stage_starts": list(evolution.stage_starts),
         "keep_ratios": list(evolution.keep_ratios),

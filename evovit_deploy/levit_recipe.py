@@ -33,6 +33,7 @@ class LevitStructure:
     distilled: bool = True
 
     patch_size = 16  # four convolutions of stride 2
+    prefix_tokens = 1  # the class token
 
     def __post_init__(self) -> None:
         for name in ("image_size", "key_dim", "num_classes"):

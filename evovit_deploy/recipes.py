@@ -15,6 +15,7 @@ from .errors import RecipeError
 from .levit_recipe import LevitEvolution, LevitStructure
 from .resources import data_names, find_data_file
 from .tables import build_table, read_toml
+from .vit_recipe import Structure
 
 __all__ = [
     "Evolution",
@@ -30,41 +31,10 @@ __all__ = [
 ]
 
 PRECISIONS = ("fp32", "fp16", "bf16")
-# `deit` and `levit` are the vanilla twins: every token takes part in every block.
-FAMILIES = ("evo_deit", "deit", "evo_levit", "levit")
+# `deit`, `vit` and `levit` are the vanilla twins: every token takes part in every block.
+FAMILIES = ("evo_deit", "deit", "evo_vit", "vit", "evo_levit", "levit")
 LEVIT = ("evo_levit", "levit")
-
-
-@dataclass(frozen=True)
-class Structure:
-    """Sizes of the network; the tensors of a checkpoint overrule them."""
-
-    image_size: int
-    patch_size: int
-    embed_dim: int
-    depth: int
-    num_heads: int
-    mlp_ratio: float = 4.0
-    num_classes: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "num_classes"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise RecipeError(f"structure.{name} is {value}; it must be a whole number of at least 1.")
-        if self.image_size % self.patch_size:
-            raise RecipeError(
-                f"structure.image_size {self.image_size} is not a multiple of structure.patch_size {self.patch_size}."
-            )
-        if self.embed_dim % self.num_heads:
-            raise RecipeError(
-                f"structure.embed_dim {self.embed_dim} is not a multiple of structure.num_heads {self.num_heads}."
-            )
-
-    @property
-    def num_patches(self) -> int:
-        """N, the number of patch tokens."""
-        return (self.image_size // self.patch_size) ** 2
+VIT = ("evo_vit", "vit")  # timm's; the `baseline` of an `evo_vit` is the name in timm, of a `vit` its own name is
 
 
 @dataclass(frozen=True)
@@ -224,7 +194,7 @@ class Recipe:
 
     @property
     def as_deit(self) -> tuple[Structure, Evolution]:
-        """Structure and evolution of an ``evo_deit`` or ``deit`` recipe, typed as such."""
+        """Structure and evolution of a recipe that is not of the LeViT family, typed as such."""
         assert isinstance(self.structure, Structure), self.family
         assert isinstance(self.evolution, Evolution), self.family
         return self.structure, self.evolution
@@ -238,7 +208,10 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; :meth:`from_dict` reads it back."""
-        return dataclasses.asdict(self)
+        document = dataclasses.asdict(self)
+        if isinstance(self.structure, Structure):
+            document["structure"] = self.structure.to_dict()
+        return document
 
     @classmethod
     def from_dict(cls, document: dict[str, Any], where: str = "recipe") -> Recipe:

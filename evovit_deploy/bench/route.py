@@ -148,15 +148,21 @@ class Route:
         return self.open_file(export_onnx(checkpoint, _new_file(folder, "model"), options, step=step).path)
 
     def open_vanilla(
-        self, kind: str, recipe: Recipe, folder: Path, step: Step = lambda text: None
+        self,
+        kind: str,
+        recipe: Recipe,
+        folder: Path,
+        step: Step = lambda text: None,
+        weights: Checkpoint | None = None,
     ) -> tuple[Engine, Facts]:
-        """The vanilla twin of a recipe, with random weights: same sizes, and this very route.
+        """The vanilla twin of a recipe, with random weights unless there are any: same sizes, and this very route.
 
         Args:
             kind: ``twin`` folded, ``trimmed`` also without the last block's dead work, ``stock`` as timm ships it.
             recipe: Of the model it is compared with.
             folder: Where files go.
             step: Called with a few words at the start of each step.
+            weights: Of the timm ViT that the model was made from.
         """
         from ..export import ExportOptions, export_baseline
 
@@ -164,20 +170,21 @@ class Route:
         if kind == "trimmed":
             options = dataclasses.replace(options, model=dataclasses.replace(options.model, fold=True))
         if self.in_torch:
-            return self._module(lambda: self._vanilla_module(kind, recipe, options))
-        # Its weights are random and only its time is of interest, so nothing is proven.
+            return self._module(lambda: self._vanilla_module(kind, recipe, options, weights))
+        # Only its time is of interest, so nothing is proven.
         unproven = dataclasses.replace(options, prove=False)
         path = _new_file(folder, f"baseline_{kind}")
-        export_baseline(recipe, path, unproven, kind=kind, step=step)  # type: ignore[arg-type]
+        export_baseline(recipe, path, unproven, kind=kind, weights=weights, step=step)  # type: ignore[arg-type]
         return self.open_file(path)
 
-    def _vanilla_module(self, kind: str, recipe: Recipe, options: ExportOptions) -> Engine:
+    def _vanilla_module(self, kind: str, recipe: Recipe, options: ExportOptions, weights: Checkpoint | None) -> Engine:
         from ..engines import TorchEngine
         from ..models.vanilla import build_stock, build_twin, vanilla_recipe
 
         vanilla = vanilla_recipe(recipe)
         model = dataclasses.replace(options.model, trim=kind == "trimmed", selection="auto")
-        module = build_stock(vanilla, model) if kind == "stock" else build_twin(vanilla, model)
+        build = build_stock if kind == "stock" else build_twin
+        module = build(vanilla, model, state=None if weights is None else weights.state)
         return TorchEngine(
             module,
             vanilla,

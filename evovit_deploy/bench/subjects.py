@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..recipes import Recipe
+from ..recipes import VIT, Recipe
 from .report import Facts
 from .route import KINDS, Route
 
 if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
     from ..engines.base import Engine
 
 __all__ = ["Opening", "recipe_of"]
@@ -47,6 +48,7 @@ class Opening:
         self.random: set[str] = set()
         self.notes: list[str] = []
         self.step: Callable[[str], None] = lambda text: None
+        self._weights: Checkpoint | None = None  # of the first, if its baseline can have them too
         self._first: tuple[Engine, Recipe | None, Path | None] | None = None
 
     def file(self, path: Path, recipe: str | None = None) -> str:
@@ -76,6 +78,8 @@ class Opening:
             route = dataclasses.replace(route, export=dataclasses.replace(options, model=model))
         found = random_checkpoint(load_recipe(recipe or "")) if path is None else load_checkpoint(path, recipe=recipe)
         engine, facts = route.open_checkpoint(found, self.folder, self.step)
+        if self._first is None and found.recipe.family in VIT and not found.random:
+            self._weights = found
         name = found.recipe.name if path is None else path.stem
         label = self._add(name if selection is None else f"{name} {selection}", engine, facts, found.recipe, None)
         self.notes.extend(f"{label}: {note}" for note in found.notes)
@@ -107,10 +111,11 @@ class Opening:
                 f"or none."
             )
         kind = "twin" if wanted == "auto" else wanted
-        twin, facts = self.route.like(engine, path).open_vanilla(kind, recipe, self.folder, self.step)
+        twin, facts = self.route.like(engine, path).open_vanilla(kind, recipe, self.folder, self.step, self._weights)
         label = self._add(f"{twin.spec.name} {kind}", twin, facts, None, None)
-        self.random.add(label)
-        self.notes.append(f"{label} has random weights; latency does not depend on their values")
+        if self._weights is None:
+            self.random.add(label)
+            self.notes.append(f"{label} has random weights; latency does not depend on their values")
         if any(name.startswith("kept_") for name in engine.spec.outputs):
             self.notes.append(f"{engine.spec.name} also outputs the kept tokens, which a vanilla model does not have")
         return label

@@ -1,10 +1,11 @@
-"""Checkpoints: any form an Evo-DeiT or Evo-LeViT was saved in becomes one `Checkpoint`, read safely and checked tensor by tensor.
+"""Checkpoints: any form an Evo-DeiT, Evo-LeViT or timm ViT was saved in becomes one `Checkpoint`, read safely and checked
+tensor by tensor.
 
     checkpoint = load_checkpoint("checkpoint.pth")
     checkpoint.recipe.structure.image_size, checkpoint.notes
 
 `reading` opens files, `tensors` recognises and checks state dicts, `identify` chooses the recipe; `levit` does both for
-Evo-LeViT.
+Evo-LeViT, `timm` for plain ViTs.
 """
 
 from __future__ import annotations
@@ -14,30 +15,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, translate
+from ..errors import CheckpointError, InputError, translate
 from ..files import sha256
-from ..recipes import Recipe
+from ..recipes import VIT, Recipe, load_recipe
 from .identify import check_image_size, identify, resize_position_embedding
 from .levit import expected_shapes as levit_shapes
 from .levit import is_evo_levit, load_evo_levit
 from .reading import read_file
 from .tensors import TRAINING_ONLY, Loaded, Sizes, clean, expected_shapes, find_state, measure, to_float32
+from .timm import load_timm, random_timm, timm_recipe
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["Checkpoint", "load_checkpoint", "random_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "random_checkpoint", "timm_recipe"]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of one Evo-DeiT or Evo-LeViT, and the recipe they run with.
+    """Weights of one Evo-DeiT, Evo-LeViT or timm ViT, and the recipe they run with.
 
     Attributes:
         path: The file, or None for random weights.
         recipe: Structure as found in the tensors; schedule, transform and tolerances of the recipe in force.
-        state: Authors' parameter names -> float32 tensors on the CPU; training-only heads are dropped.
+        state: Parameter names of the authors, or of timm -> float32 tensors on the CPU; training-only heads are dropped.
         source: ``model``, ``model_ema``, ``state dict`` or ``random weights (seed 0)``.
         stored_dtype: Dtype in the file, e.g. ``float32``; several are joined by commas.
         sha256: Of the file, hexadecimal; None for random weights.
@@ -71,8 +73,11 @@ def load_checkpoint(
     num_heads: int | None = None,
     image_size: int | None = None,
     ema: bool = False,
+    timm: str | None = None,
+    pool: str | None = None,
 ) -> Checkpoint:
-    """Read an Evo-DeiT or Evo-LeViT checkpoint: `.pth` of any torch version (nothing in it is run), or safetensors.
+    """Read a checkpoint of Evo-DeiT, Evo-LeViT or a timm ViT: `.pth` of any torch version (nothing in it is run), or
+    safetensors.
 
     Args:
         path: The file; its content decides how it is read, not its name.
@@ -81,6 +86,8 @@ def load_checkpoint(
         num_heads: For an embed dim that is no multiple of 64, where no recipe says it; of Evo-LeViT, the heads of stage 1.
         image_size: Resize the position embedding to images of this many pixels a side.
         ema: Use the averaged weights (``model_ema``).
+        timm: Name in timm of the ViT that these are the weights of; a recipe of family ``evo_vit`` says it too.
+        pool: Of a timm ViT: ``token`` or ``avg``, where it is not the model's own.
 
     Raises:
         CheckpointError: Unreadable, refused, another model, or tensors that are missing, misshapen or not finite.
@@ -89,12 +96,21 @@ def load_checkpoint(
     """
     path = Path(path)
     where = str(path)
+    given = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    if timm is None and given is not None and given.family in VIT:
+        from ..models.timm_vit import timm_name
+
+        timm = timm_name(given)
+    if timm is not None and num_heads is not None:
+        raise InputError(f"--num-heads is for Evo-ViT checkpoints; {timm} says it by its name. Leave it out.")
     content = read_file(path)
     found = find_state(content, where, ema)
     state = clean(found.state, where)
     args, epoch = _training(content)
     with translate(CheckpointError, f"reading the tensors of {where}", RuntimeError, MemoryError):
-        if is_evo_levit(state):
+        if timm is not None:
+            loaded = load_timm(state, timm, given, image_size, pool, where)
+        elif is_evo_levit(state):
             loaded = load_evo_levit(state, recipe, num_heads, image_size, where)
         else:
             loaded = _load_evo_deit(state, args, recipe, num_heads, image_size, where)
@@ -160,15 +176,19 @@ def random_checkpoint(recipe: Recipe, seed: int = 0) -> Checkpoint:
     """Weights as before training, for measuring without a checkpoint; the same for the same seed.
 
     Args:
-        recipe: An Evo-DeiT or Evo-LeViT recipe.
+        recipe: An Evo-DeiT or Evo-LeViT recipe, or that of a timm ViT, from :func:`timm_recipe`.
         seed: Of the generator.
     """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    state = (
-        _random_evo_levit(recipe, generator) if recipe.family == "evo_levit" else _random_evo_deit(recipe, generator)
-    )
+    notes: list[str] = []
+    if recipe.family in VIT:
+        recipe, state, notes = random_timm(recipe, seed)
+    elif recipe.family == "evo_levit":
+        state = _random_evo_levit(recipe, generator)
+    else:
+        state = _random_evo_deit(recipe, generator)
     return Checkpoint(
         path=None,
         recipe=recipe,
@@ -177,7 +197,7 @@ def random_checkpoint(recipe: Recipe, seed: int = 0) -> Checkpoint:
         stored_dtype="float32",
         sha256=None,
         random=True,
-        notes=("random weights: good for measuring speed and parity, the classes mean nothing",),
+        notes=("random weights: good for measuring speed and parity, the classes mean nothing", *notes),
     )
 
 

@@ -35,7 +35,11 @@ def shape_of(
 
 
 def check_tensors(
-    state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], model: str, where: str
+    state: dict[str, Tensor],
+    shapes: dict[str, tuple[int, ...]],
+    model: str,
+    where: str,
+    fix: str = "Save the state dict of the authors' model class, unchanged",
 ) -> dict[str, Tensor]:
     """Copies in float32 of exactly the tensors that a model needs.
 
@@ -44,6 +48,7 @@ def check_tensors(
         shapes: Name -> shape of every tensor of the model.
         model: What it looks like, for messages.
         where: The checkpoint, for messages.
+        fix: What to do about tensors that are missing or unexpected.
 
     Raises:
         CheckpointError: Missing or unexpected keys, a wrong shape, integer or complex tensors, NaN or Inf.
@@ -55,8 +60,7 @@ def check_tensors(
     if missing or unexpected:
         parts = [f"missing: {some(missing)}"] * bool(missing) + [f"unexpected: {some(unexpected)}"] * bool(unexpected)
         raise CheckpointError(
-            f"{where} looks like {model}, but its tensors are not those of one; "
-            f"{'; '.join(parts)}. Save the state dict of the authors' model class, unchanged."
+            f"{where} looks like {model}, but its tensors are not those of one; {'; '.join(parts)}. {fix}."
         )
     result: dict[str, Tensor] = {}
     broken: list[str] = []

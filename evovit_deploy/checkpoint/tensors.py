@@ -202,10 +202,11 @@ def _recognise(state: dict[str, Tensor], where: str) -> None:
         )
     if "blocks.0.attn.qkv.weight" in keys:
         width = state["blocks.0.attn.qkv.weight"].shape[-1] if state["blocks.0.attn.qkv.weight"].dim() == 2 else 0
+        name = _DEIT.get(width, "deit_small_patch16_224")
         raise CheckpointError(
             f"{where} is a vanilla DeiT/ViT (it has `blocks.0.attn.qkv.weight`, not `qks.0.qk.weight`); it selects no "
-            "tokens. For comparison this tool exports it with `evovit export --baseline "
-            f"{_DEIT.get(width, 'deit_small_patch16_224')}`."
+            f"tokens. To put token evolution on top of it: `evovit export --from-timm {name} --weights {where}`, with its "
+            f"name in timm. For comparison this tool exports the DeiT of a size with `evovit export --baseline {name}`."
         )
     raise CheckpointError(
         f"{where} is the checkpoint of another model: `qks.0.qk.weight` and `projs.0.weight` are missing, and it has "

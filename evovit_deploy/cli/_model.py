@@ -30,6 +30,7 @@ class ModelChoice:
     schedule: str | None = None
     ema: bool = False
     num_heads: int | None = None
+    from_timm: str | None = None
 
 
 def note(text: str) -> None:
@@ -65,7 +66,7 @@ def open_models(
         if not path.is_file():
             raise ModelFileError(f"{printable(path)}: no such file. Give a checkpoint, an ONNX file or an engine.")
     checkpoints = [path for path in paths if BACKENDS.get(path.suffix.lower()) == "pytorch"]
-    given = [name for name in ("keep", "schedule", "ema", "num_heads") if getattr(choice, name)]
+    given = [name for name in ("keep", "schedule", "ema", "num_heads", "from_timm") if getattr(choice, name)]
     if given and not checkpoints:
         raise InputError(
             f"--{given[0].replace('_', '-')} is for checkpoints, and {printable(paths[0])} has it fixed. Export it anew."
@@ -85,7 +86,7 @@ def _evolved_recipe(engine: Engine) -> Recipe | None:
     from ..recipes import Recipe
 
     manifest = engine.spec.manifest
-    if manifest is None or manifest["family"] == "deit":
+    if manifest is None or not manifest["family"].startswith("evo_"):
         return None
     return Recipe.from_dict(manifest["recipe"], "manifest")
 
@@ -108,6 +109,7 @@ def _open_checkpoint(path: Path, choice: ModelChoice, like: Recipe | None, outpu
             schedule=choice.schedule,
             num_heads=choice.num_heads,
             ema=choice.ema,
+            from_timm=choice.from_timm,
         )
         for text in checkpoint.notes:
             note(text)

@@ -25,23 +25,36 @@ def open_checkpoint(
     ema: bool = False,
     random_weights: bool = False,
     seed: int = 0,
+    from_timm: str | None = None,
+    pool: str | None = None,
 ) -> Checkpoint:
     """Load a checkpoint (or make one with random weights) and apply ``--keep`` and ``--schedule``.
+
+    With ``from_timm``, ``path`` holds the weights of that model of timm; without ``path`` they are random.
 
     Raises:
         InputError: Options that do not go together.
         CheckpointError, RecipeError: See ``load_checkpoint`` and ``load_recipe``.
     """
-    from ..checkpoint import load_checkpoint, random_checkpoint
+    from ..checkpoint import load_checkpoint, random_checkpoint, timm_recipe
+    from ..checkpoint.timm import accuracy_note
     from ..recipes import Evolution, load_recipe
 
-    if random_weights:
+    if pool is not None and from_timm is None:
+        raise InputError("--pool is for timm models; give one with --from-timm NAME.")
+    if from_timm is not None and path is None:
+        if num_heads is not None or ema:
+            raise InputError("--num-heads and --ema are for checkpoints; random weights have neither. Leave them out.")
+        checkpoint = random_checkpoint(timm_recipe(from_timm, recipe=recipe, image_size=img_size, pool=pool), seed)
+    elif random_weights:
         if recipe is None:
             raise InputError("--random-weights needs --recipe NAME, such as evo_deit_small_patch16_224.")
         checkpoint = random_checkpoint(load_recipe(recipe), seed)
     else:
         assert path is not None
-        checkpoint = load_checkpoint(path, recipe=recipe, num_heads=num_heads, image_size=img_size, ema=ema)
+        checkpoint = load_checkpoint(
+            path, recipe=recipe, num_heads=num_heads, image_size=img_size, ema=ema, timm=from_timm, pool=pool
+        )
     evolution = checkpoint.recipe.evolution
     if schedule is not None:
         if not isinstance(evolution, Evolution):
@@ -53,4 +66,7 @@ def open_checkpoint(
         except ValueError:
             raise RecipeError(f"--keep {keep!r} is not a list of numbers; for example: --keep 0.7,0.5") from None
         evolution = evolution.with_keep(ratios)
-    return dataclasses.replace(checkpoint, recipe=dataclasses.replace(checkpoint.recipe, evolution=evolution))
+    changed = dataclasses.replace(checkpoint.recipe, evolution=evolution)
+    warning = accuracy_note(changed)
+    notes = checkpoint.notes if warning is None else (*checkpoint.notes, warning)
+    return dataclasses.replace(checkpoint, recipe=changed, notes=notes)

@@ -56,6 +56,12 @@ def evaluate(
     schedule: Annotated[str | None, typer.Option(help="Schedule of a checkpoint: stage or layer.")] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Use a checkpoint's model_ema.")] = False,
     num_heads: Annotated[int | None, typer.Option(help="Attention heads of a checkpoint that does not tell.")] = None,
+    from_timm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="MODEL holds the weights of this ViT of timm; token evolution is put on top of it."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Accuracy on labelled images, alone or against a second model; run it again after an interruption to go on."""
@@ -64,7 +70,7 @@ def evaluate(
     from ..labels import ClassNames
     from ..recipes import load_recipe
 
-    choice = ModelChoice(provider.value, threads, recipe, keep, schedule, ema, num_heads)
+    choice = ModelChoice(provider.value, threads, recipe, keep, schedule, ema, num_heads, from_timm)
     expected = None if recipe is None else load_recipe(recipe)
     paths = [model] if against is None else [model, against]
     with ExitStack() as stack:

@@ -41,6 +41,12 @@ def explain(
     schedule: Annotated[str | None, typer.Option(help="Schedule of a checkpoint: stage or layer.")] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Use a checkpoint's model_ema.")] = False,
     num_heads: Annotated[int | None, typer.Option(help="Attention heads of a checkpoint that does not tell.")] = None,
+    from_timm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="MODEL holds the weights of this ViT of timm; token evolution is put on top of it."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Draw which patches are kept and the class attention: PNG files and one HTML gallery; exits 1 if an image is unreadable."""
@@ -50,7 +56,7 @@ def explain(
     from ..preprocess import find_images
     from ..recipes import load_recipe
 
-    choice = ModelChoice(provider.value, threads, recipe, keep, schedule, ema, num_heads)
+    choice = ModelChoice(provider.value, threads, recipe, keep, schedule, ema, num_heads, from_timm)
     with ExitStack() as stack:
         engines = open_models(stack, [model] if against is None else [model, against], choice, ("logits", "kept"))
         for engine in engines:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 ENGINE: dict[str, Any] = {"rich_help_panel": "With --format engine"}
+TIMM: dict[str, Any] = {"rich_help_panel": "A plain ViT of timm"}
 
 
 class Precision(str, Enum):
@@ -54,6 +55,13 @@ class SelectionPattern(str, Enum):
     topk = "topk"
     rank = "rank"
     onehot = "onehot"
+
+
+class Pool(str, Enum):
+    """What a timm ViT classifies."""
+
+    token = "token"
+    avg = "avg"
 
 
 class Kind(str, Enum):
@@ -104,8 +112,25 @@ def export(
         str | None, typer.Option(help="Export a vanilla model instead, e.g. deit_small_patch16_224 or levit_128s_224.")
     ] = None,
     baseline_kind: Annotated[
-        Kind, typer.Option(help="twin: folded. trimmed: and no dead work. stock: as timm ships it.")
-    ] = Kind.twin,
+        Kind | None,
+        typer.Option(
+            help="twin: folded. trimmed: and no dead work. stock: as timm ships it. With --from-timm it exports the original.",
+            show_default="twin",
+        ),
+    ] = None,
+    from_timm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Put token evolution on a class-token ViT of timm: vit_small_patch16_224, ...", **TIMM
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Its weights, in timm's names; without them they are random.", **TIMM)
+    ] = None,
+    pool: Annotated[
+        Pool | None,
+        typer.Option(help="Class token, or mean of the patches; default: as the weights or timm say.", **TIMM),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Prove parity before the file is kept.")] = True,
     target: Annotated[
@@ -128,13 +153,27 @@ def export(
     For example: evovit export ckpt.pth -o model.onnx --precision fp16
 
     An engine in one go: evovit export ckpt.pth --format engine --max-batch 32
+
+    A ViT that is trained already: evovit export --from-timm vit_small_patch16_224 --weights vit.safetensors
     """
-    from ..export import ExportOptions
+    from ..export import ExportOptions, export_baseline, export_onnx
     from ..export.onnx import default_name
     from ..models.evo_deit import ModelOptions
+    from ..models.vanilla import vanilla_recipe
 
-    if sum((checkpoint is not None, random_weights, baseline is not None)) != 1:
-        raise InputError("give one of: a checkpoint file, `--recipe NAME --random-weights`, or `--baseline NAME`.")
+    if from_timm is not None and checkpoint is not None:
+        raise InputError(f"{checkpoint} is given beside --from-timm; if it holds the weights: --weights {checkpoint}.")
+    if (
+        sum((checkpoint is not None, random_weights and not from_timm, baseline is not None, from_timm is not None))
+        != 1
+    ):
+        raise InputError(
+            "give one of: a checkpoint file, `--recipe NAME --random-weights`, `--baseline NAME`, or `--from-timm NAME`."
+        )
+    if from_timm is None and weights is not None:
+        raise InputError(f"--weights {weights} needs the name of the model in timm: --from-timm NAME.")
+    if weights is not None and random_weights:
+        raise InputError("--weights and --random-weights exclude each other.")
     static = _batch(batch)
     given = {
         "target": target.value if target else None,
@@ -154,32 +193,40 @@ def export(
         prove=verify,
     )
     write: Callable[..., ExportResult]
+    kind = (baseline_kind or Kind.twin).value
+    original = from_timm is not None and baseline_kind is not None
+    if original and (keep is not None or schedule is not None):
+        raise InputError(
+            "--baseline-kind exports the original, which keeps every patch. Leave out --keep and --schedule."
+        )
     if baseline is not None:
-        from ..export import export_baseline
-        from ..models.vanilla import vanilla_recipe
-
         model = vanilla_recipe(baseline)
-        write = partial(export_baseline, baseline, options=options, kind=baseline_kind.value, seed=seed)  # type: ignore[arg-type]
+        write = partial(export_baseline, baseline, options=options, kind=kind, seed=seed)  # type: ignore[arg-type]
     else:
-        from ..export import export_onnx
         from ._source import open_checkpoint
 
         with progress() as bar:
             bar.add_task("reading", total=None)
             found = open_checkpoint(
-                checkpoint,
+                checkpoint or weights,
                 recipe=recipe,
-                keep=keep,
+                keep="1" if original else keep,
                 schedule=schedule,
                 num_heads=num_heads,
                 img_size=img_size,
                 ema=ema,
                 random_weights=random_weights,
                 seed=seed,
+                from_timm=from_timm,
+                pool=pool.value if pool else None,
             )
         for note in found.notes:
             err().print(f"[dim]note: {note}[/]", soft_wrap=True)
-        model, write = found.recipe, partial(export_onnx, found, options=options)
+        if original:
+            model = vanilla_recipe(found.recipe)
+            write = partial(export_baseline, found.recipe, options=options, kind=kind, weights=found)  # type: ignore[arg-type]
+        else:
+            model, write = found.recipe, partial(export_onnx, found, options=options)
     path = output or Path(default_name(model, options))
     if building is None:
         result = _with_progress(write, path)

@@ -72,7 +72,14 @@ def _table(title: str, rows: list[tuple[str, Any]]) -> Table:
 
 def _checkpoint_tables(document: dict[str, Any]) -> list[Table]:
     d = document
-    families = {"evo_deit": "Evo-DeiT", "deit": "DeiT", "evo_levit": "Evo-LeViT", "levit": "LeViT"}
+    families = {
+        "evo_deit": "Evo-DeiT",
+        "deit": "DeiT",
+        "evo_vit": "timm ViT, evolved",
+        "vit": "timm ViT",
+        "evo_levit": "Evo-LeViT",
+        "levit": "LeViT",
+    }
     family = families.get(d["family"], d["family"])
     rows = [
         ("family", family),
@@ -116,7 +123,9 @@ def _schedule_table(document: dict[str, Any]) -> Table:
     for group in document["groups"]:
         first, last = group["first_block"], group["last_block"]
         name = f"block {first}" if first == last else f"blocks {first}-{last}"
-        text = f"class token and {group['patches']} {'selected' if group['selects'] else 'patch'} tokens"
+        registers = document.get("registers") or 0
+        first_tokens = "class token" + (f", {registers} registers" if registers else "")
+        text = f"{first_tokens} and {group['patches']} {'selected' if group['selects'] else 'patch'} tokens"
         if "stage" in group:
             name = f"stage {group['stage']}, {name}"
             text += ", and one for the rest" if group["selects"] else ""

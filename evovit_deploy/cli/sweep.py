@@ -32,10 +32,10 @@ class Schedules(str, Enum):
 
 
 def sweep(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint.")],
     data: Annotated[
         Path, typer.Option(help="As for eval. Without labels, agreement with the full model stands for accuracy.")
     ],
+    checkpoint: Annotated[Path | None, typer.Argument(help="Checkpoint.")] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for models, records, plot and recipe; goes on where it was.")
     ] = Path("sweep"),
@@ -64,6 +64,11 @@ def sweep(
     recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file of the checkpoint.")] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Use the checkpoint's model_ema.")] = False,
     num_heads: Annotated[int | None, typer.Option(help="Attention heads of a checkpoint that does not tell.")] = None,
+    from_timm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Sweep a class-token ViT of timm instead of a checkpoint.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Its weights, in timm's names.")] = None,
+    img_size: Annotated[int | None, typer.Option(help="Image size; the position embedding is resized.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Try keep ratios and schedules: speed beside accuracy, the front as table and plot, and the recipe to deploy."""
@@ -78,7 +83,13 @@ def sweep(
     from ..sweep.recipe_file import write_recipe
 
     limit = None if budget is None else _milliseconds(budget)
-    loaded = open_checkpoint(checkpoint, recipe=recipe, ema=ema, num_heads=num_heads)
+    if (checkpoint is None) == (from_timm is None) or (from_timm is None and weights is not None):
+        raise InputError("give a checkpoint, or --from-timm NAME and its --weights FILE.")
+    loaded = open_checkpoint(
+        checkpoint or weights, recipe=recipe, ema=ema, num_heads=num_heads, img_size=img_size, from_timm=from_timm
+    )
+    if loaded.random:
+        note("random weights: speed is measured, and accuracy means nothing")
     schedules = ("stage", "layer") if schedule is Schedules.both else (schedule.value,)
     grid = candidates(loaded.recipe, _ratios(ratios), per_stage=per_stage, schedules=schedules)
     classes = ClassNames.read(labels, loaded.recipe.structure.num_classes)
@@ -140,7 +151,9 @@ def sweep(
     elif picked is not None:
         recipe_path = printable(output / "recipe.toml")
         out().print(f"picked {picked.name}: {recipe_path}", markup=False, soft_wrap=True)
-        out().print(f"next: evovit export {printable(checkpoint)} --recipe {recipe_path}", markup=False, soft_wrap=True)
+        source = checkpoint or weights
+        what = f"--from-timm {from_timm}" if source is None else printable(source)
+        out().print(f"next: evovit export {what} --recipe {recipe_path}", markup=False, soft_wrap=True)
 
 
 def _ratios(text: str) -> tuple[float, ...]:

@@ -74,7 +74,7 @@ def _open_pair(stack: ExitStack, first: Path, second: Path, *, ema: bool, provid
     for path in (first, second):
         if path in opened:
             continue
-        if manifest is None or not manifest["family"].startswith("evo_"):
+        if manifest is None or manifest["family"] in ("deit", "levit"):
             checkpoint, image_input = load_checkpoint(path, ema=ema), "float32"
         else:
             recipe = Recipe.from_dict(manifest["recipe"], "manifest")

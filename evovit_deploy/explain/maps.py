@@ -117,18 +117,18 @@ def _mask(positions: Array, grid: int, name: str) -> Array:
 def _recorded(engine: Engine) -> Iterator[list[Array]]:
     """The scores of every selection, [B, N] float32 each, as a PyTorch module makes them; nothing of other engines.
 
-    The module's ``selection_of(scores, keep)`` is where every selection is decided, by scores [B, 1 + N] whose first is the
-    class token's. Meanwhile it selects in place, so that every score belongs to the patch at its position.
+    The module's ``selection_of(scores, keep)`` is where every selection is decided, by scores [B, P + N] whose first P are
+    those of class token and registers. Meanwhile it selects in place, so that every score belongs to the patch at its position.
     """
     scores: list[Array] = []
     module: Any = getattr(engine, "module", None)
     if module is None:
         yield scores
         return
-    decide = module.selection_of
+    decide, prefix = module.selection_of, module.structure.prefix_tokens
 
     def selection_of(given: Any, keep: int) -> Any:
-        scores.append(given[:, 1:].float().cpu().numpy())
+        scores.append(given[:, prefix:].float().cpu().numpy())
         return decide(given, keep)
 
     module.selection_of, pattern = selection_of, module.pattern

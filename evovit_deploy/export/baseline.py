@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..files import check_writable
 from ..models.evo_deit import ModelOptions
 from ..recipes import Recipe
 from . import manifest as manifests
 from .onnx import STEPS, ExportOptions, ExportResult, Step, write
+
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
 
 __all__ = ["BaselineKind", "export_baseline"]
 
@@ -24,9 +27,10 @@ def export_baseline(
     *,
     kind: BaselineKind = "twin",
     seed: int = 0,
+    weights: Checkpoint | None = None,
     step: Step = lambda text: None,
 ) -> ExportResult:
-    """Export a vanilla DeiT or LeViT with seeded random weights, for benchmarks.
+    """Export a vanilla DeiT, LeViT or timm ViT for benchmarks, with seeded random weights or those of a timm ViT.
 
     Args:
         source: ``deit_small_patch16_224``, ``levit_128s_224``, ..., or the recipe whose twin is wanted (same sizes).
@@ -35,6 +39,7 @@ def export_baseline(
         kind: ``twin`` is timm's model with weights folded as those of the Evo model are; ``trimmed`` also leaves out what
             the last block computes for tokens that no output depends on; ``stock`` is timm's module as it ships.
         seed: Of the random weights.
+        weights: Of a timm ViT, in place of random ones.
         step: As for :func:`.export_onnx`.
 
     Raises:
@@ -50,15 +55,19 @@ def export_baseline(
     step(STEPS[0])
     model_options = dataclasses.replace(options.model, selection="auto", trim=kind == "trimmed")
     build = build_stock if kind == "stock" else build_twin
-    module = build(recipe, model_options, seed)
-    reference = build_stock(recipe, ModelOptions("fp32", options.model.image_input), seed)
+    state = None if weights is None else weights.state
+    module = build(recipe, model_options, seed, state)
+    reference = build_stock(recipe, ModelOptions("fp32", options.model.image_input), seed, state)
+    origin: dict[str, Any] = {"source": f"random weights (seed {seed})", "random": True, "sha256": None}
+    if weights is not None:
+        origin = {"source": weights.source, "random": weights.random, "sha256": weights.sha256}
     manifest = manifests.make(
         recipe,
         model_options,
         batch=options.batch,
         opset=options.opset_version,
         outputs=module.output_names,
-        weights={"source": f"random weights (seed {seed})", "random": True, "sha256": None},
+        weights=origin,
         variant=kind,
     )
     return write(module, reference, recipe, path, options, manifest, module.output_names, images=None, step=step)

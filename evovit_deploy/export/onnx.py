@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,7 +187,7 @@ def example_batch(module: Any, batch: int) -> torch.Tensor:
 def default_name(recipe: Recipe, options: ExportOptions) -> str:
     """File name that says model, size and precision actually used, e.g. ``evo_deit_small_patch16_224_fp16.onnx``."""
     size = str(recipe.structure.image_size)
-    parts = [recipe.name] + ([] if size in recipe.name.split("_") else [size]) + [options.model.precision]
+    parts = [recipe.name] + ([] if size in re.split(r"[._]", recipe.name) else [size]) + [options.model.precision]
     if options.model.image_input == "uint8":
         parts.append("uint8")
     if options.batch is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .evo_deit import ModelOptions
+from ..recipes import VIT
+from .evo_deit import ModelOptions, build_vit
 from .evo_deit import build_model as build_evo_deit
 from .evo_levit import build_evo_levit, resolve_pattern
 from .levit import EvoLevit
+from .timm_vit import to_module_state as timm_state
 from .vit import VisionTransformer
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ __all__ = ["build_model", "resolve_options"]
 
 
 def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> VisionTransformer | EvoLevit:
-    """The inference module of an Evo-DeiT or Evo-LeViT checkpoint, in eval mode, on the CPU.
+    """The inference module of an Evo-DeiT, Evo-LeViT or timm checkpoint, in eval mode, on the CPU.
 
     Args:
         checkpoint: From ``load_checkpoint`` or ``random_checkpoint``.
@@ -25,6 +27,9 @@ def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> 
     """
     if checkpoint.recipe.family == "evo_levit":
         return build_evo_levit(checkpoint, options)
+    if checkpoint.recipe.family in VIT:
+        state = timm_state(checkpoint.state, checkpoint.recipe.as_deit[0])
+        return build_vit(checkpoint.recipe, state, options or ModelOptions())
     return build_evo_deit(checkpoint, options)
 
 

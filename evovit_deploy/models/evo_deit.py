@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .evolution import PATTERNS
 from .folding import fold
 from .vit import VisionTransformer
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
+    from ..recipes import Recipe
+    from ..vit_recipe import Pool
 
-__all__ = ["DTYPES", "ModelOptions", "build_model", "to_module_state"]
+__all__ = ["DTYPES", "ModelOptions", "build_model", "build_vit", "to_module_state"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # What `auto` selects with; docs/graph.md and bench/results hold the measurements behind it.
@@ -83,19 +86,39 @@ def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> 
         checkpoint: From ``load_checkpoint`` or ``random_checkpoint``.
         options: Precision, input, selection, outputs, folding.
     """
-    options = options or ModelOptions()
-    recipe = checkpoint.recipe
+    return build_vit(checkpoint.recipe, to_module_state(checkpoint.state), options or ModelOptions())
+
+
+def build_vit(
+    recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions, pool: Pool | None = None
+) -> VisionTransformer:
+    """The inference module of a recipe that is not of the LeViT family, in eval mode, on the CPU.
+
+    Args:
+        recipe: Structure, evolution, transform.
+        state: FP32 parameters in the module's names.
+        options: Precision, input, selection, outputs, folding.
+        pool: What is classified, in place of the recipe's.
+
+    Raises:
+        InputError: Probabilities of a model that has no classes.
+    """
     structure, evolution = recipe.as_deit
+    if not structure.head and "probabilities" in options.outputs:
+        raise InputError(
+            f"{recipe.name} has no classification head, so there are no probabilities. Leave them out of --outputs."
+        )
     model = VisionTransformer(
         structure,
         evolution,
+        pool=pool,
         pattern=options.pattern,
         transform=recipe.transform,
         image_input=options.image_input,
         outputs=options.outputs,
         trim=options.trim,
     )
-    model.load_state_dict(to_module_state(checkpoint.state))
+    model.load_state_dict(dict(state))
     return finish_model(model, options)
 
 

@@ -6,7 +6,7 @@ Each fold is algebra on the weights, done in float64 and rounded once, so folded
 2. 1/sqrt(D) goes into W_q.
 3. The K bias adds the same number to every logit of a softmax row, so it drops out.
 4. The rows of an attention sum to 1, so the V bias passes through unchanged, into the bias of proj.
-5. The patch bias goes into the position embedding.
+5. The patch bias, class token and registers go into the position embedding.
 6. For uint8 input, mean and std go into the patch embedding. Pixels are centred on an integer and scaled by a power of
    two, both exact in FP16; the patch convolution has no padding, so the constant part is exact too.
 """
@@ -41,7 +41,8 @@ def fold(model: VisionTransformer) -> VisionTransformer:
             _norm_into_linear(block.norm1, block.attn.qkv)
             _norm_into_linear(block.norm2, block.fc1)
             _attention(block.attn)
-        _norm_into_linear(model.norm, model.head)
+        if isinstance(model.head, nn.Linear):  # also where a mean stands between them: it passes the affine through
+            _norm_into_linear(model.norm, model.head)
         if model.image_input == "uint8":
             _pixels(model)
         _patch_bias(model)
@@ -49,9 +50,10 @@ def fold(model: VisionTransformer) -> VisionTransformer:
 
 
 def _norm_into_linear(norm: nn.LayerNorm, linear: nn.Linear) -> None:
-    """W (g * n + b) + c = (W g) n + (W b + c)."""
-    linear.bias.add_(linear.weight @ norm.bias)
-    linear.weight *= norm.weight
+    """W (g * n + b) + c = (W g) n + (W b + c); the Linear may read several normed tokens in a row."""
+    tokens = linear.in_features // norm.weight.numel()
+    linear.bias.add_(linear.weight @ norm.bias.repeat(tokens))
+    linear.weight *= norm.weight.repeat(tokens)
     norm.weight.fill_(1)
     norm.bias.zero_()
 
@@ -82,7 +84,8 @@ def _pixels(model: VisionTransformer) -> None:
 def _patch_bias(model: VisionTransformer) -> None:
     conv = model.patch_embed
     assert conv.bias is not None
-    model.pos_embed[:, 1:] += conv.bias
+    prefix = model.structure.prefix_tokens
+    model.pos_embed[:, prefix:] += conv.bias
     conv.bias = None
-    model.pos_embed[:, :1] += model.cls_token
+    model.pos_embed[:, :prefix] += model.cls_token
     model.cls_token.zero_()

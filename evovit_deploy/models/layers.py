@@ -50,23 +50,26 @@ class ClassRow(nn.Module):
         return (q[:, :, :1].float() * k.float()).sum(-1)
 
 
-def class_attention(rows: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def class_attention(rows: Sequence[Tensor], weights: Sequence[float], always: int = 1) -> Tensor:
     """sum_i weight_i c_i, with c_i the SUM over heads of the softmax of row i (paper eq. 5).
 
     Args:
         rows: Of each block that counts, the logits [B, H, M] float32 of its class row. They are stacked, so that a stage
             of four blocks costs one softmax.
         weights: One a row, from :class:`.schedule.Group`.
+        always: P, the tokens before the patches: class token and registers.
 
     Returns:
-        [B, M] float32. The class token, at place 0, scores more than :data:`ALWAYS_KEPT`: it takes part in every group.
-        That is added here, before the sum, because TensorRT would spend a kernel on it after.
+        [B, M] float32. The first ``always`` tokens score more than :data:`ALWAYS_KEPT`, each more than the next: they take
+        part in every group, in this order. That is added here, before the sum, because TensorRT would spend a kernel on it
+        after.
     """
     attention = torch.cat(list(rows), 1).softmax(-1)
     if any(weight != 1 for weight in weights):
         heads = rows[0].shape[1]
         attention = attention * torch.cat([attention.new_full((heads, 1), weight) for weight in weights])
-    first = F.pad(attention.new_full((1, 1), ALWAYS_KEPT), (0, attention.shape[2] - 1))
+    bonus = ALWAYS_KEPT * torch.arange(always, 0, -1, dtype=attention.dtype, device=attention.device)
+    first = F.pad(bonus[None], (0, attention.shape[2] - always))
     # A sum over at most six is unrolled into the kernels around it; a longer one is a kernel of its own, and a layout more.
     count, tokens = attention.shape[1:]
     few = next(n for n in (6, 5, 4, 3, 2, 1) if count % n == 0)
@@ -94,18 +97,40 @@ class Attention(nn.Module):
         return (q if self.scale == 1 else q * self.scale), k, v
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block."""
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x), as in OpenAI's CLIP."""
 
-    def __init__(self, dim: int, num_heads: int, hidden: int) -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same."""
+        return x * (1.702 * x).sigmoid()
+
+
+class SwiGLU(nn.Module):
+    """silu(a) b of two halves, as in DINOv2's giant."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., 2 D] -> [..., D]."""
+        gate, value = x.chunk(2, -1)
+        return F.silu(gate) * value
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "quick_gelu": QuickGELU, "swiglu": SwiGLU}
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; ``hidden`` rows of fc1, of which `swiglu` makes half as many columns of fc2."""
+
+    def __init__(
+        self, dim: int, num_heads: int, hidden: int, activation: str = "gelu", eps: float = LAYER_NORM_EPS
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, LAYER_NORM_EPS)
+        self.norm1 = nn.LayerNorm(dim, eps)
         self.attn = Attention(dim, num_heads)
         self.class_row = ClassRow()
-        self.norm2 = nn.LayerNorm(dim, LAYER_NORM_EPS)
+        self.norm2 = nn.LayerNorm(dim, eps)
         self.fc1 = nn.Linear(dim, hidden)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, dim)
+        self.act = ACTIVATIONS[activation]()
+        self.fc2 = nn.Linear(hidden // 2 if activation == "swiglu" else hidden, dim)
 
     def mix(self, x: Tensor, want_row: bool) -> tuple[Tensor, Tensor | None]:
         """Attention half: [B, M, C] -> the same, and its class row's logits [B, H, M] float32 if wanted."""

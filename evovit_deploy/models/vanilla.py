@@ -1,4 +1,4 @@
-"""The vanilla twin: timm's DeiT or LeViT of the same size, so that a speedup is the method's and not a weak baseline's.
+"""The vanilla twin: timm's DeiT, ViT or LeViT of the same size, so that a speedup is the method's and not a weak baseline's.
 
 `twin` runs timm's weights through our code (`vit.py`, `vanilla_levit.py`) with the same folding; `stock` is the module as timm
 ships it.
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, RecipeError
-from ..recipes import LEVIT, Evolution, LevitEvolution, Recipe, Structure, load_recipe, recipe_names
-from .evo_deit import DTYPES, ModelOptions, finish_model
+from ..recipes import LEVIT, VIT, Evolution, LevitEvolution, Recipe, Structure, load_recipe, recipe_names
+from ..vit_recipe import Pool
+from .evo_deit import DTYPES, ModelOptions, build_vit
 from .evo_levit import finish_levit
+from .timm_vit import timm_name, timm_vit, to_module_state
 from .vanilla_levit import VanillaLevit, timm_levit
 from .vanilla_levit import to_module_state as levit_state
 from .vit import VisionTransformer
@@ -31,14 +33,17 @@ def baseline_names() -> list[str]:
 
 def vanilla_recipe(source: str | Recipe) -> Recipe:
     """Recipe of a vanilla DeiT or LeViT: of a name such as ``deit_small_patch16_224`` or ``levit_128s_224``, or the twin of
-    an Evo recipe.
+    an Evo recipe (of one for a timm ViT, that ViT).
 
     Raises:
         RecipeError: A name that is not a baseline of a shipped recipe.
     """
     if isinstance(source, str):
         if source not in baseline_names():
-            raise RecipeError(f"no baseline called {source!r}; valid: {', '.join(baseline_names())}.")
+            raise RecipeError(
+                f"no baseline called {source!r}; valid: {', '.join(baseline_names())}. Any other ViT of timm: "
+                "--from-timm NAME --baseline-kind twin."
+            )
         recipe = load_recipe(f"evo_{source}")
     else:
         recipe = source
@@ -50,8 +55,8 @@ def vanilla_recipe(source: str | Recipe) -> Recipe:
         evolution = Evolution(keep_ratios=(1.0,) * depth, tradeoff=(1.0,) * depth, stage_starts=())
     return dataclasses.replace(
         recipe,
-        name=recipe.baseline or f"{recipe.name}_vanilla",
-        family="levit" if recipe.family in LEVIT else "deit",
+        name=timm_name(recipe) if recipe.family in VIT else recipe.baseline or f"{recipe.name}_vanilla",
+        family={"evo_levit": "levit", "evo_deit": "deit", "evo_vit": "vit"}.get(recipe.family, recipe.family),
         baseline="",
         evolution=evolution,
     )
@@ -61,6 +66,8 @@ def timm_model(recipe: Recipe, seed: int = 0) -> nn.Module:
     """timm's module for a vanilla recipe, with seeded random weights."""
     if recipe.family == "levit":
         return timm_levit(recipe.as_levit[0], seed)
+    if recipe.family == "vit":
+        return timm_vit(recipe, seed)
     return timm_deit(recipe.as_deit[0], seed)
 
 
@@ -82,22 +89,20 @@ def timm_deit(structure: Structure, seed: int = 0) -> nn.Module:
     return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
-def to_module_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename timm's DeiT parameters to those of ``vit.py``."""
-    return {key.replace(".mlp.", ".").replace("patch_embed.proj.", "patch_embed."): t for key, t in state.items()}
-
-
-def build_twin(recipe: Recipe, options: ModelOptions, seed: int = 0) -> VisionTransformer | VanillaLevit:
-    """timm's DeiT or LeViT in our inference code, folded and typed like the model it is compared with.
+def build_twin(
+    recipe: Recipe, options: ModelOptions, seed: int = 0, state: Mapping[str, Tensor] | None = None
+) -> VisionTransformer | VanillaLevit:
+    """timm's DeiT, ViT or LeViT in our inference code, folded and typed like the model it is compared with.
 
     Args:
         recipe: A vanilla recipe, see :func:`vanilla_recipe`.
         options: As for the model it is the twin of; ``kept`` is not among a vanilla model's outputs.
         seed: Of timm's random initialisation.
+        state: Weights in timm's names, in place of random ones.
     """
     if "kept" in options.outputs:
         raise InputError("a vanilla model keeps every token; leave `kept` out of --outputs.")
-    state = timm_model(recipe, seed).state_dict()
+    state = timm_model(recipe, seed).state_dict() if state is None else state
     if recipe.family == "levit":
         levit = VanillaLevit(
             recipe.as_levit[0],
@@ -107,18 +112,8 @@ def build_twin(recipe: Recipe, options: ModelOptions, seed: int = 0) -> VisionTr
             trim=options.trim,
         )
         return finish_levit(levit, levit_state(state, recipe.as_levit[0]), options)
-    structure, evolution = recipe.as_deit
-    model = VisionTransformer(
-        structure,
-        evolution,
-        pool="cls",
-        transform=recipe.transform,
-        image_input=options.image_input,
-        outputs=options.outputs,
-        trim=options.trim,
-    )
-    model.load_state_dict(to_module_state(state))
-    return finish_model(model, options)
+    pool: Pool | None = "cls" if recipe.family == "deit" else None
+    return build_vit(recipe, to_module_state(state, recipe.as_deit[0]), options, pool)
 
 
 class Stock(nn.Module):
@@ -149,8 +144,13 @@ class Stock(nn.Module):
         return tuple(results[name] for name in self.outputs)
 
 
-def build_stock(recipe: Recipe, options: ModelOptions, seed: int = 0) -> Stock:
-    """timm's module exactly as timm ships it (unfolded, scale at run time), same seed as :func:`build_twin`."""
+def build_stock(
+    recipe: Recipe, options: ModelOptions, seed: int = 0, state: Mapping[str, Tensor] | None = None
+) -> Stock:
+    """timm's module exactly as timm ships it (unfolded, scale at run time); arguments as for :func:`build_twin`."""
     if "kept" in options.outputs:
         raise InputError("a vanilla model keeps every token; leave `kept` out of --outputs.")
-    return Stock(timm_model(recipe, seed), recipe, options).eval()
+    model = timm_model(recipe, seed)
+    if state is not None:
+        model.load_state_dict(dict(state))
+    return Stock(model, recipe, options).eval()

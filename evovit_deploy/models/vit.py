@@ -1,39 +1,43 @@
-"""Evo-DeiT, and the vanilla DeiT it is compared with, as one inference module.
+"""Evo-DeiT, evolved class-token ViTs of timm, and the vanilla models they are compared with, as one inference module.
 
 The whole computation reads top to bottom: `embed`, then group after group of blocks on all tokens or on the kept ones
 (`Group`, derived from the recipe), then `pool` and the head. The vanilla twin is the same code without a selecting group
-and with the class token as pooled feature, so that a comparison of the two compares the method and nothing else.
+and with the original's pooled feature, so that a comparison of the two compares the method and nothing else.
 
-Tokens are [B, 1 + N, C], the class token at place 0. It takes part in every selection, with a score no patch can reach.
+Tokens are [B, P + N, C]: the class token at place 0, then registers, if the model has them, then the patches. The first P take
+part in every selection, with scores that no patch can reach and that keep them at their places.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..recipes import Evolution, Structure, Transform
+from ..vit_recipe import Pool
 from .evolution import PATTERNS, Selection, ascending
-from .layers import LAYER_NORM_EPS, Block, Step, class_attention
+from .layers import Block, Step, class_attention
 from .schedule import Group, plan
 
 __all__ = ["VisionTransformer"]
 
 
 class VisionTransformer(nn.Module):
-    """Evo-DeiT or vanilla DeiT for inference, built for one structure, one schedule and one set of outputs.
+    """A class-token ViT for inference, evolved or vanilla, built for one structure, one schedule and one set of outputs.
 
     Args:
         structure: Sizes.
         evolution: Keep ratios, tradeoff, schedule; keep ratio 1 everywhere is a vanilla transformer.
-        pool: ``patches`` classifies the mean of all patch tokens (Evo-DeiT), ``cls`` the class token (DeiT).
+        pool: What is classified, in place of the structure's.
         pattern: Selection pattern, one of :data:`.evolution.PATTERNS`; all the same function.
         transform: Needed for uint8 input only.
         image_input: ``float32`` takes [B, 3, S, S] normalised; ``uint8`` takes [B, S, S, 3] as decoded.
         outputs: Any of ``logits``, ``probabilities``, ``kept``.
         trim: Leave out the work of the last block that no output depends on, and let its fc2 commute with the mean.
+            Nothing can be left out where every patch token is normed before the mean.
 
     ``forward(images)`` returns a tuple in the order of :attr:`output_names`. Parameters may be FP32, FP16 or BF16; scores,
     ranks, pooling and outputs are FP32 in all of them.
@@ -47,7 +51,7 @@ class VisionTransformer(nn.Module):
         structure: Structure,
         evolution: Evolution,
         *,
-        pool: Literal["patches", "cls"] = "patches",
+        pool: Pool | None = None,
         pattern: str = "sort",
         transform: Transform | None = None,
         image_input: Literal["float32", "uint8"] = "float32",
@@ -55,19 +59,26 @@ class VisionTransformer(nn.Module):
         trim: bool = True,
     ) -> None:
         super().__init__()
-        self.structure, self.evolution, self.pool = structure, evolution, pool
+        if pool is not None:
+            structure = dataclasses.replace(structure, pool=pool)
+        self.structure, self.evolution, self.prefix = structure, evolution, structure.prefix_tokens
         self.pattern, self.image_input, self.outputs, self.trim = pattern, image_input, outputs, trim
         self.groups: list[Group] = plan(evolution, structure.num_patches)
         self.transform = transform or Transform()
 
         dim, hidden = structure.embed_dim, round(structure.embed_dim * structure.mlp_ratio)
         self.patch_embed = nn.Conv2d(3, dim, structure.patch_size, structure.patch_size)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + structure.num_patches, dim))
-        self.blocks = nn.ModuleList(Block(dim, structure.num_heads, hidden) for _ in range(structure.depth))
+        self.cls_token = nn.Parameter(torch.zeros(1, self.prefix, dim))  # and the registers after it
+        self.pos_embed = nn.Parameter(torch.zeros(1, self.prefix + structure.num_patches, dim))
+        self.norm_pre = nn.LayerNorm(dim, structure.norm_eps) if structure.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(
+            Block(dim, structure.num_heads, hidden, structure.activation, structure.norm_eps)
+            for _ in range(structure.depth)
+        )
         self.embed, self.score, self.select, self.restore, self.pool_tokens = (Step() for _ in range(5))
-        self.norm = nn.LayerNorm(dim, LAYER_NORM_EPS)
-        self.head = nn.Linear(dim, structure.num_classes)
+        self.norm = nn.LayerNorm(dim, structure.norm_eps)
+        width = dim * max(1, structure.classified)
+        self.head = nn.Linear(width, structure.num_classes) if structure.head else nn.Identity()
 
         # (pixel - center) * scale; folding replaces both by powers of two and integers, exact in FP16.
         self.register_buffer("pixel_center", 255 * torch.tensor(self.transform.mean), persistent=False)
@@ -83,14 +94,14 @@ class VisionTransformer(nn.Module):
         return tuple(names)
 
     def tokens_of(self, images: Tensor) -> Tensor:
-        """Images -> [B, 1 + N, C] tokens."""
+        """Images -> [B, P + N, C] tokens."""
         weight = self.patch_embed.weight
         if self.image_input == "uint8":
             images = ((images.to(weight.dtype) - self.pixel_center) * self.pixel_scale).permute(0, 3, 1, 2)
         patches = self.patch_embed(images.to(weight.dtype)).flatten(2).transpose(1, 2)
-        patches = patches + self.pos_embed[:, 1:]
-        first = (self.cls_token + self.pos_embed[:, :1]).expand(images.shape[0], -1, -1)
-        return torch.cat((first, patches), 1)
+        patches = patches + self.pos_embed[:, self.prefix :]
+        first = (self.cls_token + self.pos_embed[:, : self.prefix]).expand(images.shape[0], -1, -1)
+        return self.norm_pre(torch.cat((first, patches), 1))  # type: ignore[no-any-return]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """[B, 3, S, S] float32 or [B, S, S, 3] uint8 -> tuple of outputs, see :attr:`output_names`."""
@@ -110,29 +121,32 @@ class VisionTransformer(nn.Module):
                     kept.append(positions)
             x, scores, feature = self.run(group, x, scores, selection, last)
         assert feature is not None
-        logits = self.head(self.norm(feature.to(self.norm.weight.dtype))).float()
+        feature = feature.to(self.norm.weight.dtype)
+        if self.structure.pool != "normed_patches":
+            feature = self.norm(feature)
+        logits = self.head(feature.flatten(1)).float()
         results: dict[str, list[Tensor]] = {"logits": [logits], "kept": kept}
         if "probabilities" in self.outputs:
             results["probabilities"] = [logits.softmax(-1)]
         return tuple(tensor for output in self.outputs for tensor in results[output])
 
     def origins(self, selection: Selection, scores: Tensor, origin: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Original patch positions of the kept, ascending [B, K] int64, and [B, 1 + N] float32 those of all tokens after.
+        """Original patch positions of the kept, ascending [B, K] int64, and [B, P + N] float32 those of all tokens after.
 
         Args:
             selection: Of this group.
-            scores: [B, 1 + N] float32.
-            origin: [B, 1 + N] float32, original places in the present order; None when no token has moved.
+            scores: [B, P + N] float32.
+            origin: [B, P + N] float32, original places in the present order; None when no token has moved.
         """
         places = torch.arange(scores.shape[1], device=scores.device, dtype=torch.float32).expand_as(scores)
         before = (places if origin is None else origin)[..., None]
         chosen = selection.select(before)
         after = origin if selection.in_place else selection.restore(chosen, before)[..., 0]
-        return ascending(chosen[:, 1:, 0] - 1), after
+        return ascending(chosen[:, self.prefix :, 0] - self.prefix), after
 
     def selection_of(self, scores: Tensor, keep: int) -> Selection:
-        """Select the class token, which scores highest, and the ``keep`` best patch tokens; scores [B, 1 + N] float32."""
-        return PATTERNS[self.pattern](scores, keep + 1)
+        """Select the first P tokens, which score highest, and the ``keep`` best patch tokens; scores [B, P + N] float32."""
+        return PATTERNS[self.pattern](scores, keep + self.prefix)
 
     def run(
         self, group: Group, full: Tensor, before: Tensor | None, selection: Selection | None, last: bool
@@ -141,8 +155,8 @@ class VisionTransformer(nn.Module):
 
         Args:
             group: Its blocks and score weights.
-            full: [B, 1 + N, C], all tokens.
-            before: [B, 1 + N] scores from before the group, or None.
+            full: [B, P + N, C], all tokens.
+            before: [B, P + N] scores from before the group, or None.
             selection: Which of the tokens the group works on; None is all.
             last: Whether the pooled feature is wanted instead of tokens.
 
@@ -159,7 +173,7 @@ class VisionTransformer(nn.Module):
             x, row = block(x, i in group.weights)
             if row is not None:
                 rows.append(row)
-        fresh = self.score(class_attention, rows, [*group.weights.values()]) if rows else None
+        fresh = self.score(class_attention, rows, [*group.weights.values()], self.prefix) if rows else None
         if selection is not None:
             x = self.restore(selection.restore, x, full)
         return x, self.score(self.scores_after, group, before, fresh, selection), None
@@ -170,11 +184,11 @@ class VisionTransformer(nn.Module):
         """s = carry * before + fresh on the tokens of the group; the bypassed tokens keep their scores.
 
         Args:
-            before: [B, 1 + N] float32, or None.
+            before: [B, P + N] float32, or None.
             fresh: Weighted class attentions of the group [B, M] float32, or None.
 
         Returns:
-            [B, 1 + N] float32, or None when no later group selects by them.
+            [B, P + N] float32, or None when no later group selects by them.
         """
         if fresh is None and not group.carry:
             return None
@@ -187,29 +201,38 @@ class VisionTransformer(nn.Module):
         return update(before) if selection is None or before is None else selection.rescore(before, update)
 
     def finish(self, block: Block, x: Tensor, start: Tensor, full: Tensor, selection: Selection | None) -> Tensor:
-        """Last block and pooling -> [B, C] float32.
+        """Last block and pooling -> [B, C] float32, or [B, 2, C] when a distillation token is classified too.
 
         Args:
             block: The last block.
             x: [B, M, C], its input.
             start: [B, M, C], the same tokens as they were before its group.
-            full: [B, 1 + N, C], all tokens before its group.
+            full: [B, P + N, C], all tokens before its group.
             selection: How ``start`` came from ``full``, or None.
         """
-        if not self.trim:
+        front = self.structure.classified
+        if not self.trim or self.structure.pool == "normed_patches":
             x, _ = block(x)
+            if front:  # the first tokens are where they were, with or without the bypassed
+                return self.front(x)
             x = x if selection is None else self.restore(selection.restore, x, full)
-            return x[:, 0].float() if self.pool == "cls" else self.pool_tokens(self.mean, x)
-        if self.pool == "cls":  # only the class token's query and MLP are read
+            return self.pool_tokens(self.mean, x)
+        if front:  # only these tokens' queries and MLP are read
             q, k, v = block.attn(block.norm1(x))
-            x = x[:, :1] + block.attn.proj(block.attn.attend(q[:, :, :1], k, v))
-            return (x + block.fc2(block.hidden(x)))[:, 0].float()
+            x = x[:, :front] + block.attn.proj(block.attn.attend(q[:, :, :front], k, v))
+            return self.front(x + block.fc2(block.hidden(x)))
         x, _ = block.mix(x, False)
         return self.pool_tokens(self.pooled, block, x, block.hidden(x), start, full)
 
+    def front(self, x: Tensor) -> Tensor:
+        """[B, M, C] -> the classified tokens, [B, C] float32, or [B, 2, C] for two."""
+        count = self.structure.classified
+        return (x[:, 0] if count == 1 else x[:, :count]).float()
+
     def mean(self, x: Tensor) -> Tensor:
-        """[B, 1 + N, C] -> [B, C] float32, the mean over the patch tokens."""
-        return x[:, 1:].float().mean(1)
+        """[B, P + N, C] -> [B, C] float32, the mean over the patch tokens, normed before it if the model does so."""
+        x = x[:, self.prefix :]
+        return (self.norm(x) if self.structure.pool == "normed_patches" else x).float().mean(1)
 
     def pooled(self, block: Block, x: Tensor, hidden: Tensor, start: Tensor, full: Tensor) -> Tensor:
         """Mean over all N patches of x + fc2(hidden), without restoring.
@@ -217,9 +240,9 @@ class VisionTransformer(nn.Module):
         The bypassed tokens enter as the sum of all less the sum of the kept before their group, so nothing has to know
         which they are; and fc2, being linear, runs once on the mean of its inputs.
         """
-        count = self.structure.num_patches
-        total = x[:, 1:].float().sum(1)
+        count, prefix = self.structure.num_patches, self.prefix
+        total = x[:, prefix:].float().sum(1)
         if full.shape[1] != x.shape[1]:
-            total = (x[:, 1:].float() - start[:, 1:].float()).sum(1) + full[:, 1:].float().sum(1)
-        mean_hidden = hidden[:, 1:].float().mean(1).to(hidden.dtype)
-        return total / count + block.fc2(mean_hidden).float() * ((x.shape[1] - 1) / count)
+            total = (x[:, prefix:].float() - start[:, prefix:].float()).sum(1) + full[:, prefix:].float().sum(1)
+        mean_hidden = hidden[:, prefix:].float().mean(1).to(hidden.dtype)
+        return total / count + block.fc2(mean_hidden).float() * ((x.shape[1] - prefix) / count)

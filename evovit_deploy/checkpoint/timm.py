@@ -1,0 +1,268 @@
+"""Plain ViTs of timm as a source: a recipe from a name, and weights in timm's names that are checked against timm itself.
+
+Token evolution is not in such a model; it is put on top, by the published schedule scaled to the model's depth, or by the
+schedule of a recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckpointError, InputError, RecipeError
+from ..recipes import LEVIT, VIT, Evolution, Recipe, Structure, Transform, load_recipe
+from .checks import check_tensors, shape_of
+from .identify import check_image_size
+from .tensors import Loaded
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["accuracy_note", "load_timm", "random_timm", "scaled_evolution", "timm_recipe"]
+
+POOLS = ("token", "avg")
+KEEP = 0.5  # the published keep ratio
+# Between timm's module and ours at keep ratio 1, FP32, relative to the largest output: sums in another order, no more.
+TOLERANCE = 1e-4
+
+
+def timm_recipe(
+    name: str, *, recipe: str | Recipe | None = None, image_size: int | None = None, pool: str | None = None
+) -> Recipe:
+    """The ``evo_vit`` recipe of a timm model: its structure and transform, and token evolution on top.
+
+    Args:
+        name: In timm, e.g. ``vit_small_patch16_224`` or ``timm/vit_small_patch16_224.augreg_in1k``; the tag decides transform and
+            classes, without one it is timm's first.
+        recipe: Whose schedule to use. Of an ``evo_vit`` or ``vit`` recipe structure, transform and tolerances count too.
+        image_size: Pixels a side, in place of the model's own.
+        pool: ``token`` or ``avg``, in place of the model's own.
+
+    Raises:
+        InputError: An unknown name, or a model that cannot be computed exactly.
+        RecipeError: A recipe that does not fit the model.
+    """
+    from ..models.timm_names import create, resolve_name
+    from ..models.timm_vit import structure_of, timm_options
+
+    name, base = resolve_name(name), _base(recipe)
+    structure_of(create(name), name)  # before options that other models would not understand
+    options = timm_options(base.as_deit[0]) if base is not None and base.family in VIT else {}
+    options |= {} if image_size is None else {"img_size": image_size}
+    if pool is not None:
+        options |= {"global_pool": _pool(pool), "fc_norm": None}
+    return _recipe(create(name, None, **options), name, base, image_size)
+
+
+def random_timm(recipe: Recipe, seed: int) -> Loaded:
+    """Seeded random weights of an ``evo_vit`` or ``vit`` recipe; arguments and errors as for ``random_checkpoint``."""
+    from ..models.timm_vit import timm_vit
+
+    model = timm_vit(recipe, seed)
+    _check(model, recipe)
+    state = {key: tensor.detach() for key, tensor in model.state_dict().items()}
+    return Loaded(recipe, state, _notes(recipe))
+
+
+def load_timm(
+    state: dict[str, Tensor],
+    name: str,
+    recipe: str | Recipe | None,
+    image_size: int | None,
+    pool: str | None,
+    where: str,
+) -> Loaded:
+    """Recipe and float32 weights of a timm model; classes, image size and where the norm stands are those of the weights.
+
+    Args:
+        state: In timm's names, or those of the original DeiT-III and DINOv2, which timm converts.
+        name, recipe, image_size, pool: As for :func:`timm_recipe`.
+        where: The checkpoint, for messages.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected, misshapen or not finite.
+        InputError, RecipeError: As for :func:`timm_recipe`.
+    """
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    from ..models.timm_names import create, resolve_name
+    from ..models.timm_vit import structure_of
+
+    name, base = resolve_name(name), _base(recipe)
+    own = base.as_deit[0] if base is not None and base.family in VIT else None
+    wanted = pool or (None if own is None else "token" if own.classified else "avg")
+    plain: Any = create(name)
+    structure_of(plain, name)
+    options = _options(state, plain, wanted, where)
+    trained = _trained_size(state, plain, name, where)
+    target = image_size or (trained if own is None else own.image_size)
+    check_image_size(target, plain.patch_embed.patch_size[0])
+    model: Any = create(name, None, **options, img_size=target)
+    found = _recipe(model, name, base, image_size)
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    fix = "Give the weights of that very model, in timm's names: torch.save(model.state_dict(), 'weights.pth')"
+    converted = checkpoint_filter_fn(dict(state), model, adapt_layer_scale=True)
+    weights = check_tensors(converted, shapes, f"timm's {name}", where, fix)
+    model.load_state_dict(weights, assign=True)
+    _check(model, found)
+    notes = _notes(found)
+    if target != trained:
+        p = found.as_deit[0].patch_size
+        notes.append(
+            f"position embedding resized from {trained // p} x {trained // p} to {target // p} x {target // p} patches, as timm "
+            f"does, for images of {target} pixels; the weights are for {trained}"
+        )
+    return Loaded(found, weights, notes)
+
+
+def accuracy_note(recipe: Recipe) -> str | None:
+    """What has to be said of a model that was not trained to leave patches out; None if it keeps all."""
+    if recipe.family != "evo_vit" or min(recipe.evolution.keep_ratios) == 1:
+        return None
+    ratios = sorted({f"{ratio:g}" for ratio in recipe.evolution.keep_ratios if ratio < 1})
+    return (
+        f"{recipe.baseline} was not trained to leave patches out: what keep ratio {', '.join(ratios)} costs in accuracy is yours "
+        "to check, with `evovit eval` on your images; `evovit sweep` finds the ratio (see docs/timm.md)"
+    )
+
+
+def scaled_evolution(depth: int) -> Evolution:
+    """The published schedule, 12 blocks with stages at 4 and 8, for another depth."""
+    starts = tuple(sorted({round(depth / 3), round(2 * depth / 3)} & set(range(1, depth))))
+    first = starts[0]
+    return Evolution(
+        keep_ratios=(1.0,) * first + (KEEP,) * (depth - first),
+        tradeoff=(1.0,) * first + (0.5,) * (depth - first),
+        stage_starts=starts,
+    )
+
+
+def _base(recipe: str | Recipe | None) -> Recipe | None:
+    found = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    if found is not None and found.family in LEVIT:
+        raise RecipeError(
+            f"recipe {found.name} is of family {found.family!r}; a timm ViT takes one of evo_vit or evo_deit."
+        )
+    return found
+
+
+def _pool(pool: str) -> str:
+    if pool not in POOLS:
+        raise InputError(f"pool {pool!r} is unknown; valid: {', '.join(POOLS)}.")
+    return pool
+
+
+def _recipe(model: nn.Module, name: str, base: Recipe | None, image_size: int | None) -> Recipe:
+    """The recipe of a timm module, with the evolution of ``base``."""
+    from ..models.timm_vit import structure_of
+
+    if image_size is not None:
+        patch: Any = model.patch_embed
+        check_image_size(image_size, patch.patch_size[0])
+    structure = structure_of(model, name)
+    own = f"evo_{name.replace('.', '_')}"
+    if base is None:
+        return Recipe(own, "evo_vit", structure, scaled_evolution(structure.depth), _transform(model, name), name)
+    old, evolution = base.as_deit
+    if len(evolution.keep_ratios) != structure.depth:
+        raise RecipeError(
+            f"recipe {base.name} is for {len(evolution.keep_ratios)} blocks, and {name} has {structure.depth}."
+        )
+    if base.family not in VIT:
+        transform = _transform(model, name)
+        return Recipe(own, "evo_vit", structure, evolution, transform, name, tolerances=base.tolerances)
+    s = structure  # what may differ: images, classes and pooling, which options and weights decide
+    same = dataclasses.replace(old, image_size=s.image_size, num_classes=s.num_classes, head=s.head, pool=s.pool)
+    if same != structure:
+        raise RecipeError(f"the structure of recipe {base.name} is not that of timm's {name}: {structure}.")
+    return dataclasses.replace(base, structure=structure)
+
+
+def _transform(model: nn.Module, name: str) -> Transform:
+    """The eval transform that timm has for these weights."""
+    import timm.data
+
+    data: Any = timm.data
+    config = data.resolve_model_data_config(model)
+    if config["crop_mode"] != "center" or config["interpolation"] not in ("bicubic", "bilinear"):
+        raise InputError(
+            f"timm prepares images for {name} with crop_mode {config['crop_mode']!r}, {config['interpolation']}; this tool crops "
+            "the centre, bicubic or bilinear. Other weights of the model may do too (give the name with another tag), or write a "
+            "recipe of family evo_vit with a [transform] of your own and give it with --recipe."
+        )
+    return Transform(1 / config["crop_pct"], config["interpolation"], tuple(config["mean"]), tuple(config["std"]))
+
+
+def _options(state: dict[str, Tensor], plain: Any, pool: str | None, where: str) -> dict[str, Any]:
+    """Classes and pooling of the weights."""
+    options: dict[str, Any] = {}
+    if "head.weight" in state and state["head.weight"].dim() == 2:
+        options["num_classes"] = state["head.weight"].shape[0]
+    if "fc_norm.weight" in state:
+        if pool == "token":
+            raise InputError(f"{where} has `fc_norm.weight`: it classifies the mean of the patches. Leave --pool out.")
+        options |= {"global_pool": "avg", "fc_norm": True}
+    elif pool == "avg":
+        options |= {"global_pool": "avg", "fc_norm": False}
+    elif pool is not None:
+        options["global_pool"] = _pool(pool)
+    return options
+
+
+def _trained_size(state: dict[str, Tensor], plain: Any, name: str, where: str) -> int:
+    """Image size that the position embedding is for, after a check that patches are those of the model."""
+    model, patch = f"timm's {name}, not", int(plain.patch_embed.patch_size[0])
+    width = shape_of(state, "cls_token", (1, 1, None), model, where)[2]
+    stem = state.get("patch_embed.proj.weight")
+    if stem is None or stem.dim() != 2:  # timm reshapes the matrix of before patches were cut by a convolution
+        shape_of(state, "patch_embed.proj.weight", (width, 3, patch, patch), model, where)
+    if plain.pos_embed is None:
+        return int(plain.patch_embed.img_size[0])
+    tokens = shape_of(state, "pos_embed", (1, None, width), model, where)[1]
+    declared = 0 if plain.no_embed_class else plain.num_prefix_tokens
+    for prefix in (declared, 1):  # the original DINOv2 with registers has a position for the class token
+        grid = math.isqrt(max(tokens - prefix, 0))
+        if grid and grid * grid == tokens - prefix:
+            return grid * patch
+    raise CheckpointError(
+        f"{where}: `pos_embed` has {tokens} tokens; expected {declared} and a square grid of patches for timm's {name}."
+    )
+
+
+def _check(model: nn.Module, recipe: Recipe) -> None:
+    """Hold our module at keep ratio 1 against timm's own: what no one thought of shows here.
+
+    Raises:
+        InputError: They differ.
+    """
+    import torch
+
+    from ..export.parity import sample_images
+    from ..models.timm_vit import SUPPORTED, to_module_state
+    from ..models.vit import VisionTransformer
+
+    structure, _ = recipe.as_deit
+    every = Evolution((1.0,) * structure.depth, (1.0,) * structure.depth, stage_starts=())
+    ours = VisionTransformer(structure, every, trim=False).eval()
+    ours.load_state_dict(to_module_state(model.state_dict(), structure))
+    images = torch.from_numpy(sample_images(recipe, "float32", 1))
+    with torch.inference_mode():
+        expected, (got,) = model.eval()(images), ours(images)
+    if not bool(torch.isfinite(expected).all()):
+        raise CheckpointError(
+            f"timm's {recipe.baseline or recipe.name} with these weights gives outputs that are not finite."
+        )
+    error, scale = float((expected - got).abs().max()), max(1.0, float(expected.abs().max()))
+    if not error <= TOLERANCE * scale:
+        name = recipe.baseline or recipe.name
+        raise InputError(
+            f"timm's {name} cannot be exported exactly: its outputs at keep ratio 1 differ by {error:.3g}. {SUPPORTED}."
+        )
+
+
+def _notes(recipe: Recipe) -> list[str]:
+    structure: Structure = recipe.as_deit[0]
+    if structure.head:
+        return []
+    return [f"there is no classification head: `logits` are the model's {structure.num_classes} features, not classes"]

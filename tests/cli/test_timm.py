@@ -1,0 +1,178 @@
+"""ViTs of timm through the command line: export, and every command after it; bad input."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from evovit_deploy import cli
+
+NAME = "test_vit"
+DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
+QUICK = ("--batch", "1", "--min-seconds", "0", "--min-calls", "2", "--json")
+
+
+@pytest.fixture
+def evovit(monkeypatch, capsys):
+    """Run a command as the entry point does: (exit code, stdout, stderr on one line)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
+        monkeypatch.delenv("EVOVIT_VERBOSE", raising=False)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, " ".join(printed.err.split())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """Ten classes, 96 px, in timm's names."""
+    torch.manual_seed(0)
+    model = timm.create_model(NAME, pretrained=False, num_classes=10, img_size=96)
+    path = tmp_path_factory.mktemp("timm") / "weights.pth"
+    torch.save({"state_dict": model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Two classes of the digits, three images each."""
+    folder = tmp_path_factory.mktemp("digits")
+    for name in ("3", "7"):
+        (folder / name).mkdir()
+        for image in sorted((DIGITS / "test" / name).iterdir())[:3]:
+            (folder / name / image.name).write_bytes(image.read_bytes())
+    return folder
+
+
+def test_export_and_what_comes_after(evovit, weights, data, tmp_path):
+    evolved, original = tmp_path / "evolved.onnx", tmp_path / "original.onnx"
+    source = ("--from-timm", f"timm/{NAME}.r160_in1k", "--weights", weights)
+    code, out, err = evovit("export", *source, "--keep", "0.6,0.3", "--outputs", "logits,kept", "-o", evolved, "--json")
+    assert code == 0
+    assert "keep ratio 0.3, 0.6 costs in accuracy is yours to check, with `evovit eval`" in err
+    assert "evovit sweep" in err
+    manifest = json.loads(out)
+    assert (manifest["family"], manifest["recipe"]["baseline"]) == ("evo_vit", f"{NAME}.r160_in1k")
+    assert manifest["recipe"]["evolution"]["keep_ratios"] == [1, 1, 0.6, 0.6, 0.3, 0.3]
+    assert manifest["recipe"]["transform"]["mean"] == [0.5, 0.5, 0.5]
+    assert manifest["weights"]["random"] is False
+    assert manifest["parity"]["jaccard"] == {"kept_1": 1.0, "kept_2": 1.0}
+
+    code, out, err = evovit("export", *source, "--baseline-kind", "stock", "-o", original, "--json")
+    assert code == 0
+    assert "accuracy" not in err, "the original leaves nothing out"
+    assert (json.loads(out)["family"], json.loads(out)["variant"]) == ("vit", "stock")
+    assert json.loads(out)["weights"]["sha256"] == manifest["weights"]["sha256"]
+
+    for model in (evolved, original):
+        assert evovit("verify", weights, model)[0] == 0
+    code, out, _ = evovit("inspect", evolved)
+    assert code == 0
+    assert "class token and 21 selected tokens" in out
+    code, out, _ = evovit("predict", evolved, data, "--json")
+    assert code == 0
+    code, out, _ = evovit("eval", evolved, "--data", data, "--against", original, "--workers", "0", "--json")
+    assert code == 0
+    assert json.loads(out)["evaluated"] == 6
+    code, out, _ = evovit("bench", evolved, "--baseline", original, *QUICK)
+    assert code == 0
+    code, out, _ = evovit("bench", evolved, *QUICK)
+    assert code == 0
+    assert f"{NAME}.r160_in1k twin" in out
+
+
+def test_keep_ratio_1_says_nothing_of_accuracy(evovit, weights, tmp_path):
+    source = ("--from-timm", NAME, "--weights", weights)
+    code, _, err = evovit("export", *source, "--keep", "1", "-o", tmp_path / "m.onnx", "--no-verify")
+    assert code == 0
+    assert "accuracy" not in err
+
+
+def test_random_weights_are_marked(evovit, tmp_path):
+    arguments = ("export", "--from-timm", NAME, "--img-size", "32", "--no-verify", "--json")
+    code, out, err = evovit(*arguments, "-o", tmp_path / "m.onnx")
+    assert code == 0
+    assert json.loads(out)["weights"] == {"source": "random weights (seed 0)", "random": True, "sha256": None}
+    assert json.loads(out)["recipe"]["structure"]["image_size"] == 32
+    assert "the classes mean nothing" in err
+
+
+def test_weights_alone_with_the_commands_that_read_checkpoints(evovit, weights, data, tmp_path):
+    name = ("--from-timm", NAME)
+    code, out, _ = evovit("eval", weights, *name, "--data", data, "--workers", "0", "--json")
+    assert code == 0
+    assert json.loads(out)["evaluated"] == 6
+    code, out, err = evovit("explain", weights, data / "3", *name, "-o", tmp_path / "seen", "--json")
+    assert code == 0
+    assert "class attention" not in err, "a checkpoint shows it"
+    selections = json.loads(out)["summary"]["selections"]
+    assert [(part["kept"], part["grid"]) for part in selections] == [(18, 6), (18, 6)]
+
+
+def test_sweep_and_the_recipe_it_writes(evovit, weights, data, tmp_path):
+    arguments = ("--ratios", "0.5", "--quick", "--workers", "0", "--max-drop", "100", "-o", tmp_path / "sweep")
+    code, out, _ = evovit("sweep", "--from-timm", NAME, "--weights", weights, "--data", data, *arguments)
+    assert code == 0
+    following = re.search(r"next: evovit export (\S+) --recipe (\S+)", out)
+    assert following
+    assert following[1] == str(weights)
+    recipe = following[2]
+    code, out, _ = evovit("export", weights, "--recipe", recipe, "-o", tmp_path / "m.onnx", "--json")
+    assert code == 0
+    assert json.loads(out)["recipe"]["baseline"] == NAME
+    code, out, _ = evovit("bench", weights, "--recipe", recipe, "--backend", "pytorch", *QUICK)
+    assert code == 0
+    assert "random weights" not in out, "the twin has the weights too"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--from-timm", "vit_smal_patch16_224"), 2, "vit_small_patch16_224"),
+        (("--from-timm", "vit_base_patch16_siglip_224"), 2, "no class token"),
+        (("--from-timm", "vit_base_patch16_rope_224"), 2, "Supported are timm's plain ViTs"),
+        (("--from-timm", f"{NAME}.nope"), 2, "valid: r160_in1k"),
+        (("--from-timm", NAME, "--img-size", "100"), 2, "96 or 112"),
+        (("--from-timm", NAME, "--keep", "0.5,0.5,0.5"), 2, "1 (for all stages), 2 (one a stage) or 6"),
+        (("--from-timm", NAME, "--keep", "0.001"), 2, "keeps no patch of 100"),
+        (("--from-timm", NAME, "--recipe", "evo_deit_small_patch16_224"), 2, "is for 12 blocks"),
+        (("--from-timm", NAME, "--num-heads", "2"), 2, "Leave them out"),
+        (("--from-timm", NAME, "--baseline-kind", "twin", "--keep", "0.5"), 2, "keeps every patch"),
+        (("--from-timm", NAME, "--baseline", "deit_small_patch16_224"), 2, "give one of"),
+        (("--from-timm", NAME, "--weights", "none.pth"), 1, "there is no file none.pth"),
+        (("--weights", "none.pth", "--baseline", "deit_small_patch16_224"), 2, "needs the name of the model in timm"),
+        (
+            ("--pool", "avg", "--recipe", "evo_deit_tiny_patch16_224", "--random-weights"),
+            2,
+            "--pool is for timm models",
+        ),
+    ],
+)
+def test_bad_options(evovit, tmp_path, options, code, words):
+    found, _, err = evovit("export", *options, "-o", tmp_path / "m.onnx")
+    assert found == code
+    assert words in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_without_a_name_are_pointed_there(evovit, weights, tmp_path):
+    code, _, err = evovit("export", weights, "-o", tmp_path / "m.onnx")
+    assert code == 1
+    assert f"--weights {weights}" in err
+    assert "evovit export --from-timm" in err
+    code, _, err = evovit("export", weights, "--from-timm", NAME, "-o", tmp_path / "m.onnx")
+    assert code == 2
+    assert f"--weights {weights}" in err
+    assert list(tmp_path.iterdir()) == []
