@@ -120,7 +120,7 @@ def _table(table: Table) -> str:
 
     rows = []
     for above, row in zip([None, *table.rows], table.rows):
-        group = ' class="group"' if above is not None and above[table.group] != row[table.group] else ""
+        group = ' class="group"' if table.divides(above, row) else ""
         rows.append(f"<tr{group}>{cells('td', row)}</tr>")
     return (
         f'<h3>{escape(table.title)}</h3><div class="scroll"><table><thead><tr>{cells("th", table.header)}</tr></thead>'

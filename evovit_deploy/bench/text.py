@@ -12,18 +12,22 @@ __all__ = ["MISSING", "Table", "lines", "ms", "per_second", "tables"]
 
 MISSING = "—"
 WORDS = (
-    "model", "backend", "baseline", "speedup", "speedup [95% interval]", "stable", "arrivals", "overloaded",
+    "model", "candidate", "front", "backend", "baseline", "speedup", "speedup [95% interval]", "stable", "arrivals", "overloaded",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Table:
-    """Header and rows of text; ``group`` is the column at whose changes a line may be drawn."""
+    """Header and rows of text; ``group`` is the column at whose changes a line may be drawn, if any."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    group: int = 0
+    group: int | None = 0
+
+    def divides(self, above: tuple[str, ...] | None, row: tuple[str, ...]) -> bool:
+        """Whether a line may be drawn between a row and the one above it."""
+        return above is not None and self.group is not None and above[self.group] != row[self.group]
 
     @property
     def left(self) -> tuple[str, ...]:

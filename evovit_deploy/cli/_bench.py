@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..bench import BenchReport
     from ..bench.text import Table
 
-__all__ = ["command_line", "duration", "measuring", "numbers", "print_report", "print_summary", "wide"]
+__all__ = ["command_line", "duration", "measuring", "numbers", "print_report", "print_summary", "rich_table", "wide"]
 
 REFRESH_SECONDS = 0.5
 
@@ -102,7 +102,7 @@ def print_summary(reports: list[BenchReport]) -> None:
 
 
 def rich_table(found: Table) -> RichTable:
-    """A table as the terminal shows it, with a line wherever the first column changes."""
+    """A table as the terminal shows it, with a line wherever its ``group`` changes."""
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -110,7 +110,7 @@ def rich_table(found: Table) -> RichTable:
     for name in found.header:
         table.add_column(name, justify="left" if name in found.left else "right", no_wrap=True, overflow="fold")
     for above, row in zip([None, *found.rows], found.rows):
-        if above is not None and above[0] != row[0]:
+        if found.divides(above, row):
             table.add_section()
         table.add_row(*(Text(cell) for cell in row))  # not markup: a file name may hold brackets
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..files import printable, write_bytes
+from ._bench import rich_table, wide
 from ._choices import MeasuredBackend, Precision, Provider
 from ._console import err, out, print_json, progress
 from ._model import note
@@ -75,12 +75,14 @@ def sweep(
     import dataclasses
 
     from ..bench.environment import physical_cores
+    from ..bench.markdown import markdown
     from ..evaluate import read_dataset
     from ..labels import ClassNames
     from ..sweep import SweepSettings, candidates, choose, front
     from ..sweep import sweep as run
     from ..sweep.plot import plot
     from ..sweep.recipe_file import write_recipe
+    from ..sweep.table import table
 
     limit = None if budget is None else _milliseconds(budget)
     if (checkpoint is None) == (from_timm is None) or (from_timm is None and weights is not None):
@@ -125,12 +127,14 @@ def sweep(
         raise typer.Exit(130) from None
     what = "labelled images" if dataset.labels else "images without labels"
     title = f"{loaded.recipe.name}, {precision.value}, batch {batch}, {outcomes[0].images} {what}"
+    shown = table(outcomes, title)
     write_bytes(output / "front.svg", plot(outcomes, title).encode())
+    write_bytes(output / "front.md", f"{title}:\n\n{markdown(shown)}\n".encode())
     if not all(outcome.stable for outcome in outcomes):
         note("some measurements did not settle: close other programs, leave out --quick, and run again with --restart")
     picked: Outcome | None = None
     if not json:
-        _show(outcomes, front(outcomes))
+        wide().print(rich_table(shown))
     if limit is not None or max_drop is not None:
         picked = choose(outcomes, budget_ms=limit, max_drop=max_drop)
         best = next(candidate for candidate in grid if candidate.name == picked.name)
@@ -168,28 +172,3 @@ def _milliseconds(text: str) -> float:
     if match is None or not float(match[1]):
         raise InputError(f"--budget {text!r} is not a time; for example: --budget 5ms")
     return float(match[1]) * {"s": 1000.0, "us": 0.001}.get(match[2] or "ms", 1.0)
-
-
-def _show(outcomes: Sequence[Outcome], best: Sequence[Outcome]) -> None:
-    from rich.table import Table
-
-    console = out()
-    if not console.is_terminal:
-        console.width = max(console.width, 140)  # a log or a pipe has no edge to wrap at
-    table = Table()
-    top1 = ["top-1 %"] if outcomes[0].top1 is not None else []
-    for name in ("candidate", "p50 ms", "speedup", *top1, "agrees %", "drop", "stable", "front"):
-        table.add_column(name, justify="left" if name in ("candidate", "stable", "front") else "right", no_wrap=True)
-    for one in outcomes:
-        interval = "" if one.speedup_low is None else f" [{one.speedup_low:.2f}, {one.speedup_high:.2f}]"
-        table.add_row(
-            one.name,
-            f"{one.latency_ms:.3g}",
-            f"{one.speedup:.2f}{interval}",
-            *([] if one.top1 is None else [f"{100 * one.top1:.2f}"]),
-            f"{100 * one.agreement:.2f}",
-            f"{one.drop:.2f}",
-            "yes" if one.stable else "no",
-            "yes" if one in best else "",
-        )
-    console.print(table)

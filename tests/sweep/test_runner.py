@@ -83,6 +83,7 @@ def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, mo
     assert [recipe.evolution.keep_ratios[first] for first, _ in recipe.evolution.stages()] == picked["keep_ratios"]
     assert load_checkpoint(CHECKPOINT, recipe=recipe).recipe.evolution == recipe.evolution
     assert (folder / "front.svg").read_text().startswith("<svg")
+    assert "| stage_0.25_0.25 |" in (folder / "front.md").read_text()
 
     # Nothing is run again for another question; other data are another sweep, with the models that are there.
     table = call(*command, "--budget", "100s").stdout
