@@ -43,6 +43,13 @@ def test_structure_comes_from_the_tensors(path: Path) -> None:
         "num_heads": 2,
         "mlp_ratio": 1.5,
         "num_classes": 7,
+        # The same in every Evo-DeiT.
+        "pool": "patches",
+        "registers": 0,
+        "activation": "gelu",
+        "norm_eps": 1e-6,
+        "pre_norm": False,
+        "head": True,
     }
 
 

@@ -45,7 +45,7 @@ def test_page_readme_and_json(record: Path, tmp_path: Path) -> None:
     document = json.loads(result.stdout)
     assert {Path(path).name for path in document["written"]} >= {"r.html", "r-1-latency.png", "README.md"}
     assert document["runs"][0]["answers"][0]["value"] == 8
-    assert "| 32 | evo | 150.0 |" in readme.read_text()
+    assert "| evo | 32 | 150.0 |" in readme.read_text()
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
 
 

@@ -81,7 +81,7 @@ def test_stages_on_grids_of_their_own() -> None:
     def looks(kept: list[list[int]]) -> Any:
         engine: Any = telling(kept)
         engine.module = SimpleNamespace(
-            structure=SimpleNamespace(grids=(8, 2, 1)),
+            structure=SimpleNamespace(grids=(8, 2, 1), prefix_tokens=1),
             stages=[stage(None), stage(2), stage(None)],
             selection_of=None,
             pattern="topk",
