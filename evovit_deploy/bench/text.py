@@ -11,6 +11,10 @@ from .statistics import P99_SAMPLES
 __all__ = ["MISSING", "Table", "lines", "ms", "per_second", "tables"]
 
 MISSING = "—"
+LEFT = {
+    *("model", "backend", "speedup", "stable", "arrivals", "overloaded"),
+    *("engine", "protocol", "overhead ms", "share", "scenario", "counts", "holds"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,7 @@ class Table:
     @property
     def left(self) -> tuple[str, ...]:
         """Columns that hold words rather than numbers."""
-        return tuple(
-            name for name in self.header if name in ("model", "backend", "speedup", "stable", "arrivals", "overloaded")
-        )
+        return tuple(name for name in self.header if name in LEFT)
 
 
 def tables(report: BenchReport) -> list[Table]:
