@@ -159,7 +159,7 @@ class GrpcClient:
         """Send a message of :func:`~.wire.grpc_request`; a refusal is an answer too.
 
         Raises:
-            Closed: The connection broke.
+            Closed: The connection broke, or gRPC turned the request away.
         """
         import grpc
 
@@ -167,8 +167,9 @@ class GrpcClient:
             return read_grpc(await self._stub.ModelInfer(request, timeout=PATIENCE))
         except grpc.aio.AioRpcError as error:
             told = dict(error.trailing_metadata() or ())
-            if error.code() is grpc.StatusCode.UNAVAILABLE and PUSHBACK not in told:
-                raise Closed(False) from error  # not the service's own words but the channel's, on a broken connection
+            # Not the service's own words but gRPC's: on a broken connection, or for what comes while a server is stopping.
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) and PUSHBACK not in told:
+                raise Closed(False) from error
             return Answer(error.code().name, PUSHBACK in told, reason=error.details() or "")
 
     async def close(self) -> None:

@@ -21,15 +21,15 @@ CALLERS = 16
 async def sigterm(protocol: str = "http", after: int = 300) -> dict[str, Any]:
     """Clients send one request after another; after some answers the service gets SIGTERM.
 
-    What the service accepted is what its access log tells of. A request that is not in the log, and whose connection was closed
-    without an answer, never reached it: a client may safely send it elsewhere.
+    What the service accepted is what its access log tells of, whatever became of it. A request that is not in the log, and
+    was turned away or whose connection was closed, never reached it: a client may safely send it elsewhere.
 
     Args:
         protocol: ``http`` or ``grpc``.
         after: Answers until the signal.
 
     Returns:
-        Counts, the exit code, and ``accepted_without_answer``: in the log as answered, and not received.
+        Counts, the exit code, and ``accepted_without_answer``: in the log, and neither answered nor refused.
     """
     about = StandIn(0.005, settings={"max_batch": 8, "max_queue": 64}, access_log=True)
     with serving(about.command) as served:
@@ -50,21 +50,21 @@ async def sigterm(protocol: str = "http", after: int = 300) -> dict[str, Any]:
 
         await asyncio.gather(*itertools.starmap(caller, [()] * CALLERS))
         code = await asyncio.to_thread(served.wait)
-        logged = _answered(served)
-        received = {number for number, end in found.items() if end == "answered"}
+        logged = _accepted(served)
+        received = {number for number, end in found.items() if end in ("answered", "refused", "failed", "late")}
         return {
             **total(list(found.values())),
             "signalled": signalled.is_set(),
             "exit_code": code,
-            "logged_as_answered": len(logged),
+            "accepted": len(logged),
             "accepted_without_answer": len(logged - received),
         }
 
 
-def _answered(served: Served) -> set[int]:
-    """Numbers of the requests that the access log has as answered."""
+def _accepted(served: Served) -> set[int]:
+    """Numbers of the requests that the access log has."""
     entries = [json.loads(line) for line in served.log if line.startswith("{")]
-    return {int(entry["id"]) for entry in entries if entry["status"] in (200, "OK") and entry.get("id")}
+    return {int(entry["id"]) for entry in entries if entry.get("id")}
 
 
 async def _client(protocol: str, served: Served) -> HttpClient | GrpcClient:
