@@ -18,6 +18,7 @@ __all__ = [
     "TOLERANCE",
     "WINDOWS",
     "block_length",
+    "difference_interval",
     "latency",
     "percentile",
     "small_sample_factor",
@@ -119,19 +120,57 @@ def speedup_interval(
     ratios = np.median(baseline, axis=1) / np.median(subject, axis=1)
     if len(ratios) > 1:
         ratios = np.sqrt(ratios[1:] * ratios[:-1])
-    ratio, count = float(np.median(ratios)), len(ratios)
+    ratio = float(np.median(ratios))
     if len(baseline) < MIN_ROUNDS:
         return ratio, None, None
-    length = max(2, block_length(np.log(ratios)))  # neighbours share a round
+    low, high, wider = _median_interval(ratios, np.log(ratios), confidence, resamples, seed)
+    low, high = ratio * (low / ratio) ** wider, ratio * (high / ratio) ** wider
+    # The plain estimate is always inside what is reported, also when the resampled medians are lopsided.
+    return ratio, min(low, ratio), max(high, ratio)
+
+
+def difference_interval(
+    baseline: Array, subject: Array, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float | None, float | None]:
+    """How much longer ``subject`` takes than ``baseline``: the median of the differences of neighbouring turns.
+
+    As :func:`speedup_interval`, with the difference of two turns' medians in place of their ratio.
+
+    Args:
+        baseline: [R, j] seconds.
+        subject: [R, k] seconds, measured in the same R rounds.
+        confidence, resamples, seed: Of the interval.
+
+    Returns:
+        (seconds, low, high); low and high are None with fewer than six rounds.
+    """
+    differences = np.median(subject, axis=1) - np.median(baseline, axis=1)
+    if len(differences) > 1:
+        differences = (differences[1:] + differences[:-1]) / 2
+    found = float(np.median(differences))
+    if len(baseline) < MIN_ROUNDS:
+        return found, None, None
+    low, high, wider = _median_interval(differences, differences, confidence, resamples, seed)
+    return found, min(found + (low - found) * wider, found), max(found + (high - found) * wider, found)
+
+
+def _median_interval(
+    values: Array, series: Array, confidence: float, resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """Moving-block bootstrap of the median: low, high, and how much wider few blocks make it.
+
+    Args:
+        values: [R], in the order measured; neighbours share a round.
+        series: [R], the same on the scale on which they vary evenly.
+        confidence, resamples, seed: Of the interval.
+    """
+    count, length = len(values), max(2, block_length(series))
     generator = np.random.default_rng(seed)
     starts = generator.integers(0, count, (resamples, -(-count // length), 1))
     rows = ((starts + np.arange(length)) % count).reshape(resamples, -1)[:, :count]
     tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(np.median(ratios[rows], axis=1), [tail, 100 - tail])
-    wider = small_sample_factor(count / length, confidence)
-    low, high = ratio * (low / ratio) ** wider, ratio * (high / ratio) ** wider
-    # The plain estimate is always inside what is reported, also when the resampled medians are lopsided.
-    return ratio, min(float(low), ratio), max(float(high), ratio)
+    low, high = np.percentile(np.median(values[rows], axis=1), [tail, 100 - tail])
+    return float(low), float(high), small_sample_factor(count / length, confidence)
 
 
 def latency(seconds: Array) -> Latency:

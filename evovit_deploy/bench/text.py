@@ -11,9 +11,10 @@ from .statistics import P99_SAMPLES
 __all__ = ["MISSING", "Table", "lines", "ms", "per_second", "tables"]
 
 MISSING = "—"
-WORDS = (
-    "model", "candidate", "front", "backend", "baseline", "speedup", "speedup [95% interval]", "stable", "arrivals", "overloaded",
-)  # fmt: skip
+WORDS = {
+    *("model", "candidate", "front", "backend", "baseline", "speedup", "speedup [95% interval]", "stable"),
+    *("arrivals", "overloaded", "engine", "protocol", "overhead ms", "share", "scenario", "holds"),
+}
 
 
 @dataclass(frozen=True)

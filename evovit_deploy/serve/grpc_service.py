@@ -29,6 +29,7 @@ __all__ = ["GrpcService", "add_grpc"]
 log = logging.getLogger("evovit.serve")
 OPEN = ("ServerLive", "ServerReady")  # as in HTTP: no token, no limit
 STREAM_AHEAD = 32  # requests of one stream that may be at work at once
+RETRY = (("grpc-retry-pushback-ms", "1000"),)  # what Retry-After is in HTTP; clients with a retry policy heed it
 CONTENTS = {"FP32": "fp32_contents", "UINT8": "uint_contents"}
 
 
@@ -65,7 +66,8 @@ def endpoint(method: Callable[[Any, Any, Any, Note], Awaitable[Any]]) -> Any:
             code = answer.grpc_code
             if not answer.expected:
                 log.error("gRPC %s failed", method.__name__, exc_info=error)
-            await context.abort(getattr(grpc.StatusCode, code), answer.reason)
+            trailing = RETRY if answer.status == 503 else ()
+            await context.abort(getattr(grpc.StatusCode, code), answer.reason, trailing)
         finally:
             self.log(method.__name__, note, code, time.monotonic() - started, context)
 

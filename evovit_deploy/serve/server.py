@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, InputError
 from .http import build_app
+from .models import Opener, open_engine
 from .service import Service
 from .settings import ModelSource, Settings
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Addresses", "free_port", "require", "run", "serve"]
 
+KEEP_ALIVE = 75  # seconds that an idle connection stays; balancers close theirs after 60, and must be the first to
 GRACE = 2.0  # seconds for the last answers to leave
 log = logging.getLogger("evovit.serve")
 Addresses = dict[str, str]  # protocol -> address; what `on_ready` is told
@@ -44,10 +46,10 @@ def require() -> None:
 
 def run(
     sources: list[ModelSource], settings: Settings, *, labels: Path | None = None,
-    on_ready: Callable[[Addresses], None] | None = None,
+    on_ready: Callable[[Addresses], None] | None = None, opener: Opener = open_engine,
 ) -> int:  # fmt: skip
-    """Serve models in an event loop of this call's own until a signal comes; see :func:`serve`."""
-    main = serve(Service(sources, settings, labels=labels), on_ready=on_ready)
+    """Serve models in an event loop of this call's own until a signal comes; see :class:`Service` and :func:`serve`."""
+    main = serve(Service(sources, settings, labels=labels, opener=opener), on_ready=on_ready)
     try:
         import uvloop
     except ImportError:  # not on every platform, and only faster
@@ -163,6 +165,7 @@ def _http_server(service: Service) -> uvicorn.Server:
         server_header=False,
         date_header=False,
         backlog=2048,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(settings.drain + GRACE),
         ssl_certfile=None if settings.certificate is None else str(settings.certificate),
         ssl_keyfile=None if settings.private_key is None else str(settings.private_key),

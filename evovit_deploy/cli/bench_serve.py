@@ -1,0 +1,104 @@
+"""`evovit bench serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._bench import command_line, measuring, rich_table, wide
+from ._choices import Provider
+from ._console import print_json
+
+__all__ = ["bench_serve"]
+
+
+def bench_serve(
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="Model file, as for `evovit serve`; without one, stand-ins only.", metavar="MODEL"),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=120, help="For each of three measurements, five with a model.")
+    ] = 20.0,
+    clients: Annotated[int, typer.Option(min=1, max=256, help="Clients at once.")] = 32,
+    max_batch: Annotated[int, typer.Option(min=1, help="Images in a batch, in the service and called directly.")] = 8,
+    provider: Annotated[Provider, typer.Option(help="auto: CUDA where it works, else the CPU.")] = Provider.auto,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the cores of this machine.")] = None,
+    faults: Annotated[
+        bool,
+        typer.Option(
+            "--faults", help="Overload, failing engines, storms, swap and SIGTERM instead; counts, not times."
+        ),
+    ] = False,
+    record: Annotated[Path | None, typer.Option(help="Append the result to this JSON Lines file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure what `evovit serve` adds to an engine: latency at one client, throughput at many.
+
+    The service runs as a process of its own on the loopback address, the engine in this one, and they take turns. Beside
+    the model, a stand-in that waits for 20 ms shows the service alone, and one that answers at once where its ceiling is.
+
+    Examples:
+
+        evovit bench serve
+
+        evovit bench serve model.onnx --record runs.jsonl
+    """
+    from ..bench.environment import physical_cores
+    from ..bench.records import append, check_appendable
+    from ..bench.serving.speed import SpeedSettings, measure_speed
+    from ..serve.server import require
+
+    require()
+    if record is not None:
+        check_appendable(record)
+    if faults:
+        _faults(record, json)
+        return
+    settings = SpeedSettings(
+        seconds=seconds,
+        clients=clients,
+        max_batch=max_batch,
+        provider=provider.value,
+        threads=threads or physical_cores(),
+    )
+    with measuring() as tell:
+        report = measure_speed(model, settings, command=command_line(), tell=tell)
+    if record is not None:
+        append(record, report.to_dict())
+    if json:
+        print_json(report.to_dict())
+        return
+    for table in report.tables():
+        wide().print(rich_table(table))
+    for line in report.lines():
+        wide().print(line, soft_wrap=True, markup=False)
+
+
+def _faults(record: Path | None, json: bool) -> None:
+    """Run every scenario, show its counts, exit 1 if one does not hold."""
+    from ..bench.records import append
+    from ..bench.serving.faults import run_faults
+    from ..bench.serving.tally import FIELDS
+    from ..bench.text import Table
+
+    with measuring() as tell:
+        document = run_faults(command=command_line(), tell=tell)
+    if record is not None:
+        append(record, document)
+    scenarios = document["scenarios"]
+    if json:
+        print_json(document)
+    else:
+        header = ("scenario", "requests", *(name.replace("_", " ") for name in FIELDS), "holds")
+        rows = [
+            (name, *(str(one[field]) for field in ("requests", *FIELDS)), "; ".join(one["broken"]) or "yes")
+            for name, one in scenarios.items()
+        ]
+        wide().print(
+            rich_table(Table("Load and faults: what became of every request", header, tuple(rows), group=None))
+        )
+    if any(one["broken"] for one in scenarios.values()):
+        raise typer.Exit(1)
