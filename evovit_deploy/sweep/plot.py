@@ -11,6 +11,7 @@ from .front import Outcome, front
 __all__ = ["plot"]
 
 WIDTH, HEIGHT = 760, 460
+LETTER = 7.4  # width of one, about
 LEFT, RIGHT, TOP, BOTTOM = 74, 24, 46, 56
 
 
@@ -53,6 +54,7 @@ def plot(outcomes: Sequence[Outcome], title: str) -> str:
     height = {one.name: value for one, value in zip(outcomes, values)}
     line = " ".join(f"{x(one.speedup):.1f},{y(height[one.name]):.1f}" for one in best)
     parts.append(f'<polyline points="{line}" fill="none" stroke="#0067c0" stroke-width="2"/>')
+    names: list[tuple[float, float, float]] = []  # left, right and height of those that are drawn
     for one, value, low, high in zip(outcomes, values, lows, highs):
         colour = "#0067c0" if one in best else "#8a8c94"
         parts.append(f'<path d="M{x(one.speedup):.1f} {y(low):.1f}V{y(high):.1f}" stroke="{colour}" opacity=".45"/>')
@@ -62,7 +64,13 @@ def plot(outcomes: Sequence[Outcome], title: str) -> str:
         parts.append(f'<circle cx="{x(one.speedup):.1f}" cy="{y(value):.1f}" r="4.5" fill="{colour}"/>')
         end = x(one.speedup) > WIDTH - 150  # a name at the right edge stands on the left of its dot
         offset, anchor = (-8, "end") if end else (8, "start")
-        parts.append(_text(x(one.speedup) + offset, y(value) - 7, one.name, anchor))
+        left, line_y = x(one.speedup) + offset - end * LETTER * len(one.name), y(value) - 7
+        while any(
+            abs(line_y - b) < 13 and left < right and start < left + LETTER * len(one.name) for start, right, b in names
+        ):
+            line_y += 13  # below a name that is there already
+        names.append((left, left + LETTER * len(one.name), line_y))
+        parts.append(_text(x(one.speedup) + offset, line_y, one.name, anchor))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
