@@ -66,10 +66,13 @@ def endpoint(method: Callable[[Any, Any, Any, Note], Awaitable[Any]]) -> Any:
             code = answer.grpc_code
             if not answer.expected:
                 log.error("gRPC %s failed", method.__name__, exc_info=error)
-            trailing = RETRY if answer.status == 503 else ()
-            await context.abort(getattr(grpc.StatusCode, code), answer.reason, trailing)
         finally:
             self.log(method.__name__, note, code, time.monotonic() - started, context)
+        # Here, where the error is gone and with the request let go: grpc keeps what abort raises in a circle, so that its context
+        # would stay, images and all, until the garbage collector comes by.
+        del request
+        trailing = RETRY if answer.status == 503 else ()
+        return await context.abort(getattr(grpc.StatusCode, code), answer.reason, trailing)
 
     return call
 

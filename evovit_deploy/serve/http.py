@@ -213,6 +213,9 @@ class Http:
         finally:
             task.cancel()
             gone.cancel()
+            # An error's traceback holds this frame, and the task the error: in a circle, the body of a refused request would
+            # stay until the garbage collector comes by.
+            del task, gone, work
 
 
 async def _disconnect(receive: Callable[[], Awaitable[Any]]) -> None:

@@ -94,6 +94,11 @@ class Run:
         self._images.append(request.images)
         self.count += request.count
 
+    def release(self) -> None:
+        """Let go of requests and images, once it has ended."""
+        self.requests.clear()
+        self._images.clear()
+
     def next_event(self) -> float:
         """When something is due next: a deadline of a request without an answer, or the end of the run's own time."""
         return min(self.gives_up, *(request.deadline for request in self.requests if not request.settled), math.inf)

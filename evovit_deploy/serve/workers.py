@@ -121,14 +121,24 @@ class Workers:
 
     def _serve(self) -> None:
         """A worker: runs batches until closed, or until it was replaced because its run hung."""
-        while (run := self._next()) is not None:
-            outcome: list[Outputs] | BaseException
-            try:
-                outcome = run.execute(self._max_batch, fixed=self._fixed)
-            except BaseException as error:  # whatever it is, it must not take the worker down
-                outcome = error
-            if not self._finish(run, outcome):
-                return
+        while self._serve_one():
+            pass
+
+    def _serve_one(self) -> bool:
+        """Run a batch; False if there is none to come. A function of its own, so that an idle worker holds no images."""
+        run = self._next()
+        if run is None:
+            return False
+        outcome: list[Outputs] | BaseException
+        try:
+            outcome = run.execute(self._max_batch, fixed=self._fixed)
+        except BaseException as error:  # whatever it is, it must not take the worker down
+            outcome = error
+        try:
+            return self._finish(run, outcome)
+        finally:  # an error's traceback holds this frame and the run: images would stay in these circles
+            run.release()
+            del outcome
 
     def _next(self) -> Run | None:
         with self._lock:
@@ -211,10 +221,10 @@ class Workers:
                     self._wake = -math.inf  # awake: nobody needs to notify
                     continue
                 self._changed.notify_all()
-            for request, error in answers:
-                request.answer(error)
-            for run in hung:
-                self._tell(run, now - run.started, failed=True)
+            while answers:  # and not a loop's variables, which would hold the last one until the next
+                Request.answer(*answers.pop())
+            while hung:
+                self._tell(hung[-1], now - hung.pop().started, failed=True)
 
     def _late(self, now: float) -> list[tuple[Request, EvoVitError]]:
         """Locked. Requests at their deadline, waiting or running."""
