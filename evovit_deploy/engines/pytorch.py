@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, translate
-from ..models.evo_deit import ModelOptions
 from .base import Engine, ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
     from ..checkpoint import Checkpoint
+    from ..models.evo_deit import ModelOptions
     from ..recipes import Recipe
 
 __all__ = ["TorchEngine"]
@@ -80,6 +80,7 @@ class TorchEngine(Engine):
     ) -> TorchEngine:
         """Build the inference module of a checkpoint and wrap it."""
         from ..models.build import build_model
+        from ..models.evo_deit import ModelOptions
 
         options = options or ModelOptions()
         module = build_model(checkpoint, options)
