@@ -44,7 +44,12 @@ def no_collector() -> Iterator[None]:
 def over_http(service: Running, batch: np.ndarray[Any, Any], timeout_us: int, expected: int = 504) -> None:
     head = {
         "inputs": [
-            {"name": "images", "datatype": "UINT8", "shape": batch.shape, "parameters": {"binary_data_size": batch.nbytes}}
+            {
+                "name": "images",
+                "datatype": "UINT8",
+                "shape": batch.shape,
+                "parameters": {"binary_data_size": batch.nbytes},
+            }
         ],
         "parameters": {"timeout": timeout_us},
     }
@@ -84,7 +89,9 @@ def test_a_late_request_lets_go_of_its_images(send: Callable[..., None], no_coll
 def test_an_engine_that_fails_leaves_no_images_behind(
     send: Callable[..., None], no_collector: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("evovit.serve"), "disabled", True)  # pytest keeps what is logged, with tracebacks
+    monkeypatch.setattr(
+        logging.getLogger("evovit.serve"), "disabled", True
+    )  # pytest keeps what is logged, with tracebacks
     engine = Watched(bad=(3,))
     with running(always(engine)) as service:
         engine.given.clear()

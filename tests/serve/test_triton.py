@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import hashlib
 import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,42 +33,6 @@ def files(folder: Path) -> set[str]:
 
 def signature(tensors: Any) -> list[tuple[str, str, list[int]]]:
     return [(t.name, pb.DataType.Name(t.data_type), list(t.dims)) for t in tensors]
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Callable[..., Path]:
-    """Something with the header and the manifest of a plan."""
-
-    def make(tag: bytes = b"ftrt", batch: tuple[int, int, int] = (1, 8, 64), manifest: bool = True) -> Path:
-        path = tmp_path / "small.engine"
-        data = struct.pack("<4sIQq4B", tag, 1, 0, 56, 10, 13, 0, 1).ljust(56, b"\0")
-        path.write_bytes(data)
-        static = batch[0] if batch[0] == batch[2] else None
-        document = {
-            "schema": 1,
-            "kind": "engine",
-            "name": "small",
-            "flavour": {b"ftrt": "tensorrt", b"vtrt": "tensorrt-rtx"}[tag],
-            "version": "10.13.0.1",
-            "plan": {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)},
-            "onnx": {"file": "small.onnx"},
-            "batch": dict(zip(("min", "opt", "max"), batch)),
-            "options": {"compute_capabilities": []}
-            | dict.fromkeys(("batch", "min_batch", "opt_batch", "max_batch", "precision"))
-            | {"refit": False, "strip_plan": False},
-            "compute_capabilities": ["9.0"],
-            "gpu": None,
-            "num_classes": 5,
-            "io": {
-                "input": {"name": "images", "dtype": "uint8", "shape": [static, 8, 8, 3]},
-                "outputs": {"logits": [static, 5], "kept_1": [static, 3]},
-            },
-        }
-        if manifest:
-            path.with_name("small.engine.json").write_text(json.dumps(document))
-        return path
-
-    return make
 
 
 def test_an_onnx_file(digits_model: Path, tmp_path: Path) -> None:

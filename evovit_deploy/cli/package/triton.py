@@ -1,4 +1,4 @@
-"""`evovit package`: a model for other servers."""
+"""`evovit package triton`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,11 @@ from typing import Annotated
 
 import typer
 
-from ._console import out, print_json
+from .._console import out, print_json
 
-__all__ = ["package"]
-
-package = typer.Typer(no_args_is_help=True, help="Write what other servers need to run a model.")
+__all__ = ["triton"]
 
 
-@package.callback()
-def options() -> None:
-    """Write what other servers need to run a model."""
-
-
-@package.command()
 def triton(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX file, or a TensorRT plan with its manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model repository; made if it is missing.")],
@@ -40,9 +32,9 @@ def triton(
 
     Example: evovit package triton model.onnx -o repository --labels labels.txt
     """
-    from ..labels import read_labels
-    from ..serve.server import require
-    from ..serve.triton import TritonOptions, package_triton, read_model
+    from ...labels import read_labels
+    from ...serve.server import require
+    from ...serve.triton import TritonOptions, package_triton, read_model
 
     require()
     names = None

@@ -1,0 +1,54 @@
+"""`evovit package container`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import _options as shared
+
+__all__ = ["container"]
+
+
+def container(
+    model: shared.Model,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to build in; made if it is missing.")],
+    model_name: shared.Name = None,
+    labels: shared.Labels = None,
+    gpu: shared.Gpu = False,
+    max_batch: shared.MaxBatch = None,
+    max_delay_ms: shared.MaxDelayMs = 0.0,
+    max_queue: shared.MaxQueue = 256,
+    threads: shared.Threads = None,
+    drain: shared.Drain = 30.0,
+    wheel: Annotated[
+        Path | None, typer.Option(help="Wheel of evovit-deploy to install, in place of its version on an index.")
+    ] = None,
+    template: shared.Template = None,
+    force: shared.Force = False,
+    json: shared.Json = False,
+) -> None:
+    """Write a folder that a container with the service is built from.
+
+    For a CPU the image has no torch in it. Versions are those that are installed here.
+
+    Example: evovit package container model.onnx -o image && docker build -f image/Containerfile -t model:1 image
+    """
+    from ...serve.packages import ServiceOptions, read_contents
+    from ...serve.packages import container as write
+
+    options = ServiceOptions(
+        name=model_name,
+        max_batch=max_batch,
+        max_delay_ms=max_delay_ms,
+        max_queue=max_queue,
+        threads=threads,
+        drain=drain,
+        gpu=gpu,
+    )
+    contents = read_contents(model, labels)
+    files = write(contents, output, options, wheel=wheel, template=template, force=force)
+    name = options.model_name(model)
+    shared.written(files, json, folder=str(output), model=name, command=["evovit", *options.arguments(contents)])

@@ -1,0 +1,87 @@
+"""`evovit package kubernetes`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .._console import err
+from .._ray import read_replicas
+from . import _options as shared
+
+__all__ = ["kubernetes"]
+
+
+def kubernetes(
+    model: shared.Model,
+    image: Annotated[str, typer.Option(help="Image built from `evovit package container`, such as HOST/evovit:1.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write.")],
+    name: Annotated[str | None, typer.Option(help="Name of the objects; default: made of the model's name.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Default: what kubectl is told.")] = None,
+    kserve: Annotated[bool, typer.Option("--kserve", help="An InferenceService, for a cluster with KServe.")] = False,
+    replicas: Annotated[str, typer.Option(help="Pods: a number, or MIN-MAX to follow the load.")] = "2",
+    cpus: Annotated[float, typer.Option(help="CPUs that each pod asks for.")] = 2.0,
+    memory: Annotated[str | None, typer.Option(help="Memory of each pod; default: 2Gi, with a GPU 8Gi.")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="One NVIDIA GPU for each pod. A plan always has one.")] = False,
+    token_secret: Annotated[
+        str | None, typer.Option(help="Secret whose key `token` holds the bearer token that clients must send.")
+    ] = None,
+    model_name: shared.Name = None,
+    labels: shared.Labels = None,
+    max_batch: shared.MaxBatch = None,
+    max_delay_ms: shared.MaxDelayMs = 0.0,
+    max_queue: shared.MaxQueue = 256,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads within an operator; default: --cpus.")] = None,
+    drain: shared.Drain = 30.0,
+    template: shared.Template = None,
+    force: shared.Force = False,
+    json: shared.Json = False,
+) -> None:
+    """Write manifests for Kubernetes: Deployment, Service, PodDisruptionBudget, and a HorizontalPodAutoscaler for a range.
+
+    Give the model, its name and its labels as they were given to `evovit package container`.
+
+    Example: evovit package kubernetes model.onnx --image registry.example.com/model:1 --replicas 2-6 -o model.yaml
+    """
+    from ...serve.packages import Cluster, ServiceOptions, read_contents
+    from ...serve.packages import kubernetes as write
+
+    counts = read_replicas(replicas)
+    cluster = Cluster(
+        image=image,
+        name=name,
+        namespace=namespace,
+        min_replicas=counts.get("min_replicas", counts.get("num_replicas", 0)),
+        max_replicas=counts.get("max_replicas", counts.get("num_replicas", 0)),
+        cpus=cpus,
+        memory=memory,
+        token_secret=token_secret,
+        kserve=kserve,
+    )
+    options = ServiceOptions(
+        name=model_name,
+        max_batch=max_batch,
+        max_delay_ms=max_delay_ms,
+        max_queue=max_queue,
+        threads=threads,
+        drain=drain,
+        gpu=gpu,
+    )
+    file = write(read_contents(model, labels), output, options, cluster, template=template, force=force)
+    tag = image.rpartition("/")[2]
+    if "@" not in image and (":" not in tag or tag.endswith(":latest")):
+        err().print(
+            f"note: {image} names no version, so pods may run different ones; give a tag or a digest.",
+            style="dim",
+            markup=False,
+            soft_wrap=True,
+        )
+    if token_secret is None:
+        err().print(
+            "note: whoever reaches the Service can use it; --token-secret asks for a token.",
+            style="dim",
+            soft_wrap=True,
+        )
+    shared.written([file], json, model=options.model_name(model), image=image)

@@ -1,0 +1,87 @@
+"""A folder that a container is built from: the model, what to install, how to start it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from ...errors import InputError
+from .contents import Contents
+from .options import FOLDER, GRPC_PORT, HTTP_PORT, ServiceOptions
+from .requirements import PACKAGE, requirements
+from .templates import HEADER, render, write_package
+
+__all__ = ["CONTAINERFILE", "container"]
+
+CONTAINERFILE = "Containerfile"
+USER = 10001  # a number, since Kubernetes checks runAsNonRoot by number
+
+
+def container(
+    contents: Contents,
+    folder: Path,
+    options: ServiceOptions,
+    *,
+    wheel: Path | None = None,
+    template: Path | None = None,
+    force: bool = False,
+) -> list[Path]:
+    """Write ``Containerfile``, ``requirements.txt``, ``.dockerignore``, and a copy of the model and what goes with it.
+
+    Args:
+        contents: From :func:`~.contents.read_contents`.
+        folder: To build in; made if it is missing.
+        options: How to serve. A plan always runs on a GPU.
+        wheel: A wheel of this package to install; otherwise its version is taken from an index.
+        template: In place of the shipped ``Containerfile.j2``.
+        force: Overwrite files of the same names.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: Values that contradict each other, or a file that is no wheel of this package.
+        OutputError: Files are there and ``force`` is not given, or the folder cannot be written.
+    """
+    gpu = options.gpu or contents.is_plan
+    copies = options.files(contents)
+    models = list(copies)
+    if wheel is not None:
+        _check_wheel(wheel)
+        copies[wheel.name] = wheel
+    needed = requirements(
+        gpu=gpu,
+        tensorrt=(contents.backend, contents.version) if contents.version else None,
+        wheel=None if wheel is None else wheel.name,
+    )
+    header = f"{HEADER} container` of {PACKAGE} {metadata.version(PACKAGE)}"
+    containerfile = render(
+        "Containerfile.j2",
+        template,
+        header=header,
+        python=".".join(map(str, sys.version_info[:2])),
+        gpu=gpu,
+        files=models,
+        wheel=None if wheel is None else wheel.name,
+        folder=FOLDER,
+        user=USER,
+        http_port=HTTP_PORT,
+        grpc_port=GRPC_PORT,
+        tag=options.model_name(contents.path).lower(),
+        arguments=json.dumps(options.arguments(contents)),
+    )
+    texts = {
+        CONTAINERFILE: containerfile,
+        "requirements.txt": "\n".join([f"# {header}: the versions that were installed where it ran.", *needed]) + "\n",
+        ".dockerignore": "\n".join(["*", *(f"!{name}" for name in ("requirements.txt", *copies))]) + "\n",
+    }
+    return write_package(folder, texts, copies, force=force)
+
+
+def _check_wheel(path: Path) -> None:
+    if path.suffix != ".whl" or not path.name.startswith(PACKAGE.replace("-", "_") + "-"):
+        raise InputError(f"{path} is no wheel of {PACKAGE}. Make one in a checkout: pip wheel --no-deps .")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file.")
