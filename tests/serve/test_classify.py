@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from evovit_deploy.classify import probabilities
 from evovit_deploy.engines import Engine
@@ -96,6 +96,51 @@ def test_hostile_images(service: Running, body: bytes, status: int, reason: str)
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "LA", "I;16"])
 def test_every_kind_of_png(service: Running, mode: str) -> None:
     assert service.call("POST", "/v1/classify", png(mode=mode))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        png(kind="JPEG", mode="L"),
+        png(kind="JPEG", mode="CMYK"),
+        png(kind="JPEG", progressive=True),
+        png(kind="JPEG", exif=b"Exif\0\0broken"),
+        png(kind="JPEG", icc_profile=b"no profile"),
+        png(kind="PNG", save_all=True, append_images=[Image.new("RGB", (8, 8))]),  # an animation: its first frame
+        png(kind="MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))]),  # as some phones write JPEG
+    ],
+    ids=["grey", "CMYK", "progressive", "damaged EXIF", "damaged profile", "animation", "MPO"],
+)
+def test_every_kind_of_jpeg_and_more(service: Running, body: bytes) -> None:
+    assert service.call("POST", "/v1/classify", body)[0] == 200
+
+
+def test_an_image_is_turned_upright(digits: Running) -> None:
+    lying = io.BytesIO()
+    with Image.open(DIGITS / "test" / "7" / "0081.png") as image:
+        exif = Image.Exif()
+        exif[0x0112] = 6  # what is stored has to be turned by 90 degrees, clockwise
+        image.convert("RGB").rotate(90, expand=True).save(lying, "PNG", exif=exif)
+    upright, turned = (
+        json.loads(digits.call("POST", "/v1/classify", body)[2])
+        for body in ((DIGITS / "test" / "7" / "0081.png").read_bytes(), lying.getvalue())
+    )
+    assert turned == upright
+
+
+def test_text_that_unpacks_to_more_than_the_image(service: Running) -> None:
+    text = PngImagePlugin.PngInfo()
+    for number in range(12):
+        text.add_text(f"key{number}", " " * (16 << 20), zip=True)  # 16 kB each in the file, 192 MiB unpacked
+    body = png(pnginfo=text)
+    assert len(body) < 1 << 20
+    status, _, answer = service.call("POST", "/v1/classify", body)
+    assert (status, json.loads(answer)["error"]) == (400, "the image is damaged.")
+
+
+def test_a_line_of_pixels(service: Running) -> None:
+    """Resized whole, it would be a thousand times as large as what is then cropped of it."""
+    assert service.call("POST", "/v1/classify", png((10_000, 1)))[0] == 200
 
 
 @settings(max_examples=80, deadline=None)
