@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..serve.ray.predicting import Described, Row
     from ..serve.settings import ModelSource, Settings
 
-__all__ = ["predict_on_ray", "serve_on_ray"]
+__all__ = ["predict_on_ray", "serve_on_ray", "stdout_is_for_results"]
 
 
 def serve_on_ray(
@@ -51,7 +51,7 @@ def serve_on_ray(
         **{name: getattr(settings, name) for name in OF_REPLICA},
         **read_replicas(replicas),
     )
-    with _stdout_is_for_results():
+    with stdout_is_for_results():
         run(options, host=settings.host, port=settings.port, address=address, token=settings.token, on_ready=on_ready)
 
 
@@ -92,7 +92,7 @@ def predict_on_ray(
     best: dict[Path, Ranking] = {}
     failed: dict[Path, str] = {}
     resumed = 0
-    with _stdout_is_for_results(), connected(address), progress() as bar:
+    with stdout_is_for_results(), connected(address), progress() as bar:
         task = bar.add_task("starting", total=len(paths))
 
         def update(rows: list[tuple[Path, Row]], earlier: bool) -> None:
@@ -124,6 +124,6 @@ def predict_on_ray(
     return described, best, failed
 
 
-def _stdout_is_for_results() -> contextlib.AbstractContextManager[object]:
+def stdout_is_for_results() -> contextlib.AbstractContextManager[object]:
     """What Ray has to say, such as that a worker died, goes to stderr."""
     return contextlib.redirect_stdout(sys.stderr)

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from ..errors import InputError
 from ._bench import command_line, measuring, rich_table, wide
 from ._choices import Provider
 from ._console import print_json
+from ._ray import stdout_is_for_results
 
 __all__ = ["bench_serve"]
 
@@ -32,6 +34,9 @@ def bench_serve(
             "--faults", help="Overload, failing engines, storms, swap and SIGTERM instead; counts, not times."
         ),
     ] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="With --faults: a replica and a node of a Ray cluster killed (extra `ray`).")
+    ] = False,
     record: Annotated[Path | None, typer.Option(help="Append the result to this JSON Lines file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -45,6 +50,8 @@ def bench_serve(
         evovit bench serve
 
         evovit bench serve model.onnx --record runs.jsonl
+
+        evovit bench serve --faults
     """
     from ..bench.environment import physical_cores
     from ..bench.records import append, check_appendable
@@ -55,8 +62,10 @@ def bench_serve(
     if record is not None:
         check_appendable(record)
     if faults:
-        _faults(record, json)
+        _faults(ray, record, json)
         return
+    if ray:
+        raise InputError("--ray goes with --faults.")
     settings = SpeedSettings(
         seconds=seconds,
         clients=clients,
@@ -77,15 +86,15 @@ def bench_serve(
         wide().print(line, soft_wrap=True, markup=False)
 
 
-def _faults(record: Path | None, json: bool) -> None:
+def _faults(ray: bool, record: Path | None, json: bool) -> None:
     """Run every scenario, show its counts, exit 1 if one does not hold."""
     from ..bench.records import append
     from ..bench.serving.faults import run_faults
     from ..bench.serving.tally import FIELDS
     from ..bench.text import Table
 
-    with measuring() as tell:
-        document = run_faults(command=command_line(), tell=tell)
+    with stdout_is_for_results(), measuring() as tell:
+        document = run_faults(ray=ray, command=command_line(), tell=tell)
     if record is not None:
         append(record, document)
     scenarios = document["scenarios"]

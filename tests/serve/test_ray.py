@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
-import secrets
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,14 +17,15 @@ import tritonclient.http as triton
 from PIL import Image
 from typer.testing import CliRunner
 
+from evovit_deploy.bench.serving.faults import RAY_SCENARIOS
+from evovit_deploy.bench.serving.ray_faults import HANGS, Pair, alone, deploy, ray_cluster, retried
 from evovit_deploy.cli import app as cli
 from evovit_deploy.engines import Engine, FakeEngine
 from evovit_deploy.errors import EngineError, ModelFileError
-from evovit_deploy.serve.ray.application import DEPLOYMENT, application
+from evovit_deploy.serve.ray.application import application
 from evovit_deploy.serve.ray.options import RayOptions
 from evovit_deploy.serve.ray.predicting import Job, describe
 from evovit_deploy.serve.ray.predicting import predict as predict_files
-from evovit_deploy.serve.server import free_port
 from evovit_deploy.serve.settings import ModelSource, Settings
 
 from .conftest import DIGITS
@@ -34,18 +33,7 @@ from .engines import PATIENCE, NumberEngine
 from .test_docs import definitions
 from .test_http import document, some_images, tensor
 
-# Before anything imports Ray: a token, the loopback address, no reports.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
 pytestmark = pytest.mark.slow
-
-
-def faulty(source: ModelSource, settings: Settings) -> Engine:
-    """Hangs on image 9; 5 ms a run, so that a kill finds requests under way."""
-    return NumberEngine(hang=(9,), latency=iter(lambda: 0.005, None))
 
 
 def slow(source: ModelSource, settings: Settings) -> Engine:
@@ -55,8 +43,8 @@ def slow(source: ModelSource, settings: Settings) -> Engine:
 class Ray:
     """The cluster, and the address of its HTTP."""
 
-    def __init__(self, cluster: Any, port: int) -> None:
-        self.cluster, self.host = cluster, f"127.0.0.1:{port}"
+    def __init__(self, pair: Pair) -> None:
+        self.pair, self.host = pair, pair.http
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(self.host, timeout=PATIENCE)
@@ -67,34 +55,11 @@ class Ray:
         finally:
             connection.close()
 
-    def number(self, prefix: str, value: int) -> tuple[int, int | None]:
-        """Status, and the number that came back."""
-        status, _, body = self.call("POST", f"{prefix}/v2/models/m/infer", json.dumps(document(value)))
-        return status, int(json.loads(body)["outputs"][0]["data"][0]) if status == 200 else None
-
-    def replicas(self, app: str) -> set[str]:
-        import ray
-
-        names = (entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True))
-        return {name for name in names if name.startswith(f"SERVE_REPLICA::{app}#{DEPLOYMENT}#")}
-
 
 @pytest.fixture(scope="module")
 def ray_() -> Iterator[Ray]:
-    import ray
-    from ray import serve
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    try:
-        ray.init(address=cluster.address, log_to_driver=False)
-        port = free_port("127.0.0.1", 0)
-        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
-        yield Ray(cluster, port)
-    finally:
-        serve.shutdown()
-        ray.shutdown()
-        cluster.shutdown()
+    with ray_cluster() as pair:
+        yield Ray(pair)
 
 
 def run(name: str, options: RayOptions, **more: Any) -> None:
@@ -190,90 +155,35 @@ def test_beyond_the_queue_requests_get_503(ray_: Ray) -> None:
 
 
 @pytest.fixture(scope="module")
-def pair(ray_: Ray) -> Ray:
-    """Two replicas on two nodes: there is room for one on each."""
+def pair(ray_: Ray) -> Pair:
     from ray import serve
 
     serve.delete("digits")
-    ray_.cluster.add_node(num_cpus=2)
-    options = RayOptions(
-        ("m=x",), num_cpus=1.2, num_replicas=2, run_timeout=0.2, health_check_period_s=0.5, max_ongoing_requests=4
-    )
-    run("pair", options, opener=faulty)
-    return ray_
+    deploy(ray_.pair)
+    return ray_.pair
 
 
-def load(ray_: Ray, count: int, fault: Any) -> tuple[dict[int, int], int]:
-    """Clients that try again; ``fault`` strikes after a third. Returns answers by request, and failed attempts."""
-    begun, failures = threading.Semaphore(0), []
-
-    def ask(value: int) -> int | None:
-        for _ in range(200):
-            begun.release()
-            try:
-                status, number = ray_.number("/pair", value)
-            except (OSError, http.client.HTTPException) as error:
-                failures.append(repr(error))
-            else:
-                if status == 200:
-                    return number
-                assert status in (500, 503)
-                failures.append(str(status))
-            time.sleep(0.1)
-        return None
-
-    with ThreadPoolExecutor(6) as pool:
-        futures = {value: pool.submit(ask, value) for value in range(1000, 1000 + count)}
-        for _ in range(count // 3):
-            assert begun.acquire(timeout=PATIENCE)
-        fault()
-        return {value: future.result(4 * PATIENCE) for value, future in futures.items()}, len(failures)
+@pytest.mark.parametrize("name", RAY_SCENARIOS)
+def test_killed_under_load_nothing_is_lost(pair: Pair, name: str) -> None:
+    counts = asyncio.run(RAY_SCENARIOS[name].run(pair))  # type: ignore[arg-type]
+    assert RAY_SCENARIOS[name].broken(counts) == [], counts
+    assert counts["answered"] == counts["requests"] >= 300
 
 
-def wait_for_replicas(ray_: Ray, gone: set[str]) -> None:
-    for _ in range(20 * PATIENCE):
-        names = ray_.replicas("pair")
-        if len(names) == 2 and not names & gone:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{names} after {gone}")
-
-
-def test_a_replica_killed_under_load_loses_nothing(pair: Ray) -> None:
-    import ray
-
-    victim = sorted(pair.replicas("pair"))[0]
-    answers, _ = load(pair, 300, lambda: ray.kill(ray.get_actor(victim, namespace="serve")))
-    assert answers == {value: value for value in range(1000, 1300)}
-    wait_for_replicas(pair, {victim})
-
-
-def test_a_node_killed_under_load_loses_nothing(pair: Ray) -> None:
-    before = pair.replicas("pair")
-    worker = next(iter(pair.cluster.worker_nodes))
-    answers, _ = load(pair, 300, lambda: pair.cluster.remove_node(worker, allow_graceful=False))
-    assert answers == {value: value for value in range(1000, 1300)}
-    pair.cluster.add_node(num_cpus=2)
-    for _ in range(20 * PATIENCE):
-        if len(pair.replicas("pair")) == 2 and pair.replicas("pair") != before:
-            return
-        time.sleep(0.1)
-    raise AssertionError("the lost replica was not replaced")
-
-
-def test_replicas_whose_engine_hangs_are_replaced(pair: Ray) -> None:
-    before = pair.replicas("pair")
+def test_replicas_whose_engine_hangs_are_replaced(pair: Pair) -> None:
+    before = pair.replicas()
     assert len(before) == 2
     for _ in range(200):  # four runs hang in each replica
-        if not before & pair.replicas("pair"):
+        if not before & pair.replicas():
             break
-        assert pair.number("/pair", 9)[0] in (500, 503)
-    wait_for_replicas(pair, before)
-    answers, _ = load(pair, 20, lambda: None)
-    assert answers == {value: value for value in range(1000, 1020)}
-
-
-# Offline
+        assert asyncio.run(alone(pair, HANGS)) in (
+            "failed",
+            "refused",
+            "lost",
+        )  # Ray's own errors are not the protocol's
+    assert asyncio.run(pair.replaced(before))
+    counts = asyncio.run(retried(pair, 20))
+    assert counts["answered"] == counts["requests"] >= 20
 
 
 @pytest.fixture

@@ -9,11 +9,35 @@ from typing import Any
 from ..environment import environment, package_version
 from ..text import MISSING, Table
 
-__all__ = ["SCHEMA", "Ceiling", "Overhead", "SpeedReport", "Subject", "Throughput", "surroundings"]
+__all__ = ["SCHEMA", "Ceiling", "Overhead", "SpeedReport", "SpeedSettings", "Subject", "Throughput", "surroundings"]
 
 SCHEMA = 1
-PACKAGES = ("starlette", "uvicorn", "uvloop", "httptools", "grpcio", "tritonclient")
+PACKAGES = ("starlette", "uvicorn", "uvloop", "httptools", "grpcio", "tritonclient", "ray")
 OVERHEAD_MS, SHARE = 1.5, 0.85  # what this service promises over HTTP
+
+
+@dataclass(frozen=True)
+class SpeedSettings:
+    """How to measure.
+
+    Attributes:
+        seconds: For each of up to five measurements; six rounds are always made.
+        clients: At once, where there are many.
+        max_batch: Of the service, and of the engine called directly.
+        waits_ms: A run of the stand-in.
+        image_size: Of the stand-in's images, pixels.
+        turn: Seconds of a turn.
+        provider, threads: As for ``Engine.open``.
+    """
+
+    seconds: float = 20.0
+    clients: int = 32
+    max_batch: int = 8
+    waits_ms: float = 20.0
+    image_size: int = 224
+    turn: float = 0.5
+    provider: str = "auto"
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
