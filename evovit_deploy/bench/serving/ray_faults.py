@@ -45,8 +45,13 @@ PATIENCE = 60.0  # seconds that a client tries, and that a replica may take to b
 PAUSE = 0.1  # seconds until a client tries again
 HANGS = 9  # the number on which the engine hangs
 ABOUT = StandIn(0.005, hang_at=(HANGS,))
-# Read when Ray is imported: a token, the loopback address only, no reports.
-ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+# Read when Ray is imported: a token, the loopback address only, no reports, and time for a proxy to start on a busy machine.
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+}
 
 
 class Pair:
