@@ -34,7 +34,11 @@ def build_app(service: Service) -> ASGIApp:
     from starlette.routing import Route, Router
 
     http = Http(service)
-    routes = [
+    prefixes = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
+    # Tried in this order, so what is called most comes first.
+    routes = [Route(f"{prefix}/infer", http.infer, methods=["POST"]) for prefix in prefixes]
+    routes += [
+        Route("/v1/classify", http.classify, methods=["POST"]),
         Route("/v2", http.server),
         Route("/v2/health/live", http.live),
         Route("/v2/health/ready", http.ready),
@@ -42,18 +46,16 @@ def build_app(service: Service) -> ASGIApp:
         Route("/v2/repository/index", http.index, methods=["POST"]),
         Route("/v2/repository/models/{name}/load", http.load, methods=["POST"]),
         Route("/v2/repository/models/{name}/unload", http.unload, methods=["POST"]),
-        Route("/v1/classify", http.classify, methods=["POST"]),
         Route("/metrics", http.metrics),
         Route("/openapi.json", http.openapi),
         Route("/docs", http.docs),
     ]
-    for prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+    for prefix in prefixes:
         routes += [
             Route(prefix, http.metadata),
             Route(f"{prefix}/ready", http.model_ready),
             Route(f"{prefix}/config", http.config),
             Route(f"{prefix}/stats", http.statistics),
-            Route(f"{prefix}/infer", http.infer, methods=["POST"]),
         ]
 
     # A bare router: Starlette's own middleware would answer errors before the edge does.
