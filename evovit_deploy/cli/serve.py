@@ -138,7 +138,7 @@ def _announce(addresses: dict[str, str]) -> None:
 
 def _token(path: Path | None) -> str | None:
     if path is None:
-        return os.environ.get(TOKEN) or None
+        return os.environ.get(TOKEN, "").strip() or None  # a secret made from a file ends in a newline
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
 from typer.testing import CliRunner
 
 from evovit_deploy.cli import app
@@ -47,10 +48,12 @@ def _loggers_as_they_were() -> Iterator[None]:
 
 
 @contextmanager
-def process(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+def process(*arguments: object, token: str = "") -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """The command with these arguments, ready; yields it and its addresses."""
     words = [sys.executable, "-c", START, "serve", *map(str, arguments), "--port", "0", "--grpc-port", "0"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ, "EVOVIT_TOKEN": ""}) as command:
+    with subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, env={**os.environ, "EVOVIT_TOKEN": token}
+    ) as command:
         try:
             assert command.stderr is not None
             addresses: dict[str, str] = {}
@@ -78,6 +81,15 @@ def test_the_command_serves_and_ends_on_sigterm(sums_model: Path) -> None:
     assert [(entry["path"], entry["status"], entry["images"]) for entry in entries] == [
         ("/v2/models/sums/infer", 200, 2)
     ]
+
+
+def test_a_token_from_the_environment(sums_model: Path) -> None:
+    """A secret that was made from a file ends in a newline."""
+    with process(f"sums={sums_model}", token="secret\n") as (_, addresses):
+        with triton.InferenceServerClient(addresses["http"].removeprefix("http://")) as client:
+            assert client.get_model_metadata("sums", headers={"Authorization": "Bearer secret"})["name"] == "sums"
+            with pytest.raises(InferenceServerException, match="bearer token"):
+                client.get_model_metadata("sums")
 
 
 def test_sigterm_under_load_loses_nothing_that_was_accepted(sums_model: Path) -> None:
