@@ -85,11 +85,13 @@ def test_the_command_serves_and_ends_on_sigterm(sums_model: Path) -> None:
 
 def test_a_token_from_the_environment(sums_model: Path) -> None:
     """A secret that was made from a file ends in a newline."""
-    with process(f"sums={sums_model}", token="secret\n") as (_, addresses):
-        with triton.InferenceServerClient(addresses["http"].removeprefix("http://")) as client:
-            assert client.get_model_metadata("sums", headers={"Authorization": "Bearer secret"})["name"] == "sums"
-            with pytest.raises(InferenceServerException, match="bearer token"):
-                client.get_model_metadata("sums")
+    with (
+        process(f"sums={sums_model}", token="secret\n") as (_, addresses),
+        triton.InferenceServerClient(addresses["http"].removeprefix("http://")) as client,
+    ):
+        assert client.get_model_metadata("sums", headers={"Authorization": "Bearer secret"})["name"] == "sums"
+        with pytest.raises(InferenceServerException, match="bearer token"):
+            client.get_model_metadata("sums")
 
 
 def test_sigterm_under_load_loses_nothing_that_was_accepted(sums_model: Path) -> None:
