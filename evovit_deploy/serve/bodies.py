@@ -7,6 +7,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from .rejections import Rejected
+from .waiting import result_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -33,7 +34,7 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     try:
-        body = await asyncio.wait_for(_read(request, limit), seconds)
+        body = await result_of(_read(request, limit), seconds=seconds)
     except asyncio.TimeoutError:
         raise Rejected(408, f"the request did not arrive within {seconds:g} s.") from None
     return body if coding == "identity" else decompress(body, coding, limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .bodies import compress, read_body
 from .classify import decode, ranking
@@ -16,6 +16,7 @@ from .openapi import openapi, page
 from .protocol import encode_response, parse_request
 from .rejections import Rejected
 from .service import Service
+from .waiting import result_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["build_app"]
 
-T = TypeVar("T")
 IMAGE_TYPES = ("image/jpeg", "image/png", "application/octet-stream")
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -133,7 +133,8 @@ class Http:
         body = await read_body(request, settings.max_bytes, settings.body_timeout)
         asked = parse_request(body, headers.get(HEADER_LENGTH), model.input, model.outputs, model.max_images)
         request.scope["evovit"].update(images=len(asked.images), id=asked.id)
-        outputs = await self._unless_gone(request, self._service.infer(model, asked.images, asked.timeout))
+        work = self._service.infer(model, asked.images, asked.timeout)
+        outputs = await result_of(work, gone=_disconnect(request.receive))
         answer, head = encode_response(model.name, model.version, asked, outputs)
         answer, coding = compress(answer, headers.get("accept-encoding", ""))
         extra = {} if coding is None else {"Content-Encoding": coding}
@@ -157,8 +158,8 @@ class Http:
                 415, f"the content type must be one of {', '.join(IMAGE_TYPES)}; the body is the image itself."
             )
         body = await read_body(request, service.settings.max_bytes, service.settings.body_timeout)
-        answer = asyncio.wait_for(self._classify(model, body), service.settings.timeout)
-        outputs = await self._unless_gone(request, answer)
+        work, limit = self._classify(model, body), service.settings.timeout
+        outputs = await result_of(work, seconds=limit, gone=_disconnect(request.receive))
         top = ranking(model, outputs, int(top_k[:9]))
         return self._json({"model": model.name, "version": model.version, "top": top})
 
@@ -197,27 +198,6 @@ class Http:
         if not isinstance(document, dict):
             raise Rejected(400, "the body must be a JSON object.")
         return document
-
-    @staticmethod
-    async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-        """The result of ``work``, which is cancelled when the client goes away.
-
-        Raises:
-            Rejected: 499, which only the log sees.
-        """
-        task = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(_disconnect(request.receive))
-        try:
-            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise Rejected(499, "the client went away.")
-            return task.result()
-        finally:
-            task.cancel()
-            gone.cancel()
-            # An error's traceback holds this frame, and the task the error: in a circle, the body of a refused request would
-            # stay until the garbage collector comes by.
-            del task, gone, work
 
 
 async def _disconnect(receive: Callable[[], Awaitable[Any]]) -> None:

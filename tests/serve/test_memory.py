@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import io
 import json
 import logging
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from PIL import Image
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
+
+from evovit_deploy.serve.http import build_app
+from evovit_deploy.serve.service import Service
+from evovit_deploy.serve.settings import ModelSource, Settings
 
 from .engines import PATIENCE, NumberEngine, images
 from .running import Running, always, running
@@ -39,6 +47,13 @@ def no_collector() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
+
+
+def three() -> bytes:
+    """A PNG that carries the number 3 wherever it is cropped."""
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (3, 0, 0)).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def over_http(service: Running, batch: np.ndarray[Any, Any], timeout_us: int, expected: int = 504) -> None:
@@ -97,6 +112,48 @@ def test_an_engine_that_fails_leaves_no_images_behind(
         engine.given.clear()
         send(service, images(3), 0, 500)
         assert held(engine) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [([three()], 500), ([b"x" * 600_000] * 3, 413), ([b"no image"], 400)], ids=["500", "413", "400"]
+)
+def test_a_refused_body_is_in_no_circle(body: list[bytes], status: int, no_collector: None) -> None:
+    opener = always(NumberEngine(bad=(3,)))
+    service = Service(ModelSource.parse_all(["m=x"]), Settings(max_request_mib=1), opener=opener)
+    service.load()
+    logging.disable(logging.CRITICAL)  # pytest keeps what is logged, with tracebacks
+    try:
+        assert asyncio.run(classified(service, body)) == status  # what is made once is made now
+        gc.collect()
+        assert asyncio.run(classified(service, body)) == status
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        frames = {each.f_code.co_filename for each in gc.garbage if isinstance(each, FrameType)}
+        assert not [name for name in frames if "evovit_deploy" in name]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        logging.disable(logging.NOTSET)
+
+
+async def classified(service: Service, parts: list[bytes]) -> int:
+    """Status of one request to /v1/classify whose body comes in these parts, without a server around the application."""
+    waiting, sent = list(parts), []
+
+    async def receive() -> Any:
+        if not waiting:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": waiting.pop(0), "more_body": bool(waiting)}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    path = "/v1/classify"
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path, "root_path": "",
+             "raw_path": path.encode(), "query_string": b"", "headers": [], "client": None, "server": None}  # fmt: skip
+    await build_app(service)(scope, receive, send)
+    await asyncio.sleep(0.1)  # for the threads of the batcher to let go
+    return sent[0]["status"]
 
 
 def held(engine: Watched) -> list[Any]:
