@@ -8,10 +8,21 @@ from pathlib import Path
 
 from ..errors import InputError
 
-__all__ = ["NAME", "ModelSource", "Settings"]
+__all__ = ["NAME", "ModelSource", "Settings", "check_name", "name_of"]
 
 MIB = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def name_of(path: Path) -> str:
+    """The name of a model that is given none: the stem of its file."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)
+
+
+def check_name(name: str, before: str = "") -> None:
+    """Raise InputError, its message beginning with ``before``, unless this can name a model."""
+    if not NAME.fullmatch(name):
+        raise InputError(f"{before}{name!r} is not a model name; use letters, digits, '_', '-' and '.'.")
 
 
 @dataclass(frozen=True)
@@ -117,9 +128,8 @@ class ModelSource:
         for text in texts:
             label, equals, rest = text.partition("=")
             path = Path(rest if equals else text)
-            name, _, version = label.partition(":") if equals else (re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem), "", "")
-            if not NAME.fullmatch(name):
-                raise InputError(f"{text}: {name!r} is not a model name; use letters, digits, '_', '-' and '.'.")
+            name, _, version = label.partition(":") if equals else (name_of(path), "", "")
+            check_name(name, f"{text}: ")
             if not version:
                 version = str(1 + max((int(v) for n, v in sources if n == name), default=0))
             if not re.fullmatch(r"[1-9][0-9]{0,8}", version):

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import InputError, OutputError
 from ..files import write_bytes
-from .settings import NAME
+from .settings import check_name
 from .tensors import TensorInfo
 from .triton_model import TritonModel, read_model
 
@@ -54,8 +54,8 @@ class TritonOptions:
         for name in ("version", "max_queue", "timeout_ms", "instances"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give a whole number from 1.")
-        if self.name is not None and not NAME.fullmatch(self.name):
-            raise InputError(f"{self.name!r} is not a model name; use letters, digits, '_', '-' and '.'.")
+        if self.name is not None:
+            check_name(self.name)
         if self.max_delay_us < 0:
             raise InputError(f"max_delay_us is {self.max_delay_us}; give 0 or more.")
         if self.max_delay_us >= 1000 * self.timeout_ms:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from ...errors import InputError
 from .contents import Contents
 from .options import FOLDER, GRPC_PORT, HTTP_PORT, ServiceOptions
 from .requirements import PACKAGE, requirements
-from .templates import HEADER, render, write_package
+from .templates import render, write_package, written_by
 
 __all__ = ["CONTAINERFILE", "container"]
 
@@ -48,15 +47,17 @@ def container(
     gpu = options.gpu or contents.is_plan
     copies = options.files(contents)
     models = list(copies)
+    wheel_name = None
     if wheel is not None:
         _check_wheel(wheel)
-        copies[wheel.name] = wheel
+        wheel_name = wheel.name
+        copies[wheel_name] = wheel
     needed = requirements(
         gpu=gpu,
         tensorrt=(contents.backend, contents.version) if contents.version else None,
-        wheel=None if wheel is None else wheel.name,
+        wheel=wheel_name,
     )
-    header = f"{HEADER} container` of {PACKAGE} {metadata.version(PACKAGE)}"
+    header = written_by("container")
     containerfile = render(
         "Containerfile.j2",
         template,
@@ -64,7 +65,7 @@ def container(
         python=".".join(map(str, sys.version_info[:2])),
         gpu=gpu,
         files=models,
-        wheel=None if wheel is None else wheel.name,
+        wheel=wheel_name,
         folder=FOLDER,
         user=USER,
         http_port=HTTP_PORT,

@@ -6,7 +6,6 @@ import json
 import math
 import re
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 
 from ...errors import InputError
@@ -14,8 +13,7 @@ from ..batcher import DEFAULT_MAX_BATCH
 from .container import USER
 from .contents import Contents
 from .options import GRPC_PORT, HTTP_PORT, ServiceOptions, check_secret, dns_label
-from .requirements import PACKAGE
-from .templates import HEADER, render, write_file
+from .templates import render, write_file, written_by
 
 __all__ = ["Cluster", "kubernetes"]
 
@@ -113,7 +111,7 @@ def kubernetes(
     text = render(
         "kserve.yaml.j2" if cluster.kserve else "kubernetes.yaml.j2",
         template,
-        header=f"{HEADER} kubernetes` of {PACKAGE} {metadata.version(PACKAGE)} for {contents.path.name}",
+        header=f"{written_by('kubernetes')} for {contents.path.name}",
         file=output.name,
         name=dns_label(cluster.name, options.model_name(contents.path)),
         model=options.model_name(contents.path),

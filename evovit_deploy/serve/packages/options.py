@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import InputError
-from ..settings import NAME, Settings
+from ..settings import Settings, check_name, name_of
 from .contents import Contents
 
 __all__ = ["FOLDER", "GRPC_PORT", "HTTP_PORT", "ServiceOptions", "check_secret", "dns_label"]
@@ -45,8 +45,8 @@ class ServiceOptions:
         Settings(max_queue=self.max_queue, drain=self.drain)  # refuses what a service would
         if not math.isfinite(self.drain):
             raise InputError("drain must end: give a number of seconds.")
-        if self.name is not None and not NAME.fullmatch(self.name):
-            raise InputError(f"{self.name!r} is not a model name; use letters, digits, '_', '-' and '.'.")
+        if self.name is not None:
+            check_name(self.name)
         if not 0 <= self.max_delay_ms < math.inf:
             raise InputError(f"max_delay_ms is {self.max_delay_ms}; give 0 or more.")
         for name in ("max_batch", "threads"):
@@ -56,7 +56,7 @@ class ServiceOptions:
 
     def model_name(self, path: Path) -> str:
         """The model's name in requests."""
-        return self.name or re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem).lstrip(".-") or "model"
+        return self.name or name_of(path).lstrip(".-") or "model"
 
     def files(self, contents: Contents) -> dict[str, Path]:
         """Name in :data:`FOLDER` -> file, the model first."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, fields
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from ...errors import InputError
 from ..ray.options import RayOptions
 from ..settings import Settings
 from .options import HTTP_PORT
-from .requirements import PACKAGE
-from .templates import HEADER, quoted, render, write_file
+from .templates import quoted, render, write_file, written_by
 
 __all__ = ["ray_config"]
 
@@ -51,7 +49,7 @@ def ray_config(
     text = render(
         "ray.yaml.j2",
         template,
-        header=f"{HEADER} ray` of {PACKAGE} {metadata.version(PACKAGE)}",
+        header=written_by("ray"),
         file=output.name,
         name=name,
         host=host,

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, OutputError
 from ...files import check_writable, staged, write_bytes
 from ...resources import data_folder
+from .requirements import PACKAGE
 
-__all__ = ["HEADER", "quoted", "render", "write_file", "write_package"]
+__all__ = ["quoted", "render", "write_file", "write_package", "written_by"]
 
-HEADER = "Written by `evovit package"  # how every file of ours begins
+
+def written_by(command: str) -> str:
+    """How every file begins that a command of `evovit package` writes."""
+    return f"Written by `evovit package {command}` of {PACKAGE} {metadata.version(PACKAGE)}"
 
 
 def quoted(text: str) -> str:
