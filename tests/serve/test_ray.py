@@ -18,7 +18,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from evovit_deploy.bench.serving.faults import RAY_SCENARIOS
-from evovit_deploy.bench.serving.ray_faults import HANGS, Pair, alone, deploy, ray_cluster, retried
+from evovit_deploy.bench.serving.ray_faults import HANGS, Pair, deploy, ray_cluster, retried
+from evovit_deploy.bench.serving.stand_in import NAME, numbered
 from evovit_deploy.cli import app as cli
 from evovit_deploy.engines import Engine, FakeEngine
 from evovit_deploy.errors import EngineError, ModelFileError
@@ -170,20 +171,22 @@ def test_killed_under_load_nothing_is_lost(pair: Pair, name: str) -> None:
     assert counts["answered"] == counts["requests"] >= 300
 
 
-def test_replicas_whose_engine_hangs_are_replaced(pair: Pair) -> None:
+def test_replicas_whose_engine_hangs_are_replaced(ray_: Ray, pair: Pair) -> None:
     before = pair.replicas()
     assert len(before) == 2
+    batch = numbered(HANGS, 8)
+    tensor = {"name": "images", "datatype": "UINT8", "shape": batch.shape, "data": batch.ravel().tolist()}
     for _ in range(200):  # four runs hang in each replica
         if not before & pair.replicas():
             break
-        assert asyncio.run(alone(pair, HANGS)) in (
-            "failed",
-            "refused",
-            "lost",
-        )  # Ray's own errors are not the protocol's
-    assert asyncio.run(pair.replaced(before))
+        status, _, _ = ray_.call("POST", f"/v2/models/{NAME}/infer", json.dumps({"inputs": [tensor]}))
+        assert status in (500, 503)
+    assert asyncio.run(pair.complete(lambda now: not now & before))
     counts = asyncio.run(retried(pair, 20))
     assert counts["answered"] == counts["requests"] >= 20
+
+
+# Offline
 
 
 @pytest.fixture

@@ -127,13 +127,17 @@ class HttpPool:
 
     async def infer(self, request: bytes) -> Answer:
         """As :meth:`HttpClient.infer`, over a connection that is free or new."""
+        return read_http(*await self.send(request))
+
+    async def send(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        """As :meth:`HttpClient.send`."""
         client = None
         while self._free and client is None:
             found = self._free.pop()
             client = found if found.open else None
         if client is None:
             client = await HttpClient.connect(self._address)
-        answer = await client.infer(request)
+        answer = await client.send(request)
         self._free.append(client)
         return answer
 

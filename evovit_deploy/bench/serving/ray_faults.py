@@ -19,18 +19,18 @@ from typing import Any
 from ...engines.base import Engine
 from ...errors import EngineError
 from ...serve.ray.application import DEPLOYMENT, application, require
+from ...serve.ray.cluster import LOCAL_ENVIRONMENT
 from ...serve.ray.options import RayOptions
 from ...serve.server import free_port
 from ...serve.settings import ModelSource, Settings
 from .clients import HttpPool
 from .stand_in import NAME, StandIn, numbered, stand_in_engine
-from .tally import FIELDS, outcome
-from .wire import http_request
+from .tally import FIELDS, own
+from .wire import http_request, read_http
 
 __all__ = [
     "HANGS",
     "Pair",
-    "alone",
     "deploy",
     "node_killed",
     "prepare_environment",
@@ -47,8 +47,7 @@ HANGS = 9  # the number on which the engine hangs
 ABOUT = StandIn(0.005, hang_at=(HANGS,))
 # Read when Ray is imported: a token, the loopback address only, no reports, and time for a proxy to start on a busy machine.
 ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    **LOCAL_ENVIRONMENT,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
@@ -72,10 +71,10 @@ class Pair:
         names = (entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True))
         return {name for name in names if name.startswith(f"SERVE_REPLICA::{APPLICATION}#{DEPLOYMENT}#")}
 
-    async def replaced(self, before: set[str]) -> bool:
-        """Whether there are two again, and not the same; waits for a minute."""
+    async def complete(self, wanted: Callable[[set[str]], bool]) -> bool:
+        """Whether there are two replicas, and those that are ``wanted``; waits for a minute."""
         until = time.monotonic() + PATIENCE
-        while len(now := await asyncio.to_thread(self.replicas)) != 2 or now == before:
+        while len(now := await asyncio.to_thread(self.replicas)) != 2 or not wanted(now):
             if time.monotonic() > until:
                 return False
             await asyncio.sleep(PAUSE)
@@ -141,10 +140,10 @@ async def replica_killed(pair: Pair, requests: int = 300) -> dict[str, Any]:
     """One of the two replicas is killed after a third of the requests; Ray puts another in its place."""
     import ray
 
-    before = pair.replicas()
-    victim = ray.get_actor(min(before), namespace="serve")
+    name = min(pair.replicas())
+    victim = ray.get_actor(name, namespace="serve")
     found = await retried(pair, requests, lambda: ray.kill(victim))
-    return {**found, "replaced": await pair.replaced(before)}
+    return {**found, "replaced": await pair.complete(lambda now: name not in now)}
 
 
 async def node_killed(pair: Pair, requests: int = 300) -> dict[str, Any]:
@@ -153,7 +152,7 @@ async def node_killed(pair: Pair, requests: int = 300) -> dict[str, Any]:
     node = next(iter(pair.cluster.worker_nodes))
     found = await retried(pair, requests, lambda: pair.cluster.remove_node(node, allow_graceful=False))
     pair.cluster.add_node(num_cpus=2)
-    return {**found, "replaced": await pair.replaced(before)}
+    return {**found, "replaced": await pair.complete(lambda now: now != before)}
 
 
 async def retried(pair: Pair, requests: int, strike: Callable[[], object] | None = None) -> dict[str, Any]:
@@ -165,7 +164,8 @@ async def retried(pair: Pair, requests: int, strike: Callable[[], object] | None
         strike: Called once a third is answered. Load goes on while it works, and then for another third.
 
     Returns:
-        Counts of requests, and of attempts that failed: ``tried_again`` by what became of them.
+        Counts of requests, and ``tried_again``: of attempts that failed, by HTTP status, or ``connection``. Another status than
+        500 and 503 ends a request as ``other``.
     """
     pool, order = HttpPool(pair.http), itertools.count(1_000)
     ends: list[str] = []
@@ -200,20 +200,15 @@ async def _until_answered(pool: HttpPool, number: int, again: Counter[str]) -> s
     request = http_request(NAME, numbered(number, ABOUT.size), id=str(number))
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        end = await outcome(lambda: pool.infer(request), number)
-        if end in ("answered", "crossed"):
-            return end
-        again[end] += 1
+        try:
+            status, headers, body = await pool.send(request)
+        except (OSError, asyncio.TimeoutError):
+            again["connection"] += 1
+        else:
+            if status == 200:
+                return own(read_http(status, headers, body), number)
+            if status not in (500, 503):
+                return "other"
+            again[str(status)] += 1  # its body may be Ray's own and not the protocol's
         await asyncio.sleep(PAUSE)
     return "lost"
-
-
-async def alone(pair: Pair, number: int) -> str:
-    """What becomes of one request that is not tried again."""
-    pool = HttpPool(pair.http)
-    try:
-        return await outcome(
-            lambda: pool.infer(http_request(NAME, numbered(number, ABOUT.size), id=str(number))), number
-        )
-    finally:
-        pool.close()

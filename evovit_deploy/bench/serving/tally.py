@@ -11,7 +11,7 @@ from .clients import Closed
 from .stand_in import numbers
 from .wire import Answer
 
-__all__ = ["FIELDS", "outcome", "total"]
+__all__ = ["FIELDS", "outcome", "own", "total"]
 
 # Every request ends as exactly one of these.
 FIELDS = (
@@ -37,12 +37,18 @@ async def outcome(send: Callable[[], Awaitable[Answer]], number: int) -> str:
     except (asyncio.TimeoutError, ValueError, LookupError):
         return "lost"
     if answer.logits is not None:
-        return "answered" if answer.id == str(number) and numbers(answer.logits) == [number] else "crossed"
+        return own(answer, number)
     if answer.refused:
         return "refused" if answer.retry_after else "other"
     if answer.late:
         return "late"
     return "failed" if answer.status in (500, "INTERNAL") else "other"
+
+
+def own(answer: Answer, number: int) -> str:
+    """``answered`` if an answer with logits repeats the request's number and id, else ``crossed``."""
+    right = answer.logits is not None and answer.id == str(number) and numbers(answer.logits) == [number]
+    return "answered" if right else "crossed"
 
 
 def total(outcomes: list[str]) -> dict[str, Any]:

@@ -15,10 +15,12 @@ from ..server import Addresses, free_port
 from .application import application, require
 from .options import RayOptions
 
-__all__ = ["APPLICATION", "LOCAL", "connected", "run"]
+__all__ = ["APPLICATION", "LOCAL", "LOCAL_ENVIRONMENT", "connected", "run"]
 
 APPLICATION = "evovit"  # name of the application in Ray Serve
 LOCAL = "local"  # the address that starts a cluster
+# Of a cluster that is started here, read when Ray is imported: a token, and Ray's way to say one machine, loopback only.
+LOCAL_ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @contextlib.contextmanager
@@ -33,8 +35,8 @@ def connected(address: str = LOCAL) -> Iterator[None]:
         EngineError: Ray is not installed, or there is no cluster at the address.
     """
     if address == LOCAL:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's way to say: one machine, loopback only
+        for name, value in LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
     require()
     import ray
 
