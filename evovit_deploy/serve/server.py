@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Addresses", "free_port", "require", "run", "serve"]
 
+MAX_PENDING = 100_000  # gRPC requests that have come and that Python has not seen yet
 KEEP_ALIVE = 75  # seconds that an idle connection stays; balancers close theirs after 60, and must be the first to
 GRACE = 2.0  # seconds for the last answers to leave
 log = logging.getLogger("evovit.serve")
@@ -193,6 +194,10 @@ async def _grpc_server(service: Service) -> tuple[grpc.aio.Server | None, int]:
             ("grpc.max_receive_message_length", settings.max_bytes),
             ("grpc.max_send_message_length", settings.max_bytes),
             ("grpc.so_reuseport", 0),
+            # From 1,000 requests on that wait for Python, grpc would end some at random, with CANCELLED and no advice to
+            # come again; the service refuses them itself.
+            ("grpc.server.max_pending_requests", MAX_PENDING),
+            ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
         )
     )
     add_grpc(service, server)
