@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, Task
 
 __all__ = ["err", "out", "print_json", "progress"]
 
@@ -35,13 +35,20 @@ def print_json(document: Any) -> None:
 def progress() -> Progress:
     """A progress bar on stderr that disappears when done, and says nothing when stderr is not a terminal."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Count(TextColumn):
+        """Shows "done/total", and nothing while there is no total to count up to."""
+
+        def render(self, task: Task) -> Text:
+            return Text() if task.total is None else Text(f"{task.completed:.0f}/{task.total:.0f}")
 
     console = err()
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        Count(""),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
