@@ -14,6 +14,7 @@ from typing import Any, Literal
 from .errors import RecipeError
 from .levit_recipe import LevitEvolution, LevitStructure
 from .resources import data_names, find_data_file
+from .suggest import did_you_mean
 from .tables import build_table, read_toml
 from .vit_recipe import Structure
 
@@ -26,6 +27,7 @@ __all__ = [
     "Structure",
     "Tolerance",
     "Transform",
+    "baseline_names",
     "load_recipe",
     "recipe_names",
 ]
@@ -56,7 +58,8 @@ class Evolution:
 
     def __post_init__(self) -> None:
         if self.schedule not in ("stage", "layer"):
-            raise RecipeError(f"evolution.schedule is {self.schedule!r}; valid: 'stage', 'layer'.")
+            hint = did_you_mean(self.schedule, ("stage", "layer"))
+            raise RecipeError(f"evolution.schedule is {self.schedule!r}; valid: 'stage', 'layer'.{hint}")
         for ratio in self.keep_ratios:
             if not 0 < ratio <= 1:
                 raise RecipeError(f"keep ratio {ratio:g} is impossible; a keep ratio is above 0 and at most 1.")
@@ -220,7 +223,10 @@ class Recipe:
         tolerances = dict(DEFAULT_TOLERANCES)
         for precision, table in document.pop("tolerances", {}).items():
             if precision not in PRECISIONS:
-                raise RecipeError(f"{where}: tolerances.{precision} is unknown; valid: {', '.join(PRECISIONS)}.")
+                raise RecipeError(
+                    f"{where}: tolerances.{precision} is unknown; valid: {', '.join(PRECISIONS)}."
+                    f"{did_you_mean(precision, PRECISIONS)}"
+                )
             tolerances[precision] = build_table(Tolerance, table, f"{where}: tolerances.{precision}")
         parts: dict[str, Any] = {}
         levit = document.get("family") in LEVIT
@@ -238,6 +244,11 @@ class Recipe:
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
     return data_names("export")
+
+
+def baseline_names() -> list[str]:
+    """Names of the vanilla models that have a shipped recipe."""
+    return [name.removeprefix("evo_") for name in recipe_names()]
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .suggest import did_you_mean
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -32,8 +34,9 @@ def find_data_file(name_or_path: str, folder: str, kind: str, error: type[Except
     path = Path(name_or_path)
     if path.is_file():
         return path
+    hint = did_you_mean(name_or_path, data_names(folder))
     raise error(
-        f"no {kind} called {name_or_path!r}, and no such file. Shipped: {', '.join(data_names(folder)) or 'none'}; "
+        f"no {kind} called {name_or_path!r}, and no such file.{hint} Shipped: {', '.join(data_names(folder)) or 'none'}; "
         f"or give the path of a TOML file."
     )
 

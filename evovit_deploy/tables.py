@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import EvoVitError, RecipeError
+from .suggest import did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,7 +37,9 @@ def build_table(cls: type[T], table: Any, where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(table) - set(fields))
     if unknown:
-        raise RecipeError(f"{where}: unknown key {unknown[0]!r}; valid: {', '.join(fields)}.")
+        raise RecipeError(
+            f"{where}: unknown key {unknown[0]!r}; valid: {', '.join(fields)}.{did_you_mean(unknown[0], fields)}"
+        )
     required = {
         n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }

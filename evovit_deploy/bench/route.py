@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..suggest import did_you_mean
 from .costs import open_measured
 from .report import Facts
 from .work import Work, module_work, onnx_work
@@ -53,7 +54,8 @@ class Route:
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
-            raise InputError(f"backend {self.backend!r} is unknown; valid: {', '.join(BACKENDS)}.")
+            hint = did_you_mean(self.backend, BACKENDS)
+            raise InputError(f"backend {self.backend!r} is unknown; valid: {', '.join(BACKENDS)}.{hint}")
 
     @property
     def in_torch(self) -> bool:

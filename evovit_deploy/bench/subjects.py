@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..recipes import VIT, Recipe
+from ..suggest import did_you_mean
 from .report import Facts
 from .route import KINDS, Route
 
@@ -95,8 +96,9 @@ class Opening:
             return None
         if wanted != "auto" and wanted not in KINDS:
             if not Path(wanted).is_file():
+                hint = did_you_mean(wanted, ("auto", "none", *KINDS))
                 raise InputError(
-                    f"--baseline {wanted}: no such file. Valid: auto, none, {', '.join(KINDS)}, or a model file."
+                    f"--baseline {wanted}: no such file.{hint} Valid: auto, none, {', '.join(KINDS)}, or a model file."
                 )
             return self.file(Path(wanted))
         if wanted == "auto" and (recipe is None or not recipe.family.startswith("evo_")):

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import RecipeError
 from ..recipes import recipe_names
 from ..resources import data_names, find_data_file
+from ..suggest import did_you_mean
 from ..tables import build_table, read_toml
 from .route import KINDS
 from .settings import Settings
@@ -75,7 +76,8 @@ def load_suite(name_or_path: str) -> Suite:
     path = find_data_file(str(name_or_path), "bench/suites", "suite", RecipeError)
     file = build_table(_File, read_toml(path), str(path))
     if file.baseline not in (*KINDS, "none"):
-        raise RecipeError(f"{path}: baseline is {file.baseline!r}; valid: {', '.join(KINDS)}, none.")
+        hint = did_you_mean(file.baseline, (*KINDS, "none"))
+        raise RecipeError(f"{path}: baseline is {file.baseline!r}; valid: {', '.join(KINDS)}, none.{hint}")
     recipes = [recipe for pattern in file.models for recipe in _matching(pattern, str(path))]
     if not recipes:
         raise RecipeError(f"{path}: models is empty; name at least one recipe.")
@@ -91,5 +93,8 @@ def _matching(pattern: str, where: str) -> list[str]:
         return [pattern]
     found = fnmatch.filter(recipe_names(), pattern)
     if not found:
-        raise RecipeError(f"{where}: models: no recipe is called {pattern!r}; shipped: {', '.join(recipe_names())}.")
+        hint = did_you_mean(pattern, recipe_names())
+        raise RecipeError(
+            f"{where}: models: no recipe is called {pattern!r}.{hint} Shipped: {', '.join(recipe_names())}."
+        )
     return found

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from ..errors import EvoVitError
+from ._command import Command, Group
 from ._console import err
 from .bench_group import bench_app
 from .build import build
@@ -16,6 +17,7 @@ from .eval import evaluate
 from .explain import explain
 from .export import export
 from .inspect import inspect
+from .list import list_
 from .package import package
 from .predict import predict
 from .serve import serve
@@ -26,9 +28,9 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="evovit",
+    cls=Group,
     help="Evo-ViT (token evolution vision transformers): checkpoint to ONNX, proven; to a run, measured.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -46,7 +48,7 @@ def _version(value: bool) -> None:
 def options(
     verbose: bool = typer.Option(False, "--verbose", help="Show the traceback of an error."),
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        False, "--version", "-V", callback=_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
     """Options that come before the command."""
@@ -54,8 +56,8 @@ def options(
         os.environ["EVOVIT_VERBOSE"] = "1"
 
 
-for command in (inspect, export, verify, predict, evaluate, explain, sweep, build, serve, doctor):
-    app.command("eval" if command is evaluate else None)(command)  # eval is a builtin
+for command in (inspect, export, verify, predict, evaluate, explain, sweep, build, serve, list_, doctor):
+    app.command({evaluate: "eval", list_: "list"}.get(command), cls=Command)(command)  # these two are builtins
 app.add_typer(bench_app)
 app.add_typer(package, name="package")
 
@@ -63,7 +65,7 @@ app.add_typer(package, name="package")
 def main() -> None:
     """Entry point: run a command; errors of this package become one paragraph on stderr and an exit code."""
     try:
-        app()
+        app(prog_name="evovit")
     except EvoVitError as error:
         if os.environ.get("EVOVIT_VERBOSE") == "1":
             err().print_exception()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from ._command import Command
 from ._default_group import DEFAULT, DefaultGroup
 from .bench import bench
 from .bench_compare import bench_compare
@@ -24,4 +25,4 @@ for name, command in (
     ("compare", bench_compare),
     ("serve", bench_serve),
 ):
-    bench_app.command(name=name)(command)
+    bench_app.command(name=name, cls=Command)(command)

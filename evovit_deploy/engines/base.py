@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError, InputError, ModelFileError, RecipeError, translate
 from ..recipes import Recipe, Transform
+from ..suggest import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -174,7 +175,10 @@ class Engine(abc.ABC):
 
             checkpoint = load_checkpoint(path, recipe=recipe, num_heads=num_heads, ema=ema)
             return TorchEngine.from_checkpoint(checkpoint, provider=provider, threads=threads)
-        raise EngineError(f"backend {backend!r} is unknown; valid: auto, onnxruntime, pytorch, tensorrt.")
+        raise EngineError(
+            f"backend {backend!r} is unknown; valid: auto, onnxruntime, pytorch, tensorrt."
+            + did_you_mean(backend, ("auto", "onnxruntime", "pytorch", "tensorrt"))
+        )
 
     @abc.abstractmethod
     def run(self, images: Array) -> dict[str, Array]:

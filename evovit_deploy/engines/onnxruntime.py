@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError, ModelFileError, translate
 from ..export import manifest as manifests
+from ..suggest import did_you_mean
 from .base import Engine, ModelSpec
 
 __all__ = ["OrtEngine", "cuda_problem", "session"]
@@ -38,7 +39,8 @@ def session(model: str | bytes, provider: str, threads: int | None, *, optimise:
     import onnxruntime as ort
 
     if provider not in PROVIDERS:
-        raise EngineError(f"provider {provider!r} is unknown; valid: auto, {', '.join(PROVIDERS)}.")
+        hint = did_you_mean(provider, ("auto", *PROVIDERS))
+        raise EngineError(f"provider {provider!r} is unknown; valid: auto, {', '.join(PROVIDERS)}.{hint}")
     if provider == "cuda":
         problem = cuda_problem()
         if problem:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
+from ..suggest import did_you_mean
 from .trt_api import FLAVOURS
 
 __all__ = ["BatchProfile", "BuildOptions"]
@@ -77,7 +78,8 @@ class BuildOptions:
         def one_of(name: str, valid: tuple[Any, ...]) -> None:
             if getattr(self, name) not in valid:
                 shown = ", ".join(str(value) for value in valid if value is not None)
-                raise InputError(f"{name} is {getattr(self, name)!r}; valid: {shown}.")
+                hint = did_you_mean(str(getattr(self, name)), map(str, valid))
+                raise InputError(f"{name} is {getattr(self, name)!r}; valid: {shown}.{hint}")
 
         one_of("target", ("auto", *FLAVOURS))
         one_of("hardware_compatibility", HARDWARE)

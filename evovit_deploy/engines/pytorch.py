@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, translate
+from ..suggest import did_you_mean
 from .base import Engine, ModelSpec
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class TorchEngine(Engine):
         import torch
 
         if provider not in ("auto", "cpu", "cuda"):
-            raise EngineError(f"provider {provider!r} is unknown; valid: auto, cpu, cuda.")
+            hint = did_you_mean(provider, ("auto", "cpu", "cuda"))
+            raise EngineError(f"provider {provider!r} is unknown; valid: auto, cpu, cuda.{hint}")
         if provider == "cuda" and not torch.cuda.is_available():
             raise EngineError("PyTorch cannot use a GPU here. Use --provider cpu, or see `evovit doctor`.")
         use_cuda = provider == "cuda" or (provider == "auto" and torch.cuda.is_available())

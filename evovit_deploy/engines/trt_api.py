@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EngineError, InputError
+from ..suggest import did_you_mean
 
 __all__ = ["FLAVOURS", "Api", "Gpu", "PlanLogger", "find_gpu", "load_api", "pick_flavour", "plan_logger"]
 
@@ -86,7 +87,9 @@ def pick_flavour(target: str, gpu: Gpu | None) -> str:
     if target in FLAVOURS:
         return target
     if target != "auto":
-        raise InputError(f"target {target!r} is unknown; valid: auto, {', '.join(FLAVOURS)}.")
+        raise InputError(
+            f"target {target!r} is unknown; valid: auto, {', '.join(FLAVOURS)}.{did_you_mean(target, FLAVOURS)}"
+        )
     if gpu is not None and _installed("tensorrt"):
         return "tensorrt"
     if _installed("tensorrt-rtx"):

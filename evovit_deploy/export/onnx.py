@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ExportError, InputError, ParityError, translate
 from ..files import atomic, check_writable, sha256, write_json
 from ..models.evo_deit import ModelOptions
+from ..suggest import did_you_mean
 from . import manifest as manifests
 from .graph import BF16_OPSET, DEFAULT_OPSET, drop_outputs, to_onnx
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ExportOptions", "ExportResult", "default_name", "export_onnx", "write"]
 
 Step = Callable[[str], None]
+OUTPUTS = ("logits", "probabilities", "kept")
 STEPS = ("building the model", "exporting to ONNX", "running the reference", "proving parity")
 
 
@@ -49,9 +51,10 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch {self.batch} is impossible; give a number from 1, or `dynamic`.")
-        unknown = set(self.model.outputs) - {"logits", "probabilities", "kept"}
+        unknown = [name for name in self.model.outputs if name not in OUTPUTS]
         if unknown or not self.model.outputs:
-            raise InputError(f"outputs {', '.join(unknown) or 'missing'}; valid: logits, probabilities, kept.")
+            hint = did_you_mean(unknown[0], OUTPUTS) if unknown else ""
+            raise InputError(f"outputs {', '.join(unknown) or 'missing'}; valid: {', '.join(OUTPUTS)}.{hint}")
 
     @property
     def opset_version(self) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..suggest import did_you_mean
 from .evolution import PATTERNS
 from .folding import fold
 from .vit import VisionTransformer
@@ -51,7 +52,8 @@ class ModelOptions:
         """The selection pattern used, ``auto`` resolved."""
         pattern = AUTO_PATTERN if self.selection == "auto" else self.selection
         if pattern not in PATTERNS:
-            raise ValueError(f"selection {self.selection!r}; valid: auto, {', '.join(PATTERNS)}")
+            hint = did_you_mean(self.selection, PATTERNS)
+            raise ValueError(f"selection {self.selection!r}; valid: auto, {', '.join(PATTERNS)}.{hint}")
         return pattern
 
 

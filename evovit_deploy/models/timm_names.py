@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import InputError, translate
+from ..suggest import did_you_mean
 
 __all__ = ["create", "resolve_name"]
 
@@ -29,17 +29,17 @@ def resolve_name(name: str) -> str:
     model, _, tag = name.partition(".")
     if not timm.is_model(model):
         known = timm.list_models()
-        close = difflib.get_close_matches(model, known, 6, 0.7) or [n for n in known if model and model in n][:6]
-        hint = (
-            f"close to it: {', '.join(close)}"
-            if close
-            else "for example: vit_small_patch16_224, deit3_small_patch16_224"
+        hint = did_you_mean(model, known) or " For example: vit_small_patch16_224, deit3_small_patch16_224."
+        raise InputError(
+            f"timm {timm.__version__} has no model called {name!r}.{hint} Those that work: evovit list timm"
         )
-        raise InputError(f"timm {timm.__version__} has no model called {name!r}; {hint}.")
     if tag:
         tags = [found.partition(".")[2] for found in timm.list_models(model, include_tags=True)]
         if tag not in tags:
-            raise InputError(f"timm's {model} has no weights called {tag!r}; valid: {', '.join(tags) or 'no tag'}.")
+            hint = did_you_mean(tag, tags)
+            raise InputError(
+                f"timm's {model} has no weights called {tag!r}.{hint} Valid: {', '.join(tags) or 'no tag'}."
+            )
     return name
 
 

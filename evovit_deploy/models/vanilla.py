@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, RecipeError
-from ..recipes import LEVIT, VIT, Evolution, LevitEvolution, Recipe, Structure, load_recipe, recipe_names
+from ..recipes import LEVIT, VIT, Evolution, LevitEvolution, Recipe, Structure, baseline_names, load_recipe
+from ..suggest import did_you_mean
 from ..vit_recipe import Pool
 from .evo_deit import DTYPES, ModelOptions, build_vit
 from .evo_levit import finish_levit
@@ -26,11 +27,6 @@ from .vit import VisionTransformer
 __all__ = ["Stock", "baseline_names", "build_stock", "build_twin", "timm_deit", "timm_model", "vanilla_recipe"]
 
 
-def baseline_names() -> list[str]:
-    """Names of the vanilla models that have an Evo-DeiT or Evo-LeViT recipe."""
-    return [name.removeprefix("evo_") for name in recipe_names()]
-
-
 def vanilla_recipe(source: str | Recipe) -> Recipe:
     """Recipe of a vanilla DeiT or LeViT: of a name such as ``deit_small_patch16_224`` or ``levit_128s_224``, or the twin of
     an Evo recipe (of one for a timm ViT, that ViT).
@@ -40,8 +36,9 @@ def vanilla_recipe(source: str | Recipe) -> Recipe:
     """
     if isinstance(source, str):
         if source not in baseline_names():
+            hint = did_you_mean(source, baseline_names())
             raise RecipeError(
-                f"no baseline called {source!r}; valid: {', '.join(baseline_names())}. Any other ViT of timm: "
+                f"no baseline called {source!r}; valid: {', '.join(baseline_names())}.{hint} Any other ViT of timm: "
                 "--from-timm NAME --baseline-kind twin."
             )
         recipe = load_recipe(f"evo_{source}")

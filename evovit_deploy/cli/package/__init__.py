@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from .._command import Command, Group
 from .container import container
 from .kubernetes import kubernetes
 from .ray import ray
@@ -11,7 +12,9 @@ from .triton import triton
 
 __all__ = ["package"]
 
-package = typer.Typer(no_args_is_help=True, help="Write what other servers and machines need to run a model.")
+package = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Write what other servers and machines need to run a model."
+)
 
 
 @package.callback()
@@ -20,4 +23,4 @@ def options() -> None:
 
 
 for command in (container, kubernetes, ray, triton):
-    package.command()(command)
+    package.command(cls=Command)(command)

@@ -1,0 +1,8 @@
+"""`python -m evovit_deploy`, the same as `evovit`."""
+
+from __future__ import annotations
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

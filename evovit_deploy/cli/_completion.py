@@ -1,0 +1,56 @@
+"""Values that the shell completes beside those of a fixed choice; everything else is completed as a file name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["baselines", "measured_against", "outputs", "profiles", "recipes", "schedules", "suites"]
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Complete the name of a recipe."""
+    from ..recipes import recipe_names
+
+    return _starting(recipe_names(), incomplete)
+
+
+def profiles(incomplete: str) -> list[str]:
+    """Complete the name of a build profile."""
+    from ..engines.profiles import profile_names
+
+    return _starting(profile_names(), incomplete)
+
+
+def suites(incomplete: str) -> list[str]:
+    """Complete the name of a benchmark suite."""
+    from ..bench.suites import suite_names
+
+    return _starting(suite_names(), incomplete)
+
+
+def baselines(incomplete: str) -> list[str]:
+    """Complete the name of a vanilla model."""
+    from ..recipes import baseline_names
+
+    return _starting(baseline_names(), incomplete)
+
+
+def measured_against(incomplete: str) -> list[str]:
+    """Complete what a speedup is measured against."""
+    return _starting(("auto", "twin", "trimmed", "stock", "none"), incomplete)
+
+
+def schedules(incomplete: str) -> list[str]:
+    """Complete a schedule."""
+    return _starting(("stage", "layer"), incomplete)
+
+
+def outputs(incomplete: str) -> list[str]:
+    """Complete the last of several outputs: `logits,k` to `logits,kept`."""
+    *before, last = incomplete.split(",")
+    left = [name for name in ("logits", "probabilities", "kept") if name not in before]
+    return [",".join((*before, name)) for name in _starting(left, last)]
+
+
+def _starting(names: Iterable[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
