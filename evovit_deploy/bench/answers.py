@@ -1,13 +1,22 @@
-"""What the figures mean: from which batch on it pays, which batch fits a budget, how far from the ideal and from the hardware."""
+"""What the figures mean: how much faster, from which batch on, which batch fits a budget, how far from the ideal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from .report import BenchReport, Point, Subject
+from .statistics import TOLERANCE
 from .text import ms, per_second
 
-__all__ = ["Answer", "answers"]
+__all__ = ["FIRST", "Answer", "Verdict", "answers", "best_point", "verdict"]
+
+Verdict = Literal["faster", "slower", "equal", "unstable", "short"]
+# What a reader came for, and so stands above the tables; the rest of the answers stand below.
+FIRST = ("speedup", "budget")
+# Closer to 1 than this, a certain difference is none that anyone would act on.
+SMALL = 0.005
 
 
 @dataclass(frozen=True)
@@ -15,9 +24,9 @@ class Answer:
     """One answer.
 
     Attributes:
-        question: ``break_even``, ``budget``, ``ideal``, ``paper``, ``compute`` or ``bandwidth``.
+        question: ``speedup``, ``budget``, ``break_even``, ``ideal``, ``paper``, ``compute`` or ``bandwidth``.
         subject: Model it is about.
-        value: Batch size, or share; None where there is none.
+        value: Speedup at the largest batch size where it was measurable, batch size, or share; None where there is none.
         text: In words.
     """
 
@@ -28,7 +37,7 @@ class Answer:
 
 
 def answers(report: BenchReport, budget_ms: float | None = None) -> list[Answer]:
-    """Everything that the points of a report answer.
+    """Everything that the points of a report answer; for each model, what a reader came for first.
 
     Args:
         report: Measured or read from a record.
@@ -39,22 +48,89 @@ def answers(report: BenchReport, budget_ms: float | None = None) -> list[Answer]
         points = report.of(subject.label)
         if not points:
             continue
-        if any(point.speedup for point in points):
-            found.append(_break_even(subject, points))
-            found += _ideal(report, subject, points)
+        compared = any(point.speedup for point in points)
+        if compared:
+            found.append(_speedup(report, subject, points))
         if budget_ms is not None:
             found.append(_budget(subject, points, budget_ms))
+        if compared:
+            found.append(_break_even(report, subject, points))
+            found += _ideal(report, subject, points)
         found += _share_of_peak(report, subject, points)
     return found
 
 
-def _break_even(subject: Subject, points: tuple[Point, ...]) -> Answer:
-    """The smallest batch size from which on the whole interval is above 1."""
+def verdict(report: BenchReport, point: Point) -> Verdict:
+    """What a point says about its speedup.
+
+    ``short``: too few rounds for an interval. ``unstable``: a latency of the pair did not settle, and the speedup is not known
+    within 5 % either (half its interval); drift that both sides share cancels in a speedup, so an unstable latency alone does
+    not make it doubtful. ``equal``: the interval covers 1. Else ``faster`` or ``slower``.
+
+    Args:
+        report: That the point is from; the baseline's point at the same batch size counts too.
+        point: With a speedup.
+    """
+    found = point.speedup
+    if found is None or found.low is None or found.high is None:
+        return "short"
+    other = next((p for p in report.points if (p.subject, p.batch) == (found.against, point.batch)), None)
+    settled = point.stable and (other is None or other.stable)
+    if not settled and found.high - found.low > 2 * TOLERANCE * found.ratio:
+        return "unstable"
+    if found.low <= 1 <= found.high or abs(found.ratio - 1) < SMALL:
+        return "equal"
+    return "faster" if found.ratio > 1 else "slower"
+
+
+def best_point(report: BenchReport, points: Sequence[Point]) -> Point | None:
+    """The point with the largest speedup among those where it was measurable; None without any."""
+    known = [point for point in points if point.speedup and verdict(report, point) not in ("unstable", "short")]
+    return max(known, key=lambda point: point.speedup.ratio if point.speedup else 0.0, default=None)
+
+
+def _speedup(report: BenchReport, subject: Subject, points: tuple[Point, ...]) -> Answer:
+    """How many times faster or slower than the baseline, the largest batch size first."""
+    measurable = [point for point in reversed(points) if verdict(report, point) not in ("unstable", "short")]
+    others = [point for point in reversed(points) if point.speedup and point not in measurable]
+    said = list[str]()
+    for point in (*measurable, *others):
+        found, judged = point.speedup, verdict(report, point)
+        assert found is not None
+        name = "" if said else f" {_baseline(found.against)}"  # once is enough
+        low, high = found.low or 0.0, found.high or 0.0
+        if judged == "faster":
+            text = (
+                f"{found.ratio:.2f}x faster{name and ' than' + name} at batch {point.batch} [95% {low:.2f}, {high:.2f}]"
+            )
+        elif judged == "slower":
+            interval = f"{1 / high:.2f}, {1 / low:.2f}"
+            text = f"{1 / found.ratio:.2f}x slower{name and ' than' + name} at batch {point.batch} [95% {interval}]"
+        elif judged == "equal":
+            from_name = name and " from" + name
+            text = f"no measurable difference{from_name} at batch {point.batch} [95% {low:.2f}, {high:.2f}]"
+        else:
+            why = f"unstable, 95% {low:.2f}, {high:.2f}" if judged == "unstable" else "too few rounds"
+            text = f"speedup{name and ' over' + name} not measurable at batch {point.batch} ({why})"
+        said.append(text)
+    certain = [point for point in measurable if verdict(report, point) != "equal"]
+    value = certain[0].speedup.ratio if certain and certain[0].speedup else None
+    return Answer("speedup", subject.label, value, f"{subject.label}: {'; '.join(said)}")
+
+
+def _baseline(label: str) -> str:
+    """A label of the baseline in words."""
+    name, _, kind = label.rpartition(" ")
+    return {"twin": "the vanilla twin", "trimmed": "the trimmed twin", "stock": f"stock {name}"}.get(kind, label)
+
+
+def _break_even(report: BenchReport, subject: Subject, points: tuple[Point, ...]) -> Answer:
+    """The smallest batch size from which on it is certainly faster."""
     label, sizes = subject.label, [point.batch for point in points]
     against = next(point.speedup.against for point in points if point.speedup)
     first = None
     for point in reversed(points):
-        if point.speedup is None or point.speedup.low is None or point.speedup.low <= 1:
+        if verdict(report, point) != "faster":
             break
         first = point.batch
     if first is None:
@@ -92,8 +168,9 @@ def _tail(point: Point) -> tuple[str, float]:
 
 def _ideal(report: BenchReport, subject: Subject, points: tuple[Point, ...]) -> list[Answer]:
     """The best speedup beside the ratio of the multiply-accumulates, and beside the paper's."""
-    best = max((p for p in points if p.speedup), key=lambda p: p.speedup.ratio if p.speedup else 0.0)
-    assert best.speedup is not None
+    best = best_point(report, points)
+    if best is None or best.speedup is None:
+        return []
     ratio, found = best.speedup.ratio, []
     macs, against = subject.facts.macs, report.subject(best.speedup.against).facts.macs
     if macs and against:
@@ -113,33 +190,31 @@ def _ideal(report: BenchReport, subject: Subject, points: tuple[Point, ...]) -> 
 
 
 def _share_of_peak(report: BenchReport, subject: Subject, points: tuple[Point, ...]) -> list[Answer]:
-    """Share of what large matrix products and large copies reached on the spot, at the batch with the most throughput."""
+    """Share of what large matrix products and large copies reached on the spot, at the batch with the most throughput.
+
+    A share above 1 is left out: what was measured then is no peak of this model. A model that fits into the caches moves its
+    data faster than large copies do, and a machine that was busier during the products than during the model shows it too.
+    """
     peak = next((p for p in report.peaks if (p.device, p.precision) == (subject.device, subject.precision)), None)
     facts = subject.facts
     if peak is None or not facts.macs:
         return []
     best = max(points, key=lambda point: point.images_per_second)
     where = f"{subject.label} at batch {best.batch}"
-    compute = facts.macs * best.images_per_second / peak.macs_per_second
-    found = [
-        Answer(
-            "compute",
-            subject.label,
-            compute,
+    compute, found = facts.macs * best.images_per_second / peak.macs_per_second, list[Answer]()
+    if compute <= 1:
+        text = (
             f"{where}: {compute:.0%} of the {peak.macs_per_second / 1e12:.3g} TMAC/s that large matrix products reach here "
-            f"({peak.precision})",
+            f"({peak.precision})"
         )
-    ]
+        found.append(Answer("compute", subject.label, compute, text))
     if facts.weight_bytes is not None and facts.activation_bytes is not None:
         moved = facts.weight_bytes / best.batch + facts.activation_bytes
         share = moved * best.images_per_second / peak.bytes_per_second
-        found.append(
-            Answer(
-                "bandwidth",
-                subject.label,
-                share,
+        if share <= 1:
+            text = (
                 f"{where}: {share:.0%} of the {peak.bytes_per_second / 1e9:.3g} GB/s that large copies reach here, if "
-                f"everything between matrix products is fused into them",
+                f"everything between matrix products is fused into them"
             )
-        )
+            found.append(Answer("bandwidth", subject.label, share, text))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .answers import best_point, verdict
 from .report import BenchReport
 from .text import MISSING, Table, per_second
 
@@ -11,7 +12,7 @@ __all__ = ["summary"]
 
 
 def summary(reports: Sequence[BenchReport]) -> Table | None:
-    """A row for each model of each report, at the batch size with its largest speedup; None without any speedup.
+    """A row for each model of each report, at the batch size with its largest measurable speedup; None without any speedup.
 
     The paper measured on a V100, in PyTorch eager, FP32, at batch 256.
     """
@@ -21,17 +22,17 @@ def summary(reports: Sequence[BenchReport]) -> Table | None:
             points = [point for point in report.of(subject.label) if point.speedup]
             if not points:
                 continue
-            best = max(points, key=lambda point: point.speedup.ratio if point.speedup else 0.0)
-            assert best.speedup is not None
-            found, facts = best.speedup, subject.facts
+            best, facts = best_point(report, points) or points[-1], subject.facts
+            found = best.speedup
+            assert found is not None
             against = report.subject(found.against).facts.macs
-            interval = (
-                f" [{found.low:.2f}, {found.high:.2f}]" if found.low is not None and found.high is not None else ""
-            )
+            interval, measurable = "", verdict(report, best) not in ("unstable", "short")
+            if found.low is not None and found.high is not None:
+                interval = f" [{found.low:.2f}, {found.high:.2f}]"
             rows.append(
                 (
                     subject.label,
-                    f"{found.ratio:.2f}{interval}",
+                    f"{found.ratio:.2f}{interval}" if measurable else "not measurable",
                     f"{against / facts.macs:.2f}" if against and facts.macs else MISSING,
                     f"{facts.published_speedup:.2f}" if facts.published_speedup else MISSING,
                     str(best.batch),

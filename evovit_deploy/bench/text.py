@@ -143,12 +143,16 @@ def _facts(report: BenchReport) -> list[str]:
 
 def _doubts(report: BenchReport) -> list[str]:
     settings, said = report.settings, []
-    for point in report.unstable:
-        if point.stable is False:
-            said.append(
-                f"unstable: {point.subject} at batch {point.batch}: the medians of the three parts of the run are "
-                f"{', '.join(ms(window.p50_ms) for window in point.windows)} ms, more than 5 % apart"
-            )
+    unstable = [
+        f"{point.subject} at batch {point.batch} ({', '.join(ms(window.p50_ms) for window in point.windows)} ms)"
+        for point in report.unstable
+        if point.stable is False
+    ]
+    if unstable:
+        said.append(
+            f"unstable: the medians of the three parts of the run are more than 5 % apart: {'; '.join(unstable)}. Drift that "
+            f"both models share cancels in the speedup, not in the milliseconds"
+        )
     for batch in {point.batch: None for point in report.points}:
         gpu = next((p.gpu for p in report.points if p.batch == batch and p.gpu), None)
         said += [f"batch {batch}: {text}" for text in _gpu(gpu or {})]

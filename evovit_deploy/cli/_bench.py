@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
     from ..bench import BenchReport
     from ..bench.text import Table
 
-__all__ = ["command_line", "duration", "measuring", "numbers", "print_report", "print_summary", "rich_table", "wide"]
+__all__ = [
+    "command_line",
+    "duration",
+    "measuring",
+    "numbers",
+    "print_lines",
+    "print_report",
+    "print_summary",
+    "print_table",
+    "wide",
+]
 
 REFRESH_SECONDS = 0.5
 
@@ -79,17 +90,25 @@ def wide() -> Console:
 
 
 def print_report(report: BenchReport, budget_ms: float | None) -> None:
-    """Tables, what belongs below them, and what they mean."""
-    from ..bench.answers import answers
+    """The answer, the tables, what else they mean, and last where and how they were measured."""
+    from ..bench.answers import FIRST, answers
     from ..bench.text import lines, tables
 
-    console = wide()
+    console, found = wide(), answers(report, budget_ms)
+    first = [answer.text for answer in found if answer.question in FIRST]
+    print_lines(first, style="bold")
+    if first:
+        console.print()
     for table in tables(report):
-        console.print(rich_table(table))
-    for line in lines(report):
-        console.print(line, soft_wrap=True, markup=False)
-    for answer in answers(report, budget_ms):
-        console.print(f"-> {answer.text}", soft_wrap=True, markup=False)
+        print_table(table)
+    smallest = min((point.batch for point in report.points), default=1)
+    rest = [answer for answer in found if answer.question not in FIRST]
+    # Faster everywhere or nowhere is what the first line says already.
+    rest = [answer for answer in rest if answer.question != "break_even" or (answer.value or 0) > smallest]
+    print_lines(f"-> {answer.text}" for answer in rest)
+    if rest:
+        console.print()
+    print_lines(lines(report))
 
 
 def print_summary(reports: list[BenchReport]) -> None:
@@ -98,10 +117,50 @@ def print_summary(reports: list[BenchReport]) -> None:
 
     found = summary(reports) if len(reports) > 1 else None
     if found is not None:
-        wide().print(rich_table(found))
+        print_table(found)
 
 
-def rich_table(found: Table) -> RichTable:
+def print_lines(texts: Iterable[str], style: str = "") -> None:
+    """Lines of results: broken between words in a terminal, whole in a log or pipe."""
+    from rich.text import Text
+
+    console = wide()
+    for text in texts:
+        console.print(Text(text, style=style), soft_wrap=not console.is_terminal)
+
+
+def print_table(found: Table) -> None:
+    """A table with its lines; in a terminal that is too narrow for it, row by row, a value beside each name."""
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    console, table = wide(), _rich_table(found)
+    natural = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    if not console.is_terminal:
+        console.width = max(console.width, natural)
+    if natural <= console.width:
+        console.print(table)
+        return
+    console.print(Text(found.title, style="italic"))
+    for head, rest in _rows(found, console.width):
+        console.print(Text(head, style="bold"), soft_wrap=True)
+        console.print(Text(rest), soft_wrap=True)
+
+
+def _rows(found: Table, width: int) -> Iterator[tuple[str, str]]:
+    """Each row as what it is about, and its values in lines of at most ``width``, a name and its value never apart."""
+    heads = next((number for number, name in enumerate(found.header) if name in found.left), 0)
+    for row in found.rows:
+        head = [f"{name} {value}" for name, value in zip(found.header[:heads], row)] + [row[heads]]
+        pairs = [f"{name} {value}" for name, value in zip(found.header[heads + 1 :], row[heads + 1 :]) if value]
+        joined = "  ".join(pair.replace(" ", "\N{NO-BREAK SPACE}") for pair in pairs)
+        filled = textwrap.fill(
+            joined, width, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+        yield ", ".join(head), filled.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _rich_table(found: Table) -> RichTable:
     """A table as the terminal shows it, with a line wherever its ``group`` changes."""
     from rich.table import Table as RichTable
     from rich.text import Text

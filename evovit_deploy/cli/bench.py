@@ -226,9 +226,9 @@ def print_reports(reports: list[BenchReport], budget_ms: float | None, as_json: 
     from ..bench.answers import answers
 
     if not as_json:
+        print_summary(reports)
         for report in reports:
             print_report(report, budget_ms)
-        print_summary(reports)
         return
     documents = [
         {**report.to_dict(), "answers": [dataclasses.asdict(answer) for answer in answers(report, budget_ms)]}

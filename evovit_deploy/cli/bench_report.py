@@ -50,8 +50,8 @@ def bench_report(
         print_json({"runs": runs, "written": [str(path) for path in written]})
         return
     if not written:
+        print_summary(reports)
         for report in reports:
             print_report(report, budget_ms)
-        print_summary(reports)
     for path in written:
         err().print(f"wrote {path}", soft_wrap=True, markup=False)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ._bench import command_line, measuring, rich_table, wide
+from ._bench import command_line, measuring, print_lines, print_table
 from ._choices import Provider
 from ._console import print_json
 from ._ray import stdout_is_for_results
@@ -81,9 +81,8 @@ def bench_serve(
         print_json(report.to_dict())
         return
     for table in report.tables():
-        wide().print(rich_table(table))
-    for line in report.lines():
-        wide().print(line, soft_wrap=True, markup=False)
+        print_table(table)
+    print_lines(report.lines())
 
 
 def _faults(ray: bool, record: Path | None, json: bool) -> None:
@@ -106,8 +105,6 @@ def _faults(ray: bool, record: Path | None, json: bool) -> None:
             (name, *(str(one[field]) for field in ("requests", *FIELDS)), "; ".join(one["broken"]) or "yes")
             for name, one in scenarios.items()
         ]
-        wide().print(
-            rich_table(Table("Load and faults: what became of every request", header, tuple(rows), group=None))
-        )
+        print_table(Table("Load and faults: what became of every request", header, tuple(rows), group=None))
     if any(one["broken"] for one in scenarios.values()):
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..files import printable, write_bytes
-from ._bench import rich_table, wide
+from ._bench import print_table
 from ._choices import MeasuredBackend, Precision, Provider
 from ._console import err, out, print_json, progress
 from ._model import note
@@ -134,7 +134,7 @@ def sweep(
         note("some measurements did not settle: close other programs, leave out --quick, and run again with --restart")
     picked: Outcome | None = None
     if not json:
-        wide().print(rich_table(shown))
+        print_table(shown)
     if limit is not None or max_drop is not None:
         picked = choose(outcomes, budget_ms=limit, max_drop=max_drop)
         best = next(candidate for candidate in grid if candidate.name == picked.name)

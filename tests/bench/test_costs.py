@@ -70,3 +70,13 @@ def test_peaks_are_the_best_of_several(clock: Any) -> None:
     assert found.macs_per_second == 16**3 / 0.5
     assert found.bytes_per_second == 2 * 1000 / 0.5
     assert (found.device, found.precision) == ("cpu", "fp32")
+
+
+@pytest.mark.parametrize(("precision", "products"), [("fp32", 1), ("fp16", 2), ("bf16", 2)])
+def test_a_cpu_peak_is_never_below_fp32(precision: str, products: int) -> None:
+    """A product in half precision, emulated, takes a hundred times longer than one in FP32, by which runtimes compute there."""
+    calls = [100.0, 100, 100, 0.5, 1, 1][-3 * products :]
+    ticks = iter([tick for at, seconds in enumerate([*calls, 1, 1, 1]) for tick in (1000 * at, 1000 * at + seconds)])
+    found = measure_peaks("cpu", precision, seconds=0.1, clock=lambda: next(ticks), products=(16,), copy_bytes=1000)
+    assert found.macs_per_second == 16**3 / 0.5
+    assert found.precision == precision

@@ -44,7 +44,8 @@ def test_page_readme_and_json(record: Path, tmp_path: Path) -> None:
     result = run("report", record, "-o", tmp_path / "r.html", "--readme", readme, "--json")
     document = json.loads(result.stdout)
     assert {Path(path).name for path in document["written"]} >= {"r.html", "r-1-latency.png", "README.md"}
-    assert document["runs"][0]["answers"][0]["value"] == 8
+    found = {answer["question"]: answer["value"] for answer in document["runs"][0]["answers"]}
+    assert (found["speedup"], found["break_even"]) == (1.5, 8)
     assert "| evo | 32 | 150.0 |" in readme.read_text()
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
 
