@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,27 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def printable(path: Path) -> str:
-    """The path as text that any terminal and JSON reader takes, also where its bytes are not UTF-8."""
+def exact(path: Path) -> str:
+    """The path as valid Unicode, for JSON, CSV and HTML; bytes that are not UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def plain(text: str) -> str:
+    """Text from elsewhere (names, labels, metadata) as one line that a terminal shows and does not obey.
+
+    Control characters, line ends, lone surrogates and what turns the writing direction become escapes such as ``\\x1b``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode() if _commands_terminal(c) else c for c in text)
+
+
+def _commands_terminal(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or (
+        unicodedata.bidirectional(character) in ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
+    )
+
+
+def printable(path: Path) -> str:
+    """The path for messages: one line, whatever the name holds; see :func:`plain`."""
+    return plain(exact(path))

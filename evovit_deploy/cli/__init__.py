@@ -8,8 +8,10 @@ import sys
 import typer
 
 from ..errors import EvoVitError
-from ._command import Command, Group
-from ._console import err
+from ._command import Command
+from ._console import err, fail
+from ._root_group import RootGroup
+from ._streams import guarded, prepare
 from .bench_group import bench_app
 from .build import build
 from .doctor import doctor
@@ -28,7 +30,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="evovit",
-    cls=Group,
+    cls=RootGroup,
     help="Evo-ViT (token evolution vision transformers): checkpoint to ONNX, proven; to a run, measured.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -64,31 +66,22 @@ app.add_typer(package, name="package")
 
 def main() -> None:
     """Entry point: run a command; errors of this package become one paragraph on stderr and an exit code."""
+    prepare()
     try:
-        app(prog_name="evovit")
+        with guarded():
+            app(prog_name="evovit")
     except EvoVitError as error:
         if os.environ.get("EVOVIT_VERBOSE") == "1":
             err().print_exception()
-        err().print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        fail(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err().print("interrupted; nothing half-written was left behind.")
-        sys.exit(130)
     except BrokenPipeError:  # the reader of our stdout, such as `head`, has gone
-        sys.stderr.close()
         sys.exit(1)
     except Exception as error:
         if os.environ.get("EVOVIT_VERBOSE") == "1":
             raise
+        fail(f"{type(error).__name__}: {error}", "internal error")
         err().print(
-            f"[bold red]internal error:[/] {_escape(f'{type(error).__name__}: {error}')}\n"
-            "This is a bug. Run the same command as `evovit --verbose ...` and report the traceback.",
-            soft_wrap=True,
+            "This is a bug. Run the same command as `evovit --verbose ...` and report the traceback.", soft_wrap=True
         )
         sys.exit(1)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -144,7 +144,8 @@ def print_table(found: Table) -> None:
     console.print(Text(found.title, style="italic"))
     for head, rest in _rows(found, console.width):
         console.print(Text(head, style="bold"), soft_wrap=True)
-        console.print(Text(rest), soft_wrap=True)
+        for line in rest.splitlines():
+            console.print(Text(line), soft_wrap=True)
 
 
 def _rows(found: Table, width: int) -> Iterator[tuple[str, str]]:
@@ -162,10 +163,11 @@ def _rows(found: Table, width: int) -> Iterator[tuple[str, str]]:
 
 def _rich_table(found: Table) -> RichTable:
     """A table as the terminal shows it, with a line wherever its ``group`` changes."""
+    from rich.markup import escape
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = RichTable(title=found.title, title_justify="left")
+    table = RichTable(title=escape(found.title), title_justify="left")
     for name in found.header:
         table.add_column(name, justify="left" if name in found.left else "right", no_wrap=True, overflow="fold")
     for above, row in zip([None, *found.rows], found.rows):

@@ -14,10 +14,11 @@ __all__ = ["parity_table"]
 
 def parity_table(report: ParityReport, title: str) -> Table:
     """A table of what was measured, what is accepted, and whether it holds."""
+    from rich.markup import escape
     from rich.table import Table
 
     t = report.tolerance
-    table = Table(title=f"{title}, {report.images} images", title_justify="left")
+    table = Table(title=f"{escape(title)}, {report.images} images", title_justify="left")
     for column in ("measure", "found", "accepted", ""):
         table.add_column(column, justify="left" if column in ("measure", "") else "right")
     limit = t.max_abs * report.scale

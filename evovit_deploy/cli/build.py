@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._choices import Target
-from ._console import err, out, print_json, progress
+from ._console import out, print_json, progress
+from ._model import note
 
 if TYPE_CHECKING:
     from ..engines.build import BuildResult
@@ -160,8 +161,8 @@ def show_build(result: BuildResult) -> None:
     console.print(table)
     if result.parity is not None:
         console.print(parity_table(result.parity, f"{d['flavour']} against the reference"))
-    for note in result.notes:
-        err().print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
+    for text in result.notes:
+        note(text)
 
 
 def batch_sizes(batch: dict[str, int]) -> str:

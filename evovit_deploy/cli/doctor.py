@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import EngineError
-from ._console import err, out, print_json
+from ._console import out, print_json, waiting
 
 if TYPE_CHECKING:
     from ..doctor import Diagnosis
@@ -21,11 +21,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON doc
     """Say what this machine has and which commands work on it; exits 4 when the essentials do not."""
     from ..doctor import examine
 
-    console = err()
-    if console.is_terminal:
-        with console.status("looking at the installed libraries"):
-            diagnosis = examine()
-    else:
+    with waiting("looking at the installed libraries"):
         diagnosis = examine()
     if json:
         print_json(diagnosis.to_dict())

@@ -12,7 +12,8 @@ import typer
 
 from ..errors import InputError
 from ._choices import Target
-from ._console import err, out, print_json, progress
+from ._console import out, print_json, progress
+from ._model import note
 from .build import build_document, build_with_progress, show_build
 
 if TYPE_CHECKING:
@@ -220,8 +221,8 @@ def export(
                 from_timm=from_timm,
                 pool=pool.value if pool else None,
             )
-        for note in found.notes:
-            err().print(f"[dim]note: {note}[/]", soft_wrap=True)
+        for text in found.notes:
+            note(text)
         if original:
             model = vanilla_recipe(found.recipe)
             write = partial(export_baseline, found.recipe, options=options, kind=kind, weights=found)  # type: ignore[arg-type]

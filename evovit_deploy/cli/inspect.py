@@ -37,12 +37,10 @@ def inspect(
 
     For example: evovit inspect model.engine
     """
-    from rich.markup import escape
-
     from ..describe import describe
 
     with progress() as bar:
-        task = bar.add_task(f"reading {escape(file.name)}", total=1)
+        task = bar.add_task(f"reading {file.name}", total=1)
         document = describe(file, recipe=recipe, num_heads=num_heads, ema=ema)
         bar.update(task, completed=1)
     if json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files import printable
+from ..files import exact, plain, printable
 from ._choices import Backend, Provider
 from ._console import err, out, print_json, progress
 from ._ray import predict_on_ray
@@ -100,7 +100,7 @@ def predict(
     if json:
         print_json(
             {
-                "model": printable(model),
+                "model": exact(model),
                 "name": spec.name,
                 "backend": opened.backend,
                 "device": opened.device,
@@ -171,7 +171,7 @@ def _classify(
 
 def _result(path: Path, best: Ranking, error: str | None, classes: ClassNames) -> dict[str, Any]:
     top = [{"class": i, "label": classes.label(i), "probability": p} for i, p in best]
-    return {"path": printable(path), "top": top, "error": error}
+    return {"path": exact(path), "top": top, "error": error}
 
 
 def _score(results: Sequence[dict[str, Any]], truth: Sequence[int]) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _show(results: Sequence[dict[str, Any]], score: dict[str, Any] | None) -> No
     good = [result for result in results if result["top"]]
 
     def label(entry: dict[str, Any]) -> str:
-        return entry["label"] if entry["label"] is not None else f"class {entry['class']}"
+        return plain(entry["label"]) if entry["label"] is not None else f"class {entry['class']}"
 
     if len(results) == 1 and good:
         from rich.table import Table
@@ -202,12 +202,13 @@ def _show(results: Sequence[dict[str, Any]], score: dict[str, Any] | None) -> No
             table.add_row(str(entry["class"]), *label_cell, f"{entry['probability']:.2%}")
         console.print(table)
     else:
-        paths = max((len(result["path"]) for result in good), default=0)
+        shown = [plain(result["path"]) for result in good]
+        paths = max(map(len, shown), default=0)
         names = max((len(label(result["top"][0])) for result in good), default=0)
-        for result in good:
+        for path, result in zip(shown, good):
             best = result["top"][0]
             console.print(
-                f"{result['path']:<{paths}}  {label(best):<{names}}  {best['probability']:7.2%}",
+                f"{path:<{paths}}  {label(best):<{names}}  {best['probability']:7.2%}",
                 markup=False,
                 soft_wrap=True,
             )

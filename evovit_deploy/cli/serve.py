@@ -117,7 +117,10 @@ def serve(
     sources = ModelSource.parse_all(engines)
     if host not in ("127.0.0.1", "::1", "localhost") and settings.token is None:
         err().print(
-            f"note: {host} is reachable from other machines, and no token is needed (--token-file).", style="dim"
+            f"note: {host} is reachable from other machines, and no token is needed (--token-file).",
+            style="dim",
+            markup=False,
+            soft_wrap=True,
         )
     if ray:
         serve_on_ray(sources, settings, labels, ray_address, replicas, (cpus, gpus), _announce)

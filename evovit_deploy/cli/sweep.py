@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ..files import printable, write_bytes
+from ..files import exact, printable, write_bytes
 from ._bench import print_table
 from ._choices import MeasuredBackend, Precision, Provider
 from ._console import err, out, print_json, progress
@@ -148,8 +148,8 @@ def sweep(
                 "outcomes": [dataclasses.asdict(outcome) for outcome in outcomes],
                 "front": [outcome.name for outcome in front(outcomes)],
                 "picked": None if picked is None else picked.name,
-                "recipe": None if picked is None else printable(output / "recipe.toml"),
-                "plot": printable(output / "front.svg"),
+                "recipe": None if picked is None else exact(output / "recipe.toml"),
+                "plot": exact(output / "front.svg"),
             }
         )
     elif picked is not None:

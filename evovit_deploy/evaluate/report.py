@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import atomic, printable
+from ..files import atomic, exact
 from ..labels import ClassNames
 from .data import Dataset
 from .journal import Row
@@ -71,12 +71,12 @@ class Evaluation:
             "schema": 1,
             "model": self.models[0],
             "reference": self.models[1] if len(self.models) > 1 else None,
-            "data": printable(self.dataset.source),
+            "data": exact(self.dataset.source),
             "notes": list(self.dataset.notes),
             "images": len(self.dataset.paths),
             "evaluated": self.evaluated,
             "resumed": self.resumed,
-            "failures": [{"path": printable(path), "reason": reason} for path, reason in self.failures],
+            "failures": [{"path": exact(path), "reason": reason} for path, reason in self.failures],
             "accuracy": self._accuracy(self.accuracy[0]) if self.accuracy else None,
             "reference_accuracy": self._accuracy(self.accuracy[1]) if len(self.accuracy) > 1 else None,
             "comparison": self._comparison(),
@@ -119,7 +119,7 @@ class Evaluation:
             "mcnemar_p": mcnemar(self.pair.only_model, self.pair.only_reference) if labelled else None,
             "flips": [
                 {
-                    "path": printable(flip.path),
+                    "path": exact(flip.path),
                     "label": flip.label,
                     "model": flip.model[0],
                     "model_probability": flip.model[1],
@@ -135,7 +135,7 @@ class Evaluation:
 def describe(engine: Engine, path: Path) -> dict[str, Any]:
     """JSON-ready description of a model that was evaluated."""
     return {
-        "path": printable(path),
+        "path": exact(path),
         "name": engine.spec.name,
         "backend": engine.backend,
         "device": engine.device,
@@ -193,7 +193,7 @@ def _columns(reference: bool) -> list[str]:
 
 def _lines(dataset: Dataset, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
     for number, (path, row) in enumerate(zip(dataset.paths, rows)):
-        line: dict[str, Any] = {"path": printable(path.absolute())}
+        line: dict[str, Any] = {"path": exact(path.absolute())}
         if dataset.labels is not None:
             line["label"] = dataset.labels[number]
         if row.error is not None:

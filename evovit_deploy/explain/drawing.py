@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import plain
 from .maps import Look
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def sheet(title: str, panels: Sequence[Panel]) -> Image:
 
 def _fitted(pen: Any, text: str, width: int, font: Any) -> str:
     """``text``, its middle cut out if it is too long."""
+    text = plain(text)
     while pen.textlength(text, font) > width and len(text) > 4:
         half = (len(text) - 2) // 2
         text = f"{text[:half]}…{text[-half:]}"

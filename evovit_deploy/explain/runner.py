@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, OutputError
-from ..files import atomic, printable, write_bytes
+from ..files import atomic, exact, printable, write_bytes
 from ..labels import ClassNames
 from ..preprocess import load_image, preprocess
 from .drawing import draw, frequency_panel, panel_size, sheet
@@ -53,10 +53,10 @@ class Explanation:
         """JSON-ready form."""
         return {
             "schema": 1,
-            "gallery": printable(self.gallery),
+            "gallery": exact(self.gallery),
             "summary": self.summary,
             "images": list(self.images),
-            "failures": [{"path": printable(path), "reason": reason} for path, reason in self.failures],
+            "failures": [{"path": exact(path), "reason": reason} for path, reason in self.failures],
         }
 
 
@@ -105,9 +105,7 @@ def explain(
         _check(looks)
         other = looks[1] if len(looks) > 1 else None
         summary.add(*looks)
-        images.append(
-            {"path": printable(path), **_described(looks[0]), "reference": _described(other) if other else None}
-        )
+        images.append({"path": exact(path), **_described(looks[0]), "reference": _described(other) if other else None})
         if len(pages) < limit:
             base = preprocess(image, explainers[0].transform, side, "uint8")
             panels, answer = draw(base, looks[0], other), _answer(looks, names)
@@ -115,7 +113,7 @@ def explain(
             with atomic(picture) as temporary:
                 sheet(f"{printable(Path(path.name))}: {answer}", panels).save(temporary, "PNG")
             pictures.append(picture)
-            pages.append(page_of(printable(path), answer, other is not None and _differs(looks[0], other), panels))
+            pages.append(page_of(exact(path), answer, other is not None and _differs(looks[0], other), panels))
         on_progress(done)
     if not images:
         raise InputError(f"none of the {len(paths)} images could be read; the first: {failures[0][1]}")
