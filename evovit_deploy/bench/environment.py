@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,9 @@ def package_version(name: str) -> str | None:
     """Installed version of a package, without importing it; None if it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
+    loaded = getattr(sys.modules.get(name), "__version__", None)
+    if name in ALIASES and loaded is not None:  # several of its distributions may be installed, over one another
+        return str(loaded)
     for distribution in ALIASES.get(name, (name,)):
         try:
             return version(distribution)

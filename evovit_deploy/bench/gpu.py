@@ -1,6 +1,6 @@
 """Calls on a GPU: end to end through pinned memory, and the device's own time between two CUDA events.
 
-Written against the documented interfaces and tested with stand-ins; not run on a GPU.
+Run on an H100 with ONNX Runtime and PyTorch eager; with TensorRT engines it was tested with stand-ins only.
 """
 
 from __future__ import annotations

@@ -109,8 +109,13 @@ def run(models: Models, options: Options, tell: Tell = lambda share, text: None)
             notes=[*opening.notes, *why],
             on_progress=lambda share, text: tell(OPENING_SHARE + (1 - OPENING_SHARE) * share, text),
         )
+        subjects = tuple(
+            dataclasses.replace(subject, random_weights=True) if subject.label in opening.random else subject
+            for subject in report.subjects
+        )
         return dataclasses.replace(
             report,
+            subjects=subjects,
             preprocessing=_preprocessing(images, first.spec) if options.preprocess else None,
             peaks=() if not options.peaks or report.interrupted else _peaks(report),
             command=options.command,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +51,11 @@ def test_a_system_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["cpu"]
     assert found["load_average"] is None
     assert found["versions"] == {}
+
+
+def test_the_version_is_that_of_the_package_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime has a distribution for the CPU and one for GPUs, and both may be installed, one over the other."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.SimpleNamespace(__version__="9.9"))  # type: ignore[arg-type]
+    assert env.package_version("onnxruntime") == "9.9"
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    assert env.package_version("onnxruntime") not in (None, "9.9")

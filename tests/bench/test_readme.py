@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from evovit_deploy.bench import read_records
+from evovit_deploy.bench import BenchReport, read_records
 from evovit_deploy.bench.markdown import figures, update
 from evovit_deploy.errors import InputError
+from tests.bench import made
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,30 +25,67 @@ def test_the_readme_shows_what_the_records_hold():
     assert figures(recorded) in (ROOT / "README.md").read_text()
 
 
+def rows(text: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+
+
 def test_every_point_has_its_row_or_stands_beside_it():
     for report in records():
-        rows = [line.split(" | ") for line in figures([report]).splitlines()]
+        shown = rows(figures([report]))[1:]
         for point in report.points:
+            ms = f"{point.p50_ms:.{1 if point.p50_ms >= 10 else 2}f}"
             if point.subject == report.baseline:
-                beside = [row for row in rows if len(row) > 6 and (row[1], row[5]) == (str(point.batch), point.subject)]
-                assert beside, point
-                assert all(row[6] == f"{point.p50_ms:.1f}" for row in beside)
+                assert any((row[1], row[5]) == (str(point.batch), ms) for row in shown), point
             else:
-                own = [f"{value:.1f}" for value in (point.p50_ms, point.p90_ms, point.images_per_second)]
-                starts = f"| {point.subject}"
-                assert any(row[0].startswith(starts) and row[1:5] == [str(point.batch), *own] for row in rows), point
+                assert any(row[:3] == [point.subject, str(point.batch), ms] for row in shown), point
 
 
-def test_runs_of_one_environment_share_a_table_whatever_their_suite():
-    found = records()
-    one, other = found[0], dataclasses.replace(found[0], suite="another")
-    text = figures([one, other])
-    assert text.count("| model |") == 1
-    assert len(text.splitlines()) == len(figures([one]).splitlines()) + sum(
-        point.subject != one.baseline for point in one.points
-    )
+def test_the_readme_has_one_row_for_each_model_and_batch_of_a_machine():
+    text = figures(records())
+    for table in text.split("| model |")[1:]:
+        keys = [tuple(row[i] for i in (0, 1, 4)) for row in rows("| model |" + table)[1:]]
+        assert len(keys) == len(set(keys)) > 0
+    for hardware in ("AMD EPYC", "Intel(R) Xeon(R)", "NVIDIA H100"):
+        assert hardware in text
+
+
+def measured(day: int, p50: float, stable: bool | None, other: bool | None = True) -> BenchReport:
+    points = (made.point("evo", 8, p50, (1.5, 1.4, 1.6), stable=stable), made.point("deit", 8, 2 * p50, stable=other))
+    return made.report(*points, recorded=f"2026-01-0{day}T00:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("runs", "picked"),
+    [
+        ([measured(1, 11, True), measured(2, 12, True)], "12.0"),
+        ([measured(2, 12, True), measured(1, 11, True)], "12.0"),  # whatever the order of the files
+        ([measured(1, 11, True), measured(2, 12, False)], "11.0"),
+        ([measured(1, 11, True), measured(2, 12, True, other=False)], "11.0"),
+        ([measured(1, 11, False), measured(2, 12, None)], "12.0"),
+    ],
+)
+def test_the_newest_stable_measurement_is_shown(runs, picked):
+    text = figures(runs)
+    [_, row] = rows(text)
+    assert row[:3] == ["evo", "8", picked]
+    assert f"recorded 2026-01-0{int(float(picked)) - 10} with" in text
+
+
+def test_other_hardware_backends_precisions_and_baselines_are_other_rows():
+    one = measured(1, 11, True)
     moved = dataclasses.replace(one, environment={**one.environment, "cpu": "another"})
-    assert figures([one, moved]).count("| model |") == 2
+    half = dataclasses.replace(one, subjects=tuple(dataclasses.replace(s, precision="fp16") for s in one.subjects))
+    torch = dataclasses.replace(one, subjects=tuple(dataclasses.replace(s, backend="pytorch") for s in one.subjects))
+    assert figures([one, moved, half, torch]).count("| model |") == 4
+    assert figures([one, dataclasses.replace(one, suite="another")]).count("| evo |") == 1
+    stock = made.report(made.point("evo", 8, 11), made.point("x stock", 8, 20), baseline="x stock")
+    assert [row[4] for row in rows(figures([one, stock]))[1:]] == ["deit", "stock"]
+
+
+def test_random_weights_are_named_also_where_only_a_note_says_so():
+    assert "random weights" not in figures([measured(1, 11, True)])
+    noted = dataclasses.replace(measured(1, 11, True), notes=("evo: random weights: good for measuring speed",))
+    assert "224 px, random weights, recorded" in figures([noted])
 
 
 def test_update_replaces_only_what_is_between_the_markers(tmp_path):
