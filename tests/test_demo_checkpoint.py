@@ -13,6 +13,7 @@ import torch
 from evovit_deploy.checkpoint import load_checkpoint
 from evovit_deploy.models.evo_deit import ModelOptions, build_model
 from evovit_deploy.models.evolution import PATTERNS, Selection, onehot
+from evovit_deploy.models.ops import Operators
 from evovit_deploy.models.vit import VisionTransformer
 from evovit_deploy.preprocess import find_images, load_image, preprocess
 
@@ -106,8 +107,8 @@ def test_accuracy_on_held_out_images(ema: bool) -> None:
 
 
 def test_the_class_attention_selects_the_ink(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lowest(scores: torch.Tensor, keep: int) -> Selection:
-        return onehot(torch.cat((scores[:, :1], -scores[:, 1:]), 1), keep)  # place 0 is the class token
+    def lowest(scores: torch.Tensor, keep: int, ops: Operators) -> Selection:
+        return onehot(torch.cat((scores[:, :1], -scores[:, 1:]), 1), keep, ops)  # place 0 is the class token
 
     images, _ = held_out()
     pixels = images[:, :1] - images.amin()  # the background is black

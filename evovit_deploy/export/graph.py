@@ -56,12 +56,12 @@ def to_onnx(
     """
     import torch
 
-    from ..models.ops import onnx_translations
+    from ..models.ops import ONNX, lowered, onnx_translations
 
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not supported; valid: {OPSETS.start} to {OPSETS.stop - 1}.")
     shapes: Any = ({0: torch.export.Dim("batch", min=1)},) if dynamic else None
-    with _quiet(), translate(ExportError, "torch.onnx could not export the model"):
+    with _quiet(), lowered(module, ONNX), translate(ExportError, "torch.onnx could not export the model"):
         program = torch.onnx.export(
             module,
             (example,),

@@ -1,4 +1,4 @@
-"""Token selection as pure functions: `pattern(scores, keep)` decides, the `Selection` it returns moves tokens.
+"""Token selection as pure functions: `pattern(scores, keep, ops)` decides, the `Selection` it returns moves tokens.
 
 Every pattern is the same function of the scores: token i is kept iff rank_i < K, where
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .ops import gather_tokens, sort_descending, topk_indices
+from .ops import NATIVE, Operators
 
 __all__ = ["PATTERNS", "Selection", "ascending", "kept_positions", "onehot", "rank", "ranks", "sort", "topk"]
 
@@ -80,21 +80,21 @@ def _positions_of(rank_: Tensor, keep: int) -> Tensor:
     return ((rank_[:, None, :] == place[:, None]).to(rank_.dtype) * token).sum(-1).long()
 
 
-def _by_gather(indices: Tensor, rank_of: Callable[[], Tensor], keep: int) -> Selection:
+def _by_gather(indices: Tensor, rank_of: Callable[[], Tensor], keep: int, ops: Operators) -> Selection:
     """Selection from the kept tokens' indices; ``rank_of`` is asked only when something is restored."""
 
     def restore(kept: Tensor, tokens: Tensor) -> Tensor:
         rank_ = rank_of()
         place = rank_.clamp(max=keep - 1).long()
-        return torch.where((rank_ < keep)[..., None], gather_tokens(kept, place), tokens)
+        return torch.where((rank_ < keep)[..., None], ops.gather_tokens(kept, place), tokens)
 
-    return Selection(keep, lambda tokens: gather_tokens(tokens, indices), restore, lambda: rank_of() < keep)
+    return Selection(keep, lambda tokens: ops.gather_tokens(tokens, indices), restore, lambda: rank_of() < keep)
 
 
-def topk(scores: Tensor, keep: int) -> Selection:
+def topk(scores: Tensor, keep: int, ops: Operators = NATIVE) -> Selection:
     """TopK and Gather. Ties go to the earlier token, as ONNX defines for TopK."""
     n = scores.shape[1]
-    indices = topk_indices(scores, keep)
+    indices = ops.topk_indices(scores, keep)
 
     def rank_of() -> Tensor:  # rank of a kept token is its place among the indices, K for the others
         token = torch.arange(n, device=scores.device)
@@ -102,34 +102,34 @@ def topk(scores: Tensor, keep: int) -> Selection:
         hit = (indices[:, None, :] == token[:, None]).to(scores.dtype)
         return (hit * (place - keep)).sum(-1) + keep
 
-    return _by_gather(indices, rank_of, keep)
+    return _by_gather(indices, rank_of, keep, ops)
 
 
-def sort(scores: Tensor, keep: int) -> Selection:
+def sort(scores: Tensor, keep: int, ops: Operators = NATIVE) -> Selection:
     """TopK of all tokens: the kept come first, the bypassed after them, and joining them again is a concatenation.
 
     Ties go to the token that comes first *now*; after an earlier `sort` that is not the order of the image.
     """
     n = scores.shape[1]
-    values, order = sort_descending(scores)
+    values, order = ops.sort_descending(scores)
 
     def restore(kept: Tensor, tokens: Tensor) -> Tensor:
-        return torch.cat((kept, gather_tokens(tokens, order[:, keep:])), 1)
+        return torch.cat((kept, ops.gather_tokens(tokens, order[:, keep:])), 1)
 
     def kept_mask() -> Tensor:
         token = torch.arange(n, device=scores.device)
         return (order[:, :keep, None] == token).any(1)
 
-    return Selection(keep, lambda tokens: gather_tokens(tokens, order[:, :keep]), restore, kept_mask, values)
+    return Selection(keep, lambda tokens: ops.gather_tokens(tokens, order[:, :keep]), restore, kept_mask, values)
 
 
-def rank(scores: Tensor, keep: int) -> Selection:
+def rank(scores: Tensor, keep: int, ops: Operators = NATIVE) -> Selection:
     """Ranks by comparison, then Gather: no sort, which is slow on a GPU for a few hundred tokens."""
     rank_ = ranks(scores)
-    return _by_gather(_positions_of(rank_, keep), lambda: rank_, keep)
+    return _by_gather(_positions_of(rank_, keep), lambda: rank_, keep, ops)
 
 
-def onehot(scores: Tensor, keep: int) -> Selection:
+def onehot(scores: Tensor, keep: int, ops: Operators = NATIVE) -> Selection:
     """Ranks by comparison, then a one-hot GEMM each way: P x selects, P^T x restores. Exact in every float dtype."""
     rank_ = ranks(scores)
     place = torch.arange(keep, dtype=rank_.dtype, device=scores.device)
@@ -142,7 +142,12 @@ def onehot(scores: Tensor, keep: int) -> Selection:
     return Selection(keep, lambda tokens: hit.to(tokens.dtype) @ tokens, restore, lambda: rank_ < keep)
 
 
-PATTERNS: dict[str, Callable[[Tensor, int], Selection]] = {"sort": sort, "topk": topk, "rank": rank, "onehot": onehot}
+PATTERNS: dict[str, Callable[[Tensor, int, Operators], Selection]] = {
+    "sort": sort,
+    "topk": topk,
+    "rank": rank,
+    "onehot": onehot,
+}
 
 
 def kept_positions(kept: Tensor, keep: int) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .ops import Lowered
+
 __all__ = ["ALWAYS_KEPT", "LAYER_NORM_EPS", "Attention", "Block", "ClassRow", "Step", "class_attention"]
 
 LAYER_NORM_EPS = 1e-6
@@ -24,17 +26,12 @@ class Step(nn.Module):
         return function(*args)
 
 
-class Attend(nn.Module):
+class Attend(Lowered):
     """softmax(q k^T) v; q is scaled already."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """[B, H, M, D] queries over [B, H, L, D] keys and values -> [B, M, H D]."""
-        if torch.compiler.is_exporting():
-            # MatMul-Softmax-MatMul and nothing else on the softmax: the shape that TensorRT fuses.
-            out = (q @ k.transpose(-2, -1)).softmax(-1) @ v
-        else:
-            out = F.scaled_dot_product_attention(q, k, v, scale=1.0)
-        return out.transpose(1, 2).flatten(2)
+        return self.ops.attention(q, k, v, None).transpose(1, 2).flatten(2)
 
 
 class ClassRow(nn.Module):

@@ -22,11 +22,12 @@ from .evolution import PATTERNS, Selection, kept_positions
 from .layers import ALWAYS_KEPT, Step
 from .levit_layers import Block, Head, Subsample, average, stem
 from .levit_schedule import Group, Stage, plan
+from .ops import Lowered
 
 __all__ = ["EvoLevit", "Pixels"]
 
 
-class EvoLevit(nn.Module):
+class EvoLevit(Lowered):
     """Evo-LeViT for inference, built for one structure, one schedule and one set of outputs.
 
     Args:
@@ -187,7 +188,7 @@ class EvoLevit(nn.Module):
         """Selection of the class token and the top ``keep`` patches."""
         first = torch.zeros(scores.shape[1], dtype=scores.dtype, device=scores.device)
         first[0] = ALWAYS_KEPT
-        return PATTERNS[self.pattern](scores + first, keep + 1)
+        return PATTERNS[self.pattern](scores + first, keep + 1, self.ops)
 
     def positions_of(self, selection: Selection, keep: int) -> Tensor:
         """Positions of the kept patches on this stage's grid, ascending: [B, keep] int64."""

@@ -6,8 +6,9 @@ A head's value has twice as many channels as its query and key, four times where
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .ops import Lowered
 
 __all__ = ["Attention", "Block", "ConvNorm", "Head", "LinearNorm", "Mlp", "Subsample", "average", "stem"]
 
@@ -26,23 +27,12 @@ class ClassLogits(nn.Module):
         return (q[:, :, :1].float() * k.float()).sum(-1)
 
 
-class Attend(nn.Module):
-    """softmax(q k^T + bias) v; q is scaled already.
-
-    TensorRT fuses an attention only if query, key and value have the same width. In half precision, the only one it fuses,
-    query and key are therefore padded with zeros to the width of the value when exported. A zero adds nothing to q k^T.
-    """
+class Attend(Lowered):
+    """softmax(q k^T + bias) v; q is scaled already."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         """[B, H, M, D] queries over [B, H, L, D] keys and [B, H, L, E] values, bias [H, M, L] -> [B, M, H E]."""
-        if torch.compiler.is_exporting():
-            if q.dtype != torch.float32:
-                q, k = (F.pad(part, (0, v.shape[-1] - q.shape[-1])) for part in (q, k))
-            logits = q @ k.transpose(-2, -1)
-            out = (logits if bias is None else logits + bias).softmax(-1) @ v
-        else:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
-        return out.transpose(1, 2).flatten(2)
+        return self.ops.attention(q, k, v, bias).transpose(1, 2).flatten(2)
 
 
 class LinearNorm(nn.Module):

@@ -1,19 +1,74 @@
-"""Operators whose ONNX form is chosen here, not left to the exporter's decomposition.
+"""The operators that a module runs with: PyTorch's own, or those whose ONNX form is chosen here.
 
-`gather_tokens` becomes GatherND with batch_dims=1 (torch.gather would become GatherElements, which reads an index a
+A compiler fuses what it knows. PyTorch's (`torch.compile`, AOTInductor) knows scaled_dot_product_attention, sort and gather, so
+modules run with these (:data:`NATIVE`). For ONNX (:data:`ONNX`) attention is MatMul-Softmax-MatMul, the shape that TensorRT
+fuses; `gather_tokens` becomes GatherND with batch_dims=1 (torch.gather would become GatherElements, which reads an index per
 channel); `topk_indices` and `sort_descending` become TopK (a stable sort, which torch needs to break ties as ONNX does, has no
-ONNX form).
+ONNX form). Who exports says so with :func:`lowered`; nothing asks `torch.compiler.is_exporting()`, which is true under
+`torch.compile` up to torch 2.11 and would unfuse attention there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-__all__ = ["gather_tokens", "onnx_translations", "sort_descending", "topk_indices"]
+__all__ = [
+    "NATIVE",
+    "ONNX",
+    "Lowered",
+    "Operators",
+    "gather_tokens",
+    "lowered",
+    "onnx_translations",
+    "patches_by_convolution",
+    "patches_by_gemm",
+    "sort_descending",
+    "topk_indices",
+]
+
+
+@dataclass(frozen=True)
+class Operators:
+    """One implementation of what can be written in several ways; all rows of it are the same functions.
+
+    Attributes:
+        attention: softmax(q k^T + bias) v of [B, H, M, D] queries (scaled already), [B, H, L, D] keys, [B, H, L, E] values and a
+            bias [H, M, L] or None -> [B, H, M, E].
+        gather_tokens: [B, N, C] tokens, [B, K] int64 indices -> [B, K, C].
+        topk_indices: [B, N] scores, K -> [B, K] int64, indices of the largest, descending; ties to the lower index.
+        sort_descending: [B, N] scores -> the same in descending order, and their indices int64; ties to the lower index.
+        patches: The patch convolution and [B, 3, S, S] images -> [B, N, C].
+    """
+
+    attention: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    gather_tokens: Callable[[Tensor, Tensor], Tensor]
+    topk_indices: Callable[[Tensor, int], Tensor]
+    sort_descending: Callable[[Tensor], tuple[Tensor, Tensor]]
+    patches: Callable[[nn.Conv2d, Tensor], Tensor]
+
+
+def patches_by_convolution(conv: nn.Conv2d, images: Tensor) -> Tensor:
+    """[B, 3, S, S] -> [B, N, C] by the convolution itself."""
+    return conv(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+def patches_by_gemm(conv: nn.Conv2d, images: Tensor) -> Tensor:
+    """[B, 3, S, S] -> [B, N, C] by one matrix product over flattened patches; kernel and stride are the same, no padding.
+
+    On an H100 in FP16 cuDNN's convolution took 1.65 ms at batch 256, and this about 0.2 (docs/design.md, section 5).
+    """
+    size = conv.kernel_size[0]
+    batch, channels, height, width = images.shape
+    patches = images.reshape(batch, channels, height // size, size, width // size, size).permute(0, 2, 4, 1, 3, 5)
+    flat = patches.reshape(batch, (height // size) * (width // size), channels * size * size)
+    return F.linear(flat, conv.weight.flatten(1), conv.bias)
 
 
 @torch.library.custom_op("evovit::gather_tokens", mutates_args=())
@@ -48,6 +103,59 @@ def sort_descending(scores: Tensor) -> tuple[Tensor, Tensor]:
 @sort_descending.register_fake
 def _(scores: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(scores), torch.empty_like(scores, dtype=torch.int64)
+
+
+def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+
+
+def _plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """MatMul-Softmax-MatMul and nothing else on the softmax: the shape that TensorRT fuses.
+
+    It does so only if query, key and value have the same width. In half precision, the only one it fuses, query and key are
+    therefore padded with zeros to the width of the value (LeViT's is wider). A zero adds nothing to q k^T.
+    """
+    missing = v.shape[-1] - q.shape[-1]
+    if missing and q.dtype != torch.float32:
+        q, k = F.pad(q, (0, missing)), F.pad(k, (0, missing))
+    logits = q @ k.transpose(-2, -1)
+    return (logits if bias is None else logits + bias).softmax(-1) @ v
+
+
+def _sort(scores: Tensor) -> tuple[Tensor, Tensor]:
+    values, indices = torch.sort(scores, dim=1, descending=True, stable=True)
+    return values, indices
+
+
+NATIVE = Operators(
+    attention=_fused_attention,
+    gather_tokens=lambda tokens, indices: torch.gather(tokens, 1, indices[..., None].expand(-1, -1, tokens.shape[2])),
+    topk_indices=lambda scores, keep: _sort(scores)[1][:, :keep],
+    sort_descending=_sort,
+    # On a CPU the convolution is at least as fast (docs/bench.md).
+    patches=lambda conv, images: (patches_by_gemm if images.is_cuda else patches_by_convolution)(conv, images),
+)
+ONNX = Operators(_plain_attention, gather_tokens, topk_indices, sort_descending, patches_by_convolution)
+
+
+class Lowered(nn.Module):
+    """A module that runs with the operators in ``ops``."""
+
+    ops: Operators = NATIVE
+
+
+@contextlib.contextmanager
+def lowered(module: nn.Module, ops: Operators) -> Iterator[None]:
+    """Let ``module`` and all modules in it run with ``ops`` within the block; no other thread may run it meanwhile."""
+    parts = [part for part in module.modules() if isinstance(part, Lowered)]
+    before = [part.ops for part in parts]
+    for part in parts:
+        part.ops = ops
+    try:
+        yield
+    finally:
+        for part, own in zip(parts, before):
+            part.ops = own
 
 
 def onnx_translations(opset: int) -> dict[Any, Callable[..., Any]]:

@@ -20,12 +20,13 @@ from ..recipes import Evolution, Structure, Transform
 from ..vit_recipe import Pool
 from .evolution import PATTERNS, Selection, ascending
 from .layers import Block, Step, class_attention
+from .ops import Lowered
 from .schedule import Group, plan
 
 __all__ = ["VisionTransformer"]
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Lowered):
     """A class-token ViT for inference, evolved or vanilla, built for one structure, one schedule and one set of outputs.
 
     Args:
@@ -98,8 +99,7 @@ class VisionTransformer(nn.Module):
         weight = self.patch_embed.weight
         if self.image_input == "uint8":
             images = ((images.to(weight.dtype) - self.pixel_center) * self.pixel_scale).permute(0, 3, 1, 2)
-        patches = self.patch_embed(images.to(weight.dtype)).flatten(2).transpose(1, 2)
-        patches = patches + self.pos_embed[:, self.prefix :]
+        patches = self.ops.patches(self.patch_embed, images.to(weight.dtype)) + self.pos_embed[:, self.prefix :]
         first = (self.cls_token + self.pos_embed[:, : self.prefix]).expand(images.shape[0], -1, -1)
         return self.norm_pre(torch.cat((first, patches), 1))  # type: ignore[no-any-return]
 
@@ -146,7 +146,7 @@ class VisionTransformer(nn.Module):
 
     def selection_of(self, scores: Tensor, keep: int) -> Selection:
         """Select the first P tokens, which score highest, and the ``keep`` best patch tokens; scores [B, P + N] float32."""
-        return PATTERNS[self.pattern](scores, keep + self.prefix)
+        return PATTERNS[self.pattern](scores, keep + self.prefix, self.ops)
 
     def run(
         self, group: Group, full: Tensor, before: Tensor | None, selection: Selection | None, last: bool
