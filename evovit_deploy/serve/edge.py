@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 
+from .capacity import Visit
 from .rejections import Rejected, rejection
 from .service import Service
 
@@ -50,7 +51,7 @@ class Edge:
                 sent += len(message.get("body", b""))
             await send(message)
 
-        scope["evovit"] = {}
+        visit = scope["evovit"] = Visit(self._service.capacity)
         scope["app"] = self  # tells the router to raise for what it does not know, rather than to answer
         try:
             if (
@@ -59,8 +60,9 @@ class Edge:
                 await self._app(scope, receive, counting)
             else:
                 self._authorise(scope)
-                with self._service.slot():
-                    await self._app(scope, receive, counting)
+                if scope["method"] != "POST":  # those enter when their body is here
+                    visit.enter()
+                await self._app(scope, receive, counting)
         except HTTPException as error:  # of the router: no such path, or another method
             await _refuse(counting, error.status_code, str(error.detail), error.headers)
         except Exception as error:
@@ -71,6 +73,7 @@ class Edge:
                 raise
             await _refuse(counting, answer.status, answer.reason)
         finally:
+            visit.leave()
             self._note(scope, status, sent, time.monotonic() - started)
 
     def _authorise(self, scope: Scope) -> None:
@@ -79,8 +82,8 @@ class Edge:
             raise Rejected(401, "a valid bearer token is needed.")
 
     def _note(self, scope: Scope, status: int, sent: int, seconds: float) -> None:
-        found = scope["evovit"]
-        model = found.get("model")
+        visit = scope["evovit"]
+        model = visit.model
         if model is not None:
             labels = (model.name, model.version)
             self._service.metrics.requests.labels(*labels, "http", str(status)).inc()
@@ -97,8 +100,8 @@ class Edge:
             bytes_out=sent,
             model=None if model is None else model.name,
             version=None if model is None else model.version,
-            images=found.get("images"),
-            id=found.get("id"),
+            images=visit.images,
+            id=visit.id,
         )
 
 

@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 
 from ..errors import DeadlineExceeded, Overloaded
+from .capacity import Visit
 from .documents import model_config, model_metadata, model_statistics, server_metadata
 from .edge import access
 from .models import ServedModel
@@ -38,26 +39,18 @@ def add_grpc(service: Service, server: Any) -> None:
     stubs.add_GRPCInferenceServiceServicer_to_server(GrpcService(service), server)
 
 
-class Note:
-    """What the log says about a request, gathered on its way."""
-
-    model: ServedModel | None = None
-    images: int | None = None
-    id: str | None = None
-
-
-def endpoint(method: Callable[[Any, Any, Any, Note], Awaitable[Any]]) -> Any:
+def endpoint(method: Callable[[Any, Any, Any, Visit], Awaitable[Any]]) -> Any:
     """Authorise, count, log, and turn errors into gRPC status codes."""
 
     @functools.wraps(method)
     async def call(self: GrpcService, request: Any, context: Any) -> Any:
-        started, code, note = time.monotonic(), "OK", Note()
+        started, code, visit = time.monotonic(), "OK", Visit(self.service.capacity)
         try:
             if method.__name__ in OPEN:
-                return await method(self, request, context, note)
+                return await method(self, request, context, visit)
             self.authorise(context)
-            with self.service.slot():
-                return await method(self, request, context, note)
+            visit.enter()
+            return await method(self, request, context, visit)
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise
@@ -67,7 +60,8 @@ def endpoint(method: Callable[[Any, Any, Any, Note], Awaitable[Any]]) -> Any:
             if not answer.expected:
                 log.error("gRPC %s failed", method.__name__, exc_info=error)
         finally:
-            self.log(method.__name__, note, code, time.monotonic() - started, context)
+            visit.leave()
+            self.log(method.__name__, visit, code, time.monotonic() - started, context)
         # Here, where the error is gone and with the request let go: grpc keeps what abort raises in a circle, so that its context
         # would stay, images and all, until the garbage collector comes by.
         del request
@@ -89,10 +83,10 @@ class GrpcService(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
         if not self.service.allows(metadata.get("authorization")):
             raise Rejected(401, "a valid bearer token is needed.")
 
-    def log(self, name: str, note: Note, code: str, seconds: float, context: Any) -> None:
+    def log(self, name: str, visit: Visit, code: str, seconds: float, context: Any) -> None:
         """Metrics and the access log."""
-        if note.model is not None:
-            labels = (note.model.name, note.model.version, "grpc")
+        if visit.model is not None:
+            labels = (visit.model.name, visit.model.version, "grpc")
             self.service.metrics.requests.labels(*labels, code).inc()
             self.service.metrics.seconds.labels(*labels).observe(seconds)
         access(
@@ -102,24 +96,24 @@ class GrpcService(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
             method=name,
             status=code,
             ms=round(seconds * 1000, 3),
-            model=note.model.name if note.model else None,
-            version=note.model.version if note.model else None,
-            images=note.images,
-            id=note.id,
+            model=visit.model.name if visit.model else None,
+            version=visit.model.version if visit.model else None,
+            images=visit.images,
+            id=visit.id,
         )
 
     @endpoint
-    async def ServerLive(self, request: Any, context: Any, note: Note) -> Any:
+    async def ServerLive(self, request: Any, context: Any, visit: Visit) -> Any:
         """The process answers."""
         return pb.ServerLiveResponse(live=True)
 
     @endpoint
-    async def ServerReady(self, request: Any, context: Any, note: Note) -> Any:
+    async def ServerReady(self, request: Any, context: Any, visit: Visit) -> Any:
         """Models are warm and the service is not stopping."""
         return pb.ServerReadyResponse(ready=self.service.ready)
 
     @endpoint
-    async def ModelReady(self, request: Any, context: Any, note: Note) -> Any:
+    async def ModelReady(self, request: Any, context: Any, visit: Visit) -> Any:
         """Whether a model takes requests; one that is not loaded does not."""
         try:
             ready = self.service.models.find(request.name, request.version).ready
@@ -128,25 +122,25 @@ class GrpcService(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
         return pb.ModelReadyResponse(ready=ready and not self.service.stopping)
 
     @endpoint
-    async def ServerMetadata(self, request: Any, context: Any, note: Note) -> Any:
+    async def ServerMetadata(self, request: Any, context: Any, visit: Visit) -> Any:
         """Name, version and extensions of the service."""
         return ParseDict(server_metadata(), pb.ServerMetadataResponse())
 
     @endpoint
-    async def ModelMetadata(self, request: Any, context: Any, note: Note) -> Any:
+    async def ModelMetadata(self, request: Any, context: Any, visit: Visit) -> Any:
         """Tensors of a model."""
         model = self.service.models.find(request.name, request.version)
         versions = [request.version] if request.version else self.service.models.versions(model.name)
         return ParseDict(model_metadata(model, versions), pb.ModelMetadataResponse())
 
     @endpoint
-    async def ModelConfig(self, request: Any, context: Any, note: Note) -> Any:
+    async def ModelConfig(self, request: Any, context: Any, visit: Visit) -> Any:
         """Configuration of a model in Triton's schema."""
         model = self.service.models.find(request.name, request.version)
         return ParseDict({"config": model_config(model)}, pb.ModelConfigResponse())
 
     @endpoint
-    async def ModelStatistics(self, request: Any, context: Any, note: Note) -> Any:
+    async def ModelStatistics(self, request: Any, context: Any, visit: Visit) -> Any:
         """Statistics of one model, or of all."""
         models = self.service.models
         found = [models.find(request.name, request.version)] if request.name else models.loaded()
@@ -154,12 +148,12 @@ class GrpcService(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
         return ParseDict(document, pb.ModelStatisticsResponse())
 
     @endpoint
-    async def RepositoryIndex(self, request: Any, context: Any, note: Note) -> Any:
+    async def RepositoryIndex(self, request: Any, context: Any, visit: Visit) -> Any:
         """Every model and its state."""
         return ParseDict({"models": self.service.models.index(ready=request.ready)}, pb.RepositoryIndexResponse())
 
     @endpoint
-    async def RepositoryModelLoad(self, request: Any, context: Any, note: Note) -> Any:
+    async def RepositoryModelLoad(self, request: Any, context: Any, visit: Visit) -> Any:
         """Load a model from its file, again if it is loaded."""
         if request.parameters:
             raise Rejected(400, "a model is loaded from the file given at the start; parameters are not taken.")
@@ -167,15 +161,15 @@ class GrpcService(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
         return pb.RepositoryModelLoadResponse()
 
     @endpoint
-    async def RepositoryModelUnload(self, request: Any, context: Any, note: Note) -> Any:
+    async def RepositoryModelUnload(self, request: Any, context: Any, visit: Visit) -> Any:
         """Unload a model."""
         await asyncio.to_thread(self.service.models.unload, request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     @endpoint
-    async def ModelInfer(self, request: Any, context: Any, note: Note) -> Any:
+    async def ModelInfer(self, request: Any, context: Any, visit: Visit) -> Any:
         """Run images; cancelled when the client goes away."""
-        return await self._infer(request, context.time_remaining(), note)
+        return await self._infer(request, context.time_remaining(), visit)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Run the requests of a stream, several at once; answers keep their order, and an error ends its request only."""
@@ -204,10 +198,10 @@ class GrpcService(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
                     left.cancel()
 
     async def _stream_one(self, request: Any, context: Any) -> Any:
-        started, code, note = time.monotonic(), "OK", Note()
+        started, code, visit = time.monotonic(), "OK", Visit(self.service.capacity)
         try:
-            with self.service.slot():
-                response = await self._infer(request, context.time_remaining(), note)
+            visit.enter()
+            response = await self._infer(request, context.time_remaining(), visit)
             return pb.ModelStreamInferResponse(infer_response=response)
         except Exception as error:
             answer = rejection(error)
@@ -217,13 +211,14 @@ class GrpcService(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
             failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
             return pb.ModelStreamInferResponse(error_message=answer.reason, infer_response=failed)
         finally:
-            self.log("ModelStreamInfer", note, code, time.monotonic() - started, context)
+            visit.leave()
+            self.log("ModelStreamInfer", visit, code, time.monotonic() - started, context)
 
-    async def _infer(self, request: Any, remaining: float | None, note: Note) -> Any:
-        model = note.model = self.service.models.find(request.model_name, request.model_version)
-        note.id = request.id or None
+    async def _infer(self, request: Any, remaining: float | None, visit: Visit) -> Any:
+        model = visit.model = self.service.models.find(request.model_name, request.model_version)
+        visit.id = request.id or None
         images = _images(request, model)
-        note.images = len(images)
+        visit.images = len(images)
         outputs = pick_outputs(model.outputs, [output.name for output in request.outputs])
         for output in request.outputs:
             if "classification" in output.parameters or "shared_memory_region" in output.parameters:

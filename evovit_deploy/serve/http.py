@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from .bodies import compress, read_body
 from .classify import decode, ranking
 from .documents import model_config, model_metadata, model_statistics, server_metadata
 from .edge import Edge
+from .json_body import MAX_DOCUMENT
 from .models import ServedModel
 from .openapi import openapi, page
-from .protocol import encode_response, parse_request
+from .protocol import InferRequest, encode_response, parse_request
 from .rejections import Rejected
+from .requests import Outputs
 from .service import Service
 from .waiting import result_of
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["build_app"]
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "application/octet-stream")
+# Above these sizes a request is read, and an answer is written, in a thread: at about 3 ms of work.
+MUCH_JSON, MUCH_BINARY, MANY_VALUES = 1 << 17, 4 << 20, 1 << 13  # bytes, bytes, numbers
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -129,14 +134,16 @@ class Http:
     async def infer(self, request: Request) -> Response:
         """POST /v2/models/NAME/infer"""
         model = self._model(request)
-        headers, settings = request.headers, self._service.settings
-        body = await read_body(request, settings.max_bytes, settings.body_timeout)
-        asked = parse_request(body, headers.get(HEADER_LENGTH), model.input, model.outputs, model.max_images)
-        request.scope["evovit"].update(images=len(asked.images), id=asked.id)
+        headers, visit = request.headers, request.scope["evovit"]
+        asked = await self._asked(request, model)
+        visit.images, visit.id = len(asked.images), asked.id
         work = self._service.infer(model, asked.images, asked.timeout)
         outputs = await result_of(work, gone=_disconnect(request.receive))
-        answer, head = encode_response(model.name, model.version, asked, outputs)
-        answer, coding = compress(answer, headers.get("accept-encoding", ""))
+        accepted = headers.get("accept-encoding", "")
+        if sum(value.size for value in outputs.values()) > MANY_VALUES:
+            answer, head, coding = await asyncio.to_thread(_answer, model, asked, outputs, accepted)
+        else:
+            answer, head, coding = _answer(model, asked, outputs, accepted)
         extra = {} if coding is None else {"Content-Encoding": coding}
         if head is None:
             return self._response(answer, headers=extra, media_type="application/json")
@@ -148,7 +155,7 @@ class Http:
         service, query = self._service, request.query_params
         name, version = query.get("model"), query.get("version", "")
         model = service.models.find(name, version) if name else service.models.default()
-        request.scope["evovit"]["model"] = model
+        request.scope["evovit"].model = model
         top_k = query.get("top_k", "5")
         if not (top_k.isascii() and top_k.isdigit() and int(top_k[:9]) > 0):
             raise Rejected(400, "top_k must be a whole number from 1.")
@@ -157,7 +164,7 @@ class Http:
             raise Rejected(
                 415, f"the content type must be one of {', '.join(IMAGE_TYPES)}; the body is the image itself."
             )
-        body = await read_body(request, service.settings.max_bytes, service.settings.body_timeout)
+        body = await self._body(request, service.settings.max_bytes)
         work, limit = self._classify(model, body), service.settings.timeout
         outputs = await result_of(work, seconds=limit, gone=_disconnect(request.receive))
         top = ranking(model, outputs, int(top_k[:9]))
@@ -185,12 +192,37 @@ class Http:
     def _model(self, request: Request) -> ServedModel:
         parameters = request.path_params
         model = self._service.models.find(parameters["name"], parameters.get("version", ""))
-        request.scope["evovit"]["model"] = model
+        request.scope["evovit"].model = model
         return model
+
+    async def _body(self, request: Request, limit: int) -> bytes:
+        """The body; from here on the request has its place among those at work."""
+        visit = request.scope["evovit"]
+        visit.check()  # before it is read for nothing
+        body = await read_body(request, visit, limit, self._service.settings.body_timeout)
+        visit.enter()
+        return body
+
+    async def _asked(self, request: Request, model: ServedModel) -> InferRequest:
+        visit, length = request.scope["evovit"], request.headers.get(HEADER_LENGTH)
+        body = await self._body(request, model.max_body)
+        size = len(body)
+        parse = functools.partial(parse_request, body, length, model.input, model.outputs, model.max_images)
+        if size > MUCH_BINARY or (length is None and size > MUCH_JSON):
+            asked = await result_of(  # the work has no name here: with its error, this frame and the body it would be a circle
+                asyncio.get_running_loop().run_in_executor(self._service.readers, parse),
+                seconds=self._service.settings.timeout,
+                gone=_disconnect(request.receive),
+            )
+        else:
+            asked = parse()
+        if asked.images.base is None:  # not a view of the body, which goes now
+            visit.take(asked.images.nbytes - size)
+        return asked
 
     async def _document(self, request: Request) -> dict[str, Any]:
         """The JSON object of a request to the repository, which may be left out."""
-        body = await read_body(request, self._service.settings.max_bytes, self._service.settings.body_timeout)
+        body = await self._body(request, MAX_DOCUMENT)
         try:
             document = json.loads(body or b"{}")
         except (ValueError, RecursionError):
@@ -198,6 +230,15 @@ class Http:
         if not isinstance(document, dict):
             raise Rejected(400, "the body must be a JSON object.")
         return document
+
+
+def _answer(
+    model: ServedModel, asked: InferRequest, outputs: Outputs, accepted: str
+) -> tuple[bytes, int | None, str | None]:
+    """Body, length of its JSON part where there is another, and content coding."""
+    answer, head = encode_response(model.name, model.version, asked, outputs)
+    answer, coding = compress(answer, accepted)
+    return answer, head, coding
 
 
 async def _disconnect(receive: Callable[[], Awaitable[Any]]) -> None:

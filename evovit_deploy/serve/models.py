@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import numpy as np
 from ..engines.base import Engine
 from ..errors import EngineError
 from .batcher import Batcher
+from .json_body import MAX_DOCUMENT
 from .metrics import Metrics, Statistics
 from .requests import Array, BatchRecord, Outputs
 from .settings import ModelSource, Settings
@@ -17,6 +19,7 @@ from .tensors import DATATYPES, TensorInfo, image_tensor
 
 __all__ = ["Opener", "ServedModel", "open_engine"]
 
+TEXT = {"uint8": 8, "float32": 32}  # most characters of a number in JSON, spaces and brackets included
 Opener = Callable[[ModelSource, Settings], Engine]
 
 
@@ -34,6 +37,10 @@ class ServedModel:
         settings: Limits of the batcher.
         metrics: Where runs are counted.
         labels: Name of each class, or None.
+
+    Attributes:
+        max_images: Images that a request may hold.
+        max_body: Bytes of a request for inference, decompressed: as many images in JSON, or what the service takes at all.
 
     Raises:
         EvoVitError: The engine does not run, or gives what the protocol cannot carry.
@@ -59,6 +66,8 @@ class ServedModel:
             on_batch=self._count,
         )
         self.max_images = settings.max_queue
+        values = self.max_images * math.prod(self.input.shape)
+        self.max_body = min(settings.max_bytes, MAX_DOCUMENT + values * TEXT[engine.spec.input])
         self.statistics = Statistics()
         try:
             self.outputs = warm(engine, self.batcher.max_batch)

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from .json_body import Numbers, numbers_of, read_document
 from .rejections import Rejected
 from .requests import Array, Outputs
-from .tensors import DATATYPES, TensorInfo, check, from_bytes, from_values
+from .tensors import DATATYPES, TensorInfo, check, from_bytes, from_numbers
 
 __all__ = ["InferRequest", "RequestedOutput", "encode_response", "parse_request", "pick_outputs", "timeout_of"]
 
@@ -60,12 +61,12 @@ def parse_request(
     Raises:
         Rejected: 400 and what is wrong.
     """
-    document, binary = _split(body, header_length)
+    document, found, binary = _split(body, header_length)
     parameters = _parameters(document, "the request")
     inputs = _objects(document, "inputs")
     if inputs is None or len(inputs) != 1:
         raise Rejected(400, f"a request has one input, {info.name}; this one has {len(inputs or ())}.")
-    images = _input(inputs[0], info, binary, max_images)
+    images = _input(inputs[0], info, found, binary, max_images)
     id_ = document.get("id")
     if id_ is not None and not isinstance(id_, str):
         raise Rejected(400, "id must be text.")
@@ -146,7 +147,7 @@ def encode_response(model: str, version: str, request: InferRequest, outputs: Ou
     return (b"".join((head, *raw)), len(head)) if raw else (head, None)
 
 
-def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memoryview]:
+def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[Numbers], memoryview]:
     size = len(body)
     if header_length is not None:
         if not header_length.isascii() or not header_length.isdigit() or len(header_length) > 18:
@@ -154,20 +155,13 @@ def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memo
         size = int(header_length)
         if size > len(body):
             raise Rejected(400, f"Inference-Header-Content-Length is {size}, and the body has {len(body)} bytes.")
-    try:
-        document = json.loads(body[:size], parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise Rejected(400, "the request is not JSON.") from None
-    if not isinstance(document, dict):
-        raise Rejected(400, "the request is not a JSON object.")
-    return document, memoryview(body)[size:]
+    document, found = read_document(body, size)
+    return document, found, memoryview(body)[size:]
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _input(tensor: dict[str, Any], info: TensorInfo, binary: memoryview, max_images: int) -> Array:
+def _input(
+    tensor: dict[str, Any], info: TensorInfo, found: list[Numbers], binary: memoryview, max_images: int
+) -> Array:
     shape = check(info, tensor.get("name"), tensor.get("datatype"), tensor.get("shape"), max_images)
     parameters = _parameters(tensor, f"input {info.name}")
     if "shared_memory_region" in parameters:
@@ -178,7 +172,7 @@ def _input(tensor: dict[str, Any], info: TensorInfo, binary: memoryview, max_ima
             raise Rejected(400, f"{len(binary)} bytes follow the JSON, and no input has a binary_data_size.")
         if "data" not in tensor:
             raise Rejected(400, f"input {info.name} has neither data nor binary_data_size.")
-        return from_values(info, shape, tensor["data"])
+        return from_numbers(info, shape, numbers_of(tensor["data"], found))
     if "data" in tensor:
         raise Rejected(400, f"input {info.name} has both data and binary_data_size.")
     if type(size) is not int or size != len(binary):

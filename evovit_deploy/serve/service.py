@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import Overloaded
+from .capacity import Capacity
 from .metrics import Metrics
 from .models import Opener, ServedModel, open_engine
 from .repository import ModelRepository
@@ -32,6 +30,8 @@ class Service:
         started: Every model was loaded once.
         stopping: SIGTERM came: what is accepted ends, and nothing new is taken.
         threads: For decoding images.
+        readers: For reading large requests.
+        capacity: Places and memory of requests.
     """
 
     def __init__(
@@ -46,7 +46,8 @@ class Service:
         self.models = ModelRepository(sources, settings, self.metrics, labels=labels, opener=opener)
         self.started = self.stopping = False
         self.threads = ThreadPoolExecutor(4, thread_name_prefix="evovit-decode")
-        self._at_work = 0
+        self.readers = ThreadPoolExecutor(2, thread_name_prefix="evovit-read")
+        self.capacity = Capacity(settings.max_concurrent, settings.body_bytes)
 
     @property
     def ready(self) -> bool:
@@ -65,21 +66,6 @@ class Service:
         given = (authorization or "").encode("utf-8", "replace")
         return hmac.compare_digest(given, b"Bearer " + self.settings.token.encode())
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold one of the places for requests at work.
-
-        Raises:
-            Overloaded: None is free.
-        """
-        if self._at_work >= self.settings.max_concurrent:
-            raise Overloaded(f"{self._at_work} requests are at work, which is the limit; try again later.")
-        self._at_work += 1
-        try:
-            yield
-        finally:
-            self._at_work -= 1
-
     async def infer(self, model: ServedModel, images: Array, timeout: float | None) -> Outputs:
         """Run checked images; the client's timeout, seconds, counts where it is shorter than the service's."""
         limit = self.settings.timeout
@@ -89,5 +75,6 @@ class Service:
         """Answer what was accepted, free the models; returns how many requests were not answered in time."""
         self.stopping = True
         lost = await asyncio.to_thread(self.models.close, timeout)
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        for pool in (self.threads, self.readers):
+            pool.shutdown(wait=False, cancel_futures=True)
         return lost

@@ -40,6 +40,7 @@ class Settings:
         timeout: Seconds until a request is answered with 504; a client may ask for less.
         body_timeout: Seconds that a client has to send its request.
         max_request_mib: Size of a request, also once decompressed, MiB.
+        max_body_mib: Memory that the bodies of all requests may take together, MiB; at least one of ``max_request_mib`` fits.
         max_pixels: Width times height of an image for ``/v1/classify``, before it is decoded.
         max_concurrent: Requests at work at once; more are refused with 503.
         drain: Seconds that accepted requests have to end after SIGTERM.
@@ -62,6 +63,7 @@ class Settings:
     timeout: float = 30.0
     body_timeout: float = 30.0
     max_request_mib: int = 64
+    max_body_mib: int = 256
     max_pixels: int = 50_000_000
     max_concurrent: int = 512
     drain: float = 30.0
@@ -78,6 +80,7 @@ class Settings:
             "timeout",
             "body_timeout",
             "max_request_mib",
+            "max_body_mib",
             "max_pixels",
             "max_concurrent",
         ):
@@ -105,6 +108,11 @@ class Settings:
     def max_bytes(self) -> int:
         """Size limit of a request, bytes."""
         return self.max_request_mib * MIB
+
+    @property
+    def body_bytes(self) -> int:
+        """Memory for the bodies of all requests, bytes."""
+        return max(self.max_body_mib, self.max_request_mib) * MIB
 
 
 @dataclass(frozen=True)

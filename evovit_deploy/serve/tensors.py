@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..engines.base import ModelSpec
+from .json_body import Numbers
 from .rejections import Rejected
 from .requests import Array
 
-__all__ = ["DATATYPES", "TensorInfo", "finite", "from_bytes", "from_values", "image_tensor"]
+__all__ = ["DATATYPES", "TensorInfo", "finite", "from_bytes", "from_numbers", "from_values", "image_tensor"]
 
 INPUT = "images"
 DATATYPES = {
@@ -90,6 +91,27 @@ def from_values(info: TensorInfo, shape: tuple[int, ...], values: Any) -> Array:
         raise Rejected(400, f"the data of input {info.name} is not within 0 to {np.iinfo(dtype).max}.")
     with np.errstate(over="ignore"):
         return finite(info, array.astype(dtype).reshape(shape))
+
+
+def from_numbers(info: TensorInfo, shape: tuple[int, ...], numbers: Numbers | None) -> Array:
+    """The numbers of a JSON request, flat or nested as ``shape`` -> array; None stands for anything else.
+
+    Raises:
+        Rejected: Not numbers, too few or many, out of range, nested in another way, or not finite.
+    """
+    dtype = _dtype(info)
+    kind = "numbers" if dtype.kind == "f" else "whole numbers"
+    if numbers is None:
+        raise Rejected(400, f"the data of input {info.name} must be a list of {kind}.")
+    try:
+        return finite(info, numbers.read(shape, dtype))
+    except IndexError:
+        raise Rejected(
+            400,
+            f"the data of input {info.name} must be {math.prod(shape)} {kind} in a list, or nested as {list(shape)}.",
+        ) from None
+    except ValueError as error:
+        raise Rejected(400, f"the data of input {info.name} must be {error}.") from None
 
 
 def finite(info: TensorInfo, array: Array) -> Array:

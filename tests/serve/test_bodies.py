@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import gzip
+import random
 import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evovit_deploy.serve.bodies import compress, decompress
+from evovit_deploy.serve.bodies import compress, unpack
 from evovit_deploy.serve.rejections import Rejected
+
+
+def decompress(data: bytes, coding: str, limit: int) -> bytes:
+    return b"".join(unpack(data, coding, limit))
 
 
 @given(st.binary(max_size=3000), st.sampled_from(("gzip", "deflate")))
@@ -22,6 +27,13 @@ def test_a_bomb_is_not_unpacked() -> None:
     with pytest.raises(Rejected) as caught:
         decompress(gzip.compress(bytes(50 << 20)), "gzip", 1 << 20)
     assert caught.value.status == 413
+
+
+def test_a_long_body_comes_in_bounded_parts() -> None:
+    data = random.Random(0).randbytes(3 << 20) + bytes(3 << 20)
+    parts = list(unpack(gzip.compress(data), "gzip", len(data)))
+    assert b"".join(parts) == data
+    assert max(map(len, parts)) <= 1 << 20
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,8 @@ def test_versions(digits_model: Path) -> None:
             413,
             "larger than",
         ),
-        ("POST", "/v2/models/m/infer", bytes(2 << 20), {}, 413, "larger than 1048576 bytes"),
+        ("POST", "/v2/models/m/infer", bytes(2 << 20), {}, 413, "larger than 163840 bytes"),  # 256 images of 48 values
+        ("POST", "/v1/classify", bytes(2 << 20), {}, 413, "larger than 1048576 bytes"),
         ("POST", "/v2/repository/index", b"[", {}, 400, "JSON object"),
         ("POST", "/v2/repository/models/x/load", b"{}", {}, 404, "no model"),
         ("POST", "/v2/repository/models/m/load", b'{"parameters": {"config": "x"}}', {}, 400, "parameters"),

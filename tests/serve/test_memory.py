@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import io
 import json
 import logging
@@ -114,30 +115,52 @@ def test_an_engine_that_fails_leaves_no_images_behind(
         assert held(engine) == []
 
 
+def numbers(count: int) -> bytes:
+    """A request with more numbers than it says; many enough to be read in a thread."""
+    tensor = {"name": "images", "datatype": "UINT8", "shape": [1, 4, 4, 3], "data": [1] * count}
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+INFER, CLASSIFY = "/v2/models/m/infer", "/v1/classify"
+
+
 @pytest.mark.parametrize(
-    ("body", "status"), [([three()], 500), ([b"x" * 600_000] * 3, 413), ([b"no image"], 400)], ids=["500", "413", "400"]
+    ("path", "body", "packed", "status"),
+    [
+        (CLASSIFY, [three()], False, 500),
+        (CLASSIFY, [b"x" * 600_000] * 3, False, 413),
+        (CLASSIFY, [b"no image"], False, 400),
+        (INFER, [numbers(70_000)], False, 413),
+        (INFER, [numbers(50_000)], False, 400),
+        (INFER, [gzip.compress(numbers(50_000))], True, 400),
+        (INFER, [gzip.compress(bytes(2 << 20))], True, 413),
+        (INFER, [gzip.compress(bytes(2 << 10))[:-1]], True, 400),
+    ],
 )
-def test_a_refused_body_is_in_no_circle(body: list[bytes], status: int, no_collector: None) -> None:
+def test_a_refused_body_is_in_no_circle(
+    path: str, body: list[bytes], packed: bool, status: int, no_collector: None
+) -> None:
     opener = always(NumberEngine(bad=(3,)))
     service = Service(ModelSource.parse_all(["m=x"]), Settings(max_request_mib=1), opener=opener)
     service.load()
     logging.disable(logging.CRITICAL)  # pytest keeps what is logged, with tracebacks
     try:
-        assert asyncio.run(classified(service, body)) == status  # what is made once is made now
+        assert asyncio.run(answered(service, path, body, packed)) == status  # what is made once is made now
         gc.collect()
-        assert asyncio.run(classified(service, body)) == status
+        assert asyncio.run(answered(service, path, body, packed)) == status
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
         frames = {each.f_code.co_filename for each in gc.garbage if isinstance(each, FrameType)}
         assert not [name for name in frames if "evovit_deploy" in name]
+        assert (service.capacity.at_work, service.capacity.held) == (0, 0)
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
         logging.disable(logging.NOTSET)
 
 
-async def classified(service: Service, parts: list[bytes]) -> int:
-    """Status of one request to /v1/classify whose body comes in these parts, without a server around the application."""
+async def answered(service: Service, path: str, parts: list[bytes], packed: bool) -> int:
+    """Status of one request whose body comes in these parts, without a server around the application."""
     waiting, sent = list(parts), []
 
     async def receive() -> Any:
@@ -148,9 +171,9 @@ async def classified(service: Service, parts: list[bytes]) -> int:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    path = "/v1/classify"
+    headers = [(b"content-encoding", b"gzip")] if packed else []
     scope = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path, "root_path": "",
-             "raw_path": path.encode(), "query_string": b"", "headers": [], "client": None, "server": None}  # fmt: skip
+             "raw_path": path.encode(), "query_string": b"", "headers": headers, "client": None, "server": None}  # fmt: skip
     await build_app(service)(scope, receive, send)
     await asyncio.sleep(0.1)  # for the threads of the batcher to let go
     return sent[0]["status"]

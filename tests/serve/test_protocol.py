@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from evovit_deploy.serve import json_body
 from evovit_deploy.serve.protocol import InferRequest, encode_response, parse_request
 from evovit_deploy.serve.rejections import Rejected
 from evovit_deploy.serve.tensors import TensorInfo
@@ -70,7 +72,7 @@ def test_outputs_id_and_timeout() -> None:
     [
         (b"", "not JSON"),
         (b"\xff", "not JSON"),
-        (b"[" * 100000, "not JSON"),
+        (b"[" * 60000, "not JSON"),
         (b"[1]", "not a JSON object"),
         (b'{"inputs": NaN}', "not JSON"),
         ({}, "one input, images; this one has 0"),
@@ -88,11 +90,13 @@ def test_outputs_id_and_timeout() -> None:
         (request(shape=[]), "shape"),
         (request(shape=None), "shape"),
         (request(data=None), "neither data nor binary_data_size"),
-        (request(data=[]), "must be a list of whole numbers"),
-        (request(data=list(range(11))), "which is not"),
-        (request(data=[[1, 2], [3]]), "not a rectangular list"),
-        (request(data=[256] * 12), "not within 0 to 255"),
-        (request(data=[-1] * 12), "not within 0 to 255"),
+        (request(data=[]), r"must be 12 whole numbers in a list, or nested as \[1, 2, 2, 3\]"),
+        (request(data=list(range(11))), "must be 12 whole numbers"),
+        (request(data=list(range(13))), "must be 12 whole numbers"),
+        (request(data=[[1, 2], [3]]), "must be 12 whole numbers"),
+        (request(data=[[1] * 6, [2] * 6]), "nested as"),
+        (request(data=[256] * 12), "within 0 to 255"),
+        (request(data=[-1] * 12), "within 0 to 255"),
         (request(data=[1.5] * 12), "whole numbers"),
         (request(data=[True] * 12), "whole numbers"),
         (request(data=["1"] * 12), "whole numbers"),
@@ -159,6 +163,122 @@ def test_an_odd_header_length_gives_aligned_floats() -> None:
         parsed = parse(document + b" " * padding, values.tobytes(), FLOATS)
         assert parsed.images.flags.aligned
         np.testing.assert_array_equal(parsed.images.ravel(), values)
+
+
+def sent(text: bytes, n: int = 1, info: TensorInfo = BYTES) -> bytes:
+    """A request whose data is written as ``text``."""
+    head, tail = json.dumps(request(info, n, data="HERE")).encode().split(b'"HERE"')
+    return head + text + tail
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[1,2,3,4,5,6,7,8,9,10,11,]",
+        b"[1,2,3,4,5,6,7,8,9,10,11,12,]",
+        b"[,1,2,3,4,5,6,7,8,9,10,11,12]",
+        b"[1,2,3,4,5,6,7,8,9,10,11,012]",
+        b"[1,2,3,4,5,6,7,8,9,10,11,+1]",
+        b"[1,2,3,4,5,6,7,8,9,10,11,1 2]",
+        b"[1,2,3,4,5,6,7,8,9,10,11,12][]",
+        b"[1,2,3,4,5,6,7,8,9,10,11,12][1]",
+        b"[1,2,3,4,5,6,7,8,9,10,11]12",
+        b"[[[[1,2,3],[4,5,6]],[[7,8,9],10[,11,12]]]]",
+        b"[[[[1,2,3],[4,5,6]],[[7,8,9],[10,11,]12]]]",
+        b"[[[[1,2,3],[4,5,6]],[[7,8,9],[10,11,12]]],[]]",
+        b"[[[1,2,3],[4,5,6]],[[7,8,9],[10,11,12]]]",
+        b'[1,2,3,4,5,6,7,8,9,10,11,"12"]',
+        b"[1,2,3,4,5,6,7,8,9,10,11,null]",
+        b"[1,2,3,4,5,6,7,8,9,10,11,{}]",
+    ],
+)
+def test_lists_that_are_nearly_right(text: bytes) -> None:
+    with pytest.raises(Rejected) as caught:
+        parse(sent(text))
+    assert caught.value.status == 400
+
+
+def test_lists_in_the_widest_dress() -> None:
+    spaced = b" [ [ [ [ 1 , 2 , 3 ] , [4\t,5,6]\r\n ],[[7,8,9],[10,11,12]] ] ] "
+    for text in (spaced, b"[" + b",".join(b"%d" % n + b" " * 3000 for n in range(1, 13)) + b"]"):
+        assert parse(sent(text)).images.ravel().tolist() == list(range(1, 13))
+    marked = sent(b"[1]").replace(b"images", rb"\"data\": [1]", 1)  # within a string it is no key
+    with pytest.raises(Rejected, match="no input called"):
+        parse(marked)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    data=st.data(),
+    info=st.sampled_from((BYTES, FLOATS)),
+    n=st.integers(1, 3),
+    nested=st.booleans(),
+    indent=st.sampled_from((None, 1)),
+    piece=st.integers(1, 40),
+)
+def test_numbers_in_pieces_are_those_of_a_parser(
+    data: Any, info: TensorInfo, n: int, nested: bool, indent: int | None, piece: int
+) -> None:
+    one = st.integers(0, 255) if info is BYTES else st.floats(width=32, allow_nan=False, allow_infinity=False)
+    values = np.array(data.draw(st.lists(one, min_size=12 * n, max_size=12 * n))).reshape(n, *info.shape)
+    text = json.dumps((values if nested else values.ravel()).tolist(), indent=indent).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_body, "PIECE", piece)
+        found = parse(sent(text, n, info), info=info).images
+        np.testing.assert_array_equal(found, values.astype(found.dtype))
+        cut = data.draw(st.integers(1, len(text) - 1))
+        for damaged in (text[:cut] + text[cut + 1 :], text[:cut] + b"," + text[cut:], text[:cut] + b"]" + text[cut:]):
+            try:
+                expected = np.array(json.loads(damaged), found.dtype)
+            except (ValueError, OverflowError):
+                expected = None
+            try:
+                read = parse(sent(damaged, n, info), info=info).images
+            except Rejected:
+                continue
+            assert expected is not None
+            assert expected.size == read.size
+            np.testing.assert_array_equal(read.ravel(), expected.ravel())
+
+
+WIDE = TensorInfo("images", "FP32", (3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'["' + b"x" * 20_000 + b'",' + b'"",' * 12_286 + b'""]',
+        b"[" + b"[]," * 1_000_000 + b"[]]",
+        b"[" + b"{}," * 1_000_000 + b"{}]",
+        b"[" + b"1," * 1_000_000 + b"1]",
+        b"[" + b"0.5," * 1_000_000 + b"1]",
+        b"[" + b"[1]," * 1_000_000 + b"[1]]",
+        b"[" * 1_000_000 + b"]" * 1_000_000,
+        b"[" + b"1" * 1_000_000 + b"]",
+        b"[" + b" " * 1_000_000 + b"1" + b",1" * 12_287 + b"]",
+        b'"' + b"x" * 1_000_000 + b'"',
+    ],
+    ids=["strings", "lists", "objects", "ints", "floats", "nested", "deep", "digits", "spaces", "text"],
+)
+def test_a_refused_list_takes_no_more_memory_than_its_text(text: bytes) -> None:
+    body = sent(text, info=WIDE)
+    parse(request(WIDE, data=[0] * 12_288), info=WIDE)  # what is made once is made now
+    tracemalloc.start()
+    try:
+        with pytest.raises(Rejected) as caught:
+            parse(body, info=WIDE)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.status in (400, 413)
+    assert peak < 3 * json_body.MAX_DOCUMENT + 12_288 * 4 + (1 << 20)
+
+
+def test_the_rest_of_a_document_is_small() -> None:
+    for document in (request() | {"id": "x" * 70_000}, b'{"inputs":' + b" " * 70_000 + b"[]}"):
+        with pytest.raises(Rejected, match="65536 bytes beside the numbers") as caught:
+            parse(document)
+        assert caught.value.status == 413
 
 
 JSON = st.recursive(
