@@ -45,11 +45,11 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def duration(text: str) -> float:
-    """``5ms``, ``0.1s`` or a number of milliseconds, in milliseconds."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ms|s)?\s*", text)
+    """``5ms``, ``0.1s``, ``800us`` or a number of milliseconds, in milliseconds."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|us)?\s*", text)
     if not found or not float(found[1]):
         raise InputError(f"--budget {text!r} is not a time; for example: --budget 5ms")
-    return float(found[1]) * (1000 if found[2] == "s" else 1)
+    return float(found[1]) * {"s": 1000.0, "us": 0.001}.get(found[2], 1.0)
 
 
 def command_line() -> str:

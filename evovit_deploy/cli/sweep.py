@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..files import exact, printable, write_bytes
-from ._bench import print_table
+from ._bench import duration, print_table
 from ._choices import MeasuredBackend, Precision, Provider
 from ._console import err, out, print_json, progress
 from ._model import note
@@ -78,13 +77,13 @@ def sweep(
     from ..bench.markdown import markdown
     from ..evaluate import read_dataset
     from ..labels import ClassNames
-    from ..sweep import SweepSettings, candidates, choose, front
+    from ..sweep import SweepSettings, candidates, choose, comparable, front
     from ..sweep import sweep as run
     from ..sweep.plot import plot
     from ..sweep.recipe_file import write_recipe
     from ..sweep.table import table
 
-    limit = None if budget is None else _milliseconds(budget)
+    limit = None if budget is None else duration(budget)
     if (checkpoint is None) == (from_timm is None) or (from_timm is None and weights is not None):
         raise InputError("give a checkpoint, or --from-timm NAME and its --weights FILE.")
     loaded = open_checkpoint(
@@ -139,13 +138,15 @@ def sweep(
         picked = choose(outcomes, budget_ms=limit, max_drop=max_drop)
         best = next(candidate for candidate in grid if candidate.name == picked.name)
         drop = f"drop {picked.drop:.2f} points on {picked.images} images"
-        comment = f"Picked by evovit sweep: {picked.name}, {picked.latency_ms:.3g} ms a call of {picked.batch}, {drop}."
+        took = f"{comparable(outcomes)[picked.key]:.3g} ms per call of {picked.batch}"
+        comment = f"Picked by evovit sweep: {picked.name}, {took}, {drop}."
         write_recipe(output / "recipe.toml", best.recipe, comment)
     if json:
+        latency = comparable(outcomes)
         print_json(
             {
                 "schema": 1,
-                "outcomes": [dataclasses.asdict(outcome) for outcome in outcomes],
+                "outcomes": [{**dataclasses.asdict(one), "comparable_ms": latency[one.key]} for one in outcomes],
                 "front": [outcome.name for outcome in front(outcomes)],
                 "picked": None if picked is None else picked.name,
                 "recipe": None if picked is None else exact(output / "recipe.toml"),
@@ -165,10 +166,3 @@ def _ratios(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--ratios {text!r} is not a list of numbers; for example: --ratios 0.3,0.5,0.7") from None
-
-
-def _milliseconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|us)?", text.strip())
-    if match is None or not float(match[1]):
-        raise InputError(f"--budget {text!r} is not a time; for example: --budget 5ms")
-    return float(match[1]) * {"s": 1000.0, "us": 0.001}.get(match[2] or "ms", 1.0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
 
-__all__ = ["Outcome", "choose", "front"]
+__all__ = ["Outcome", "choose", "comparable", "front"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Outcome:
         key: What it belongs to: weights, recipe, data and settings.
         name: Of the candidate.
         schedule, keep_ratios: Of its recipe; the ratios one a stage.
-        latency_ms: Median latency of a call, ms; ``batch`` images.
+        latency_ms: Median latency of a call, ms; ``batch`` images. Candidates are measured one after another, so it says little
+            beside another candidate's; see :func:`comparable`.
         batch: Images a call.
         images_per_second: One call after the other.
         speedup, speedup_low, speedup_high: Against the full model, interleaved with it, with a 95% interval.
@@ -28,6 +30,7 @@ class Outcome:
         top1, top1_low, top1_high: With a 95% Wilson interval; None without labels.
         drop: Points of top-1 below the full model (negative is a gain); without labels, points of disagreement.
         mcnemar_p: Of the difference; None without labels.
+        full_ms: Median latency of the full model in the same turns, ms; None in older records.
     """
 
     key: str
@@ -48,6 +51,22 @@ class Outcome:
     top1_high: float | None
     drop: float
     mcnemar_p: float | None
+    full_ms: float | None = None
+
+
+def comparable(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Key -> latency of a call in ms, all as if measured in the same minutes: the full model's, divided by the speedup.
+
+    The full model's is the median over all its measurements in the sweep, alone and beside every candidate. A machine that was
+    slower during one candidate was slower for the full model beside it too, so the speedups compare where latencies do not.
+
+    Args:
+        outcomes: All of the sweep; the full model is the one that keeps every patch.
+    """
+    full = [one.latency_ms for one in outcomes if set(one.keep_ratios) == {1.0}]
+    beside = [one.full_ms for one in outcomes if one.full_ms is not None and set(one.keep_ratios) != {1.0}]
+    middle = statistics.median([*full, *beside])
+    return {one.key: middle / one.speedup for one in outcomes}
 
 
 def front(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -70,7 +89,7 @@ def choose(outcomes: Sequence[Outcome], *, budget_ms: float | None = None, max_d
 
     Args:
         outcomes: All of the sweep.
-        budget_ms: Largest median latency of a call.
+        budget_ms: Largest median latency of a call, as :func:`comparable` gives it.
         max_drop: Largest drop, points.
 
     Returns:
@@ -80,12 +99,13 @@ def choose(outcomes: Sequence[Outcome], *, budget_ms: float | None = None, max_d
     Raises:
         InputError: No candidate is within the bounds; the message names the nearest.
     """
-    quick = [one for one in outcomes if budget_ms is None or one.latency_ms <= budget_ms]
+    latency = comparable(outcomes)
+    quick = [one for one in outcomes if budget_ms is None or latency[one.key] <= budget_ms]
     if not quick:
-        nearest = min(outcomes, key=lambda one: one.latency_ms)
+        nearest = min(outcomes, key=lambda one: latency[one.key])
         raise InputError(
-            f"no candidate is within {budget_ms:g} ms: the fastest, {nearest.name}, took {nearest.latency_ms:.3g} ms a call of "
-            f"{nearest.batch}. Give smaller --ratios or a larger --budget."
+            f"no candidate is within {budget_ms:g} ms: the fastest, {nearest.name}, takes {latency[nearest.key]:.3g} ms per call "
+            f"of {nearest.batch}. Give smaller --ratios or a larger --budget."
         )
     good = [one for one in quick if max_drop is None or one.drop <= max_drop]
     if not good:

@@ -133,6 +133,7 @@ def read_outcomes(path: Path) -> list[Outcome]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             record = json.loads(line)
+            record = {"full_ms": None, **record}  # which older records lack
             fields = {field.name: record[field.name] for field in dataclasses.fields(Outcome)}
         except (ValueError, LookupError, TypeError) as error:
             raise ModelFileError(f"{path}, line {number}: not a record of a sweep. Move the file away.") from error
@@ -184,7 +185,7 @@ def _run(
             workers=settings.workers,
             on_progress=progress,
         )
-    return _outcome(key, candidate, report, result), report
+    return _outcome(key, candidate, full, report, result), report
 
 
 def _opened(checkpoint: Checkpoint, candidate: Candidate, folder: Path, settings: SweepSettings) -> tuple[Engine, Path]:
@@ -231,7 +232,7 @@ def _measure(engines: dict[str, Engine], baseline: str, settings: SweepSettings,
     return report
 
 
-def _outcome(key: str, candidate: Candidate, report: BenchReport, result: Evaluation) -> Outcome:
+def _outcome(key: str, candidate: Candidate, full: Candidate, report: BenchReport, result: Evaluation) -> Outcome:
     if result.failures:
         path, reason = result.failures[0]
         raise InputError(
@@ -264,4 +265,5 @@ def _outcome(key: str, candidate: Candidate, report: BenchReport, result: Evalua
         top1_high=None if share is None else share["high"],
         drop=drop,
         mcnemar_p=document["comparison"]["mcnemar_p"],
+        full_ms=next(point.p50_ms for point in report.points if point.subject == full.name),
     )

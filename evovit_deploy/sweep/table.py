@@ -13,12 +13,16 @@ __all__ = ["table"]
 def table(outcomes: Sequence[Outcome], title: str) -> Table:
     """A row for each candidate, in the order given; the accuracy column only with labels.
 
+    Each latency stands beside that of the full model in the same turns, as rows come from different minutes; where a record has
+    no such pair there are no latencies at all.
+
     Args:
         outcomes: Of one sweep.
         title: Model, precision, batch, data.
     """
     best = front(outcomes)
     labelled = outcomes[0].top1 is not None
+    paired = all(one.full_ms is not None for one in outcomes)
     top1 = ["top-1 % [95% interval]"] if labelled else []
     rows = []
     for one in outcomes:
@@ -29,7 +33,7 @@ def table(outcomes: Sequence[Outcome], title: str) -> Table:
         rows.append(
             (
                 one.name,
-                f"{one.latency_ms:.3g}",
+                *((_ms(one.latency_ms), _ms(one.full_ms)) if paired and one.full_ms is not None else ()),
                 f"{one.speedup:.2f}{interval}",
                 *accuracy,
                 f"{100 * one.agreement:.2f}",
@@ -38,5 +42,10 @@ def table(outcomes: Sequence[Outcome], title: str) -> Table:
                 "yes" if one in best else "",
             )
         )
-    header = ("candidate", "p50 ms", "speedup", *top1, "agrees %", "drop", "stable", "front")
+    times = ["p50 ms", "full beside it, ms"] if paired else []
+    header = ("candidate", *times, "speedup", *top1, "agrees %", "drop", "stable", "front")
     return Table(title, header, tuple(rows), group=None)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.{1 if value >= 10 else 2}f}"

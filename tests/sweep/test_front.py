@@ -8,13 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evovit_deploy.errors import InputError
-from evovit_deploy.sweep import Outcome, choose, front
+from evovit_deploy.sweep import Outcome, choose, comparable, front
 from evovit_deploy.sweep.plot import plot
+from evovit_deploy.sweep.table import table
 
 
 def outcome(name: str, speedup: float, drop: float, latency: float | None = None, **other: object) -> Outcome:
     fields: dict[str, object] = {
-        "key": name, "name": name, "schedule": "stage", "keep_ratios": (0.5,), "latency_ms": latency or 10 / speedup,
+        "key": name, "name": name, "schedule": "stage", "keep_ratios": (1.0 if name == "full" else 0.5,),
+        "latency_ms": latency or 10 / speedup,
         "batch": 1, "images_per_second": 1.0, "speedup": speedup, "speedup_low": speedup * 0.9,
         "speedup_high": speedup * 1.1, "stable": True, "images": 100, "agreement": 1 - abs(drop) / 100,
         "top1": 0.8 - drop / 100, "top1_low": 0.7, "top1_high": 0.9, "drop": drop, "mcnemar_p": 1.0,
@@ -66,8 +68,34 @@ def test_choice(budget: float | None, drop: float | None, name: str) -> None:
     assert choose(SOME, budget_ms=budget, max_drop=drop).name == name
 
 
+def test_a_budget_compares_what_was_measured_in_different_minutes() -> None:
+    """The machine was three times slower while ``a`` was measured, and the full model beside it too."""
+    slow = [
+        outcome("full", 1, 0, full_ms=10.0),
+        outcome("a", 2, 1, latency=15.0, full_ms=30.0),
+        outcome("b", 1.25, 0.5, latency=8.0, full_ms=10.0),
+    ]
+    assert comparable(slow) == {"full": 10, "a": 5, "b": 8}
+    assert choose(slow, budget_ms=6).name == "a"
+    assert choose(slow, budget_ms=9).name == "b"
+    with pytest.raises(InputError, match=r"within 4 ms: the fastest, a, takes 5 ms"):
+        choose(slow, budget_ms=4)
+    alone = [dataclasses.replace(one, full_ms=None) for one in slow]
+    assert comparable(alone) == comparable(slow)
+
+
+def test_each_latency_stands_beside_that_of_the_full_model_or_there_is_none() -> None:
+    pair = [outcome("full", 1, 0, full_ms=10.0), outcome("a", 2, 1, latency=15.0, full_ms=30.0)]
+    shown = table(pair, "t")
+    assert shown.header[:4] == ("candidate", "p50 ms", "full beside it, ms", "speedup")
+    assert [row[:3] for row in shown.rows] == [("full", "10.0", "10.0"), ("a", "15.0", "30.0")]
+    older = table([pair[0], dataclasses.replace(pair[1], full_ms=None)], "t")
+    assert not any("ms" in name for name in older.header)
+    assert all(len(row) == len(older.header) for row in older.rows)
+
+
 def test_nothing_within_the_bounds() -> None:
-    with pytest.raises(InputError, match=r"within 1 ms: the fastest, c, took 5 ms"):
+    with pytest.raises(InputError, match=r"within 1 ms: the fastest, c, takes 5 ms"):
         choose(SOME, budget_ms=1)
     with pytest.raises(InputError, match=r"within 5 ms drops by 0\.5 points at most: the nearest, c, drops by 2"):
         choose(SOME, budget_ms=5, max_drop=0.5)

@@ -76,6 +76,10 @@ def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, mo
     full, quarter = document["outcomes"]
     assert (full["speedup"], full["drop"], full["agreement"], full["images"]) == (1, 0, 1, 20)
     assert quarter["keep_ratios"] == [0.25, 0.25]
+    assert full["full_ms"] == full["latency_ms"]
+    assert quarter["full_ms"] > 0
+    middle = (full["latency_ms"] + quarter["full_ms"]) / 2
+    assert quarter["comparable_ms"] == pytest.approx(middle / quarter["speedup"])
     assert quarter["drop"] == pytest.approx(100 * (full["top1"] - quarter["top1"]))
     assert document["picked"] in ("full", "stage_0.25_0.25")
     picked = next(one for one in document["outcomes"] if one["name"] == document["picked"])
