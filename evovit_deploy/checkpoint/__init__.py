@@ -4,8 +4,8 @@ tensor by tensor.
     checkpoint = load_checkpoint("checkpoint.pth")
     checkpoint.recipe.structure.image_size, checkpoint.notes
 
-`reading` opens files, `tensors` recognises and checks state dicts, `identify` chooses the recipe; `levit` does both for
-Evo-LeViT, `timm` for plain ViTs.
+`reading` opens files, `finding` chooses the weights in them, `tensors` recognises and checks state dicts, `identify` chooses the
+recipe; `levit` does both for Evo-LeViT, `timm` for plain ViTs.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CheckpointError, InputError, translate
 from ..files import sha256
 from ..recipes import VIT, Recipe, load_recipe
+from .finding import find_weights
 from .identify import check_image_size, identify, resize_position_embedding
 from .levit import expected_shapes as levit_shapes
 from .levit import is_evo_levit, load_evo_levit
 from .reading import read_file
-from .tensors import TRAINING_ONLY, Loaded, Sizes, clean, expected_shapes, find_state, measure, to_float32
+from .schemes import check_names
+from .tensors import TRAINING_ONLY, Loaded, Sizes, clean, expected_shapes, measure, to_float32
 from .timm import load_timm, random_timm, timm_recipe
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ class Checkpoint:
         path: The file, or None for random weights.
         recipe: Structure as found in the tensors; schedule, transform and tolerances of the recipe in force.
         state: Parameter names of the authors, or of timm -> float32 tensors on the CPU; training-only heads are dropped.
-        source: ``model``, ``model_ema``, ``state dict`` or ``random weights (seed 0)``.
+        source: Where in the file the weights lie: ``model``, ``model_ema``, ``state dict``, another entry, or, of several,
+            ``state dict, student`` for those under a prefix; ``random weights (seed 0)``.
         stored_dtype: Dtype in the file, e.g. ``float32``; several are joined by commas.
         sha256: Of the file, hexadecimal; None for random weights.
         random: Whether the weights were never trained, so that the outputs mean nothing.
@@ -85,7 +88,7 @@ def load_checkpoint(
             of the same structure, else the published schedule.
         num_heads: For an embed dim that is no multiple of 64, where no recipe says it; of Evo-LeViT, the heads of stage 1.
         image_size: Resize the position embedding to images of this many pixels a side.
-        ema: Use the averaged weights (``model_ema``).
+        ema: Use the averaged weights (``model_ema`` and the like); without them, the raw ones, if the file has any.
         timm: Name in timm of the ViT that these are the weights of; a recipe of family ``evo_vit`` says it too.
         pool: Of a timm ViT: ``token`` or ``avg``, where it is not the model's own.
 
@@ -104,8 +107,9 @@ def load_checkpoint(
     if timm is not None and num_heads is not None:
         raise InputError(f"--num-heads is for Evo-ViT checkpoints; {timm} says it by its name. Leave it out.")
     content = read_file(path)
-    found = find_state(content, where, ema)
+    found = find_weights(content, where, ema)
     state = clean(found.state, where)
+    check_names(state, where)
     args, epoch = _training(content)
     with translate(CheckpointError, f"reading the tensors of {where}", RuntimeError, MemoryError):
         if timm is not None:
@@ -116,7 +120,7 @@ def load_checkpoint(
             loaded = _load_evo_deit(state, args, recipe, num_heads, image_size, where)
     stored = sorted({str(state[key].dtype).removeprefix("torch.") for key in loaded.weights if key in state})
     dropped = sorted({part.rstrip(".") for part in TRAINING_ONLY if any(part in str(key) for key in found.state)})
-    notes = list(loaded.notes)
+    notes = [*found.notes, *loaded.notes]
     if dropped:
         notes.append(f"{' and '.join(dropped)}, which only training uses, were dropped")
     with translate(CheckpointError, f"reading {where}", OSError):
@@ -163,7 +167,7 @@ def _training(content: Any) -> tuple[dict[str, str], int | None]:
     """Training arguments with printable values, and the epoch."""
     if not isinstance(content, Mapping):
         return {}, None
-    arguments = content.get("args")
+    arguments = content.get("args", content.get("hyper_parameters"))  # Lightning's name
     values = arguments if isinstance(arguments, Mapping) else getattr(arguments, "__dict__", {})
     args = {str(k): str(v) for k, v in values.items() if isinstance(v, (str, int, float)) and str(v).isprintable()}
     if "model" not in args and isinstance(content.get("arch"), str):

@@ -9,16 +9,22 @@ from ..errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["check_tensors", "shape_of", "some"]
+__all__ = ["check_tensors", "quoted", "shape_of", "some"]
+
+
+def quoted(name: object) -> str:
+    """Quote a name that a file holds, cut and without characters that a terminal would act on."""
+    text = str(name)[:80]
+    return f"`{text if text.isprintable() else ascii(text)[1:-1]}`"
 
 
 def some(names: Any, count: int = 4) -> str:
     """The first few names, and how many more there are."""
-    listed = [str(name)[:80] for name in names]
+    listed = [quoted(name) for name in names]
     if not listed:
         return "nothing"
     more = f" and {len(listed) - count} more" if len(listed) > count else ""
-    return ", ".join(f"`{name}`" for name in listed[:count]) + more
+    return ", ".join(listed[:count]) + more
 
 
 def shape_of(
@@ -26,7 +32,9 @@ def shape_of(
 ) -> tuple[int, ...]:
     """Shape of a tensor that must be there; None matches any size from 1."""
     if key not in state:
-        raise CheckpointError(f"{where}: `{key}` is missing from {model} checkpoint; save the whole state dict.")
+        raise CheckpointError(
+            f"{where}: `{key}` is missing, which {model} has; found are {some(state)}. Save the whole state dict of that model."
+        )
     shape = tuple(state[key].shape)
     if len(shape) != len(expected) or any(a != b if b is not None else a < 1 for a, b in zip(shape, expected)):
         wanted = ", ".join("any" if size is None else str(size) for size in expected)

@@ -2,7 +2,8 @@
 
 A `.pth` file is a pickle. It is read by torch's restricted unpickler only, with a short allow-list:
 `argparse.Namespace`, and inert stand-ins for what training scripts leave beside the weights (numpy scalars and arrays,
-paths). The stand-ins carry no value and call no foreign code, so not even numpy sees bytes of the file.
+paths, the hyperparameters of Lightning, OmegaConf and MMEngine). The stand-ins call no foreign code, so not even numpy sees
+bytes of the file.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import threading
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,17 @@ _STAND_INS = (
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
     *("numpy.dtype", "numpy.ndarray"),
     *(f"pathlib.{part}{name}" for part in ("", "_local.") for name in ("Path", "PosixPath", "WindowsPath")),
+    *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata")),
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Boolean", "Enum", "Float", "Integer", "Path", "String")),
+    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "typing.Any"),
+    *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "str")),  # types that OmegaConf notes
+    "mmengine.logging.history_buffer.HistoryBuffer",
+)
+# Dicts with attributes; torch fills only dicts of its own list.
+_DICTS = (
+    *(f"{package}.AttributeDict" for package in ("lightning.fabric.utilities.data", "lightning_fabric.utilities.data")),
+    *(f"{package}.utilities.parsing.AttributeDict" for package in ("lightning.pytorch", "pytorch_lightning")),
+    *("mmengine.config.config.ConfigDict", "addict.addict.Dict"),
 )
 
 
@@ -141,6 +154,7 @@ def _torch_load(path: Path, mmap: bool) -> Any:
     import torch
 
     allowed: list[Any] = [argparse.Namespace, *((Ignored, name) for name in _STAND_INS)]
+    allowed += [(OrderedDict, name) for name in _DICTS]
     try:
         with _LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of odd pickles before it rejects them; our error says more

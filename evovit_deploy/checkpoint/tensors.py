@@ -1,10 +1,9 @@
-"""State dicts: find the weights in what a file held, recognise the model, check every tensor."""
+"""State dicts: recognise the model, check every tensor."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CheckpointError
@@ -17,27 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TRAINING_ONLY",
-    "Found",
     "Loaded",
     "Sizes",
     "clean",
     "expected_shapes",
-    "find_state",
     "measure",
     "to_float32",
 ]
 
 TRAINING_ONLY = ("head_cls.", "head_cls_dist.", "norm_cls.")
-_WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 _NUMBERED = re.compile(r"(blocks|qks|vs|norms|projs)\.(\d{1,4})\.")
 _DEIT = {192: "deit_tiny_patch16_224", 768: "deit_base_patch16_224"}
-
-
-class Found(NamedTuple):
-    """Weights inside a file."""
-
-    source: str  # "model", "model_ema" or "state dict"
-    state: dict[str, Any]
 
 
 class Loaded(NamedTuple):
@@ -59,62 +48,14 @@ class Sizes(NamedTuple):
     num_classes: int
 
 
-def find_state(content: Any, where: str, ema: bool) -> Found:
-    """The state dict in a checkpoint; the EMA weights only if asked for.
-
-    Raises:
-        CheckpointError: No weights, or no such weights.
-    """
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{where} holds a {type(content).__name__}, not weights; save them with torch.save(model.state_dict(), "
-            "'weights.pth')."
-        )
-    keys = some(content)
-    plain = _first(content, ("model", "state_dict"))
-    averaged = _first(content, ("model_ema", "state_dict_ema"))
-    if ema:
-        if averaged is None:
-            raise CheckpointError(f"{where} has no EMA weights (`model_ema`); it holds {keys}. Leave out --ema.")
-        return Found("model_ema", averaged[1])
-    if plain is not None:
-        return Found("model" if plain[0] == "model" else "state dict", plain[1])
-    if averaged is not None:
-        raise CheckpointError(f"{where} holds EMA weights only (`{averaged[0]}`), no `model`; add --ema to use them.")
-    if _tensors(content):
-        return Found("state dict", dict(content))
-    raise CheckpointError(
-        f"{where} holds no weights, only {keys}. Valid: a dict with `model`, a dict with `state_dict`, or a state dict "
-        "itself."
-    )
-
-
-def _tensors(value: Any) -> bool:
-    import torch
-
-    return isinstance(value, Mapping) and any(isinstance(v, torch.Tensor) for v in value.values())
-
-
-def _first(content: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[str, dict[str, Any]] | None:
-    for name in names:
-        value: Any = content.get(name)
-        if isinstance(value, Mapping) and not _tensors(value) and isinstance(value.get("state_dict"), Mapping):
-            value = value["state_dict"]
-        if _tensors(value):
-            return name, dict(value)
-    return None
-
-
 def clean(state: dict[str, Any], where: str) -> dict[str, Tensor]:
-    """Strip wrapper prefixes and drop training-only heads; every value left is a plain tensor on the CPU.
+    """Drop training-only heads; every value left is a plain tensor on the CPU.
 
     Raises:
         CheckpointError: A value that is no tensor, or a tensor without usable values.
     """
     import torch
 
-    while prefix := next((p for p in _WRAPPERS if state and all(str(k).startswith(p) for k in state)), None):
-        state = {str(key)[len(prefix) :]: value for key, value in state.items()}
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         if str(key).startswith(TRAINING_ONLY):

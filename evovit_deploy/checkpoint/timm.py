@@ -212,7 +212,7 @@ def _options(state: dict[str, Tensor], plain: Any, pool: str | None, where: str)
 
 def _trained_size(state: dict[str, Tensor], plain: Any, name: str, where: str) -> int:
     """Image size that the position embedding is for, after a check that patches are those of the model."""
-    model, patch = f"timm's {name}, not", int(plain.patch_embed.patch_size[0])
+    model, patch = f"timm's {name}", int(plain.patch_embed.patch_size[0])
     width = shape_of(state, "cls_token", (1, 1, None), model, where)[2]
     stem = state.get("patch_embed.proj.weight")
     if stem is None or stem.dim() != 2:  # timm reshapes the matrix of before patches were cut by a convolution

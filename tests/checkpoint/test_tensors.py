@@ -126,5 +126,6 @@ def test_averaged_weights_of_a_bare_state_dict(state: dict[str, Tensor], path: P
 
 def test_only_averaged_weights(state: dict[str, Tensor], path: Path) -> None:
     saved({"model_ema": state}, path)
-    refused(path, "EMA weights only.*add --ema")
+    assert same(load_checkpoint(path).state, inference(state))
+    assert load_checkpoint(path).source == "model_ema"
     assert same(load_checkpoint(path, ema=True).state, inference(state))
