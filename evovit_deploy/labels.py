@@ -9,8 +9,9 @@ from typing import Any
 
 from .errors import InputError
 from .files import printable
+from .text_files import read_text
 
-__all__ = ["ClassNames", "read_labels", "true_classes"]
+__all__ = ["ClassNames", "read_labels"]
 
 
 class ClassNames:
@@ -44,6 +45,10 @@ class ClassNames:
         """The name to show, or None."""
         return self.names[number][-1] if self.names[number] else None
 
+    def labelled(self, name: str) -> set[int]:
+        """Classes that have this name among their labels; empty if it is none."""
+        return self._numbers.get(name, set())
+
     def number(self, name: str) -> int:
         """Class of a name; a name that is no label may be a class number.
 
@@ -51,7 +56,7 @@ class ClassNames:
             InputError: It is neither, or the name of several classes. The message is the part that follows a name:
                 ``"is no class"``.
         """
-        found = self._numbers.get(name, set())
+        found = self.labelled(name)
         if not found and name.isascii() and name.isdigit() and int(name) < len(self.names):
             return int(name)
         if len(found) != 1:
@@ -62,64 +67,56 @@ class ClassNames:
 def read_labels(path: Path, num_classes: int) -> list[tuple[str, ...]]:
     """Names of every class, the last of each being the one to show.
 
-    Text with one name a line, a JSON list of names, or a JSON object from class number to name. In JSON a name may be a
-    list, such as ``["n01440764", "tench"]``: the last is shown, and every one is a name the class is found by.
+    Text with one name a line; a JSON list of names; a JSON object from class number to name, or from name to class number,
+    as ``class_to_idx`` of torchvision's and timm's data sets; or ``config.json`` of a Hugging Face model (``id2label``). In
+    JSON a name may be a list, such as ``["n01440764", "tench"]``: the last is shown, and every one is a name the class is
+    found by.
 
     Raises:
         InputError: Unreadable, another number of names than classes, or class numbers that are not 0 to classes - 1.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: the labels cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: the labels are not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    text, _ = read_text(path, "the labels")
+    where = printable(path)
     values: list[Any]
     if text.lstrip()[:1] in ("[", "{"):
         try:
             document = json.loads(text)
         except ValueError as error:
-            raise InputError(f"{path}: begins like JSON and is not: {error}.") from error
-        if isinstance(document, dict):
-            wrong = set(document) ^ {str(number) for number in range(num_classes)}
-            if wrong:
-                some = ", ".join(sorted(wrong)[:3])
-                raise InputError(
-                    f'{path}: {len(document)} entries for {num_classes} classes; the keys must be "0" to '
-                    f'"{num_classes - 1}", and {some} {"is" if len(wrong) == 1 else "are"} missing or not among them.'
-                )
-            values = [document[str(number)] for number in range(num_classes)]
-        else:
-            values = document
+            raise InputError(f"{where}: begins like JSON and is not: {error}.") from error
+        if isinstance(document, dict) and isinstance(document.get("id2label"), dict):
+            document = document["id2label"]
+        values = _in_class_order(document, num_classes, where) if isinstance(document, dict) else document
     else:
         values = [line.strip() for line in text.rstrip().splitlines()]
     if len(values) != num_classes:
         raise InputError(
-            f"{path}: {len(values)} names for a model of {num_classes} classes. Give exactly one name a class, in class order."
+            f"{where}: {len(values)} names for a model of {num_classes} classes. Give exactly one name per class, in class order."
         )
     names = [tuple(value) if isinstance(value, list) else (value,) for value in values]
     for number, name in enumerate(names):
         if not name or not all(isinstance(part, str) and part for part in name):
             raise InputError(
-                f"{path}: the name of class {number} is {values[number]!r}; it must be text that is not empty."
+                f"{where}: the name of class {number} is {values[number]!r}; it must be text that is not empty."
             )
     return names
 
 
-def true_classes(paths: Sequence[Path], classes: ClassNames) -> dict[Path, int]:
-    """Class of every image, from the name of its folder: a label, or else a class number.
-
-    Raises:
-        InputError: A folder whose name is no class.
-    """
-    truth = {}
-    for path in paths:
-        folder = path.absolute().parent.name
-        try:
-            truth[path] = classes.number(folder)
-        except InputError as error:
-            raise InputError(
-                f"{printable(path)}: the class is taken from the folder, and {folder!r} {error}. Folders must be named by label "
-                f"(--labels FILE) or by class number, 0 to {len(classes) - 1}."
-            ) from None
-    return truth
+def _in_class_order(document: dict[str, Any], num_classes: int, where: str) -> list[Any]:
+    """Values of a JSON object by class number."""
+    valid = {str(number) for number in range(num_classes)}
+    if document and all(isinstance(value, int) and not isinstance(value, bool) for value in document.values()):
+        by_number: dict[int, list[str]] = {}
+        for name, number in document.items():
+            by_number.setdefault(number, []).append(name)
+        if set(by_number) == set(range(num_classes)):
+            return [by_number[number] for number in range(num_classes)]
+        found, what = {str(number) for number in by_number}, "class numbers"
+    elif set(document) == valid:
+        return [document[str(number)] for number in range(num_classes)]
+    else:
+        found, what = set(document), "keys"
+    wrong = sorted(found ^ valid, key=lambda key: (len(key), key))
+    raise InputError(
+        f'{where}: {len(document)} entries for {num_classes} classes; the {what} must be "0" to "{num_classes - 1}", and '
+        f"{', '.join(wrong[:3])} {'is' if len(wrong) == 1 else 'are'} missing or not among them."
+    )

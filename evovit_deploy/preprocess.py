@@ -8,10 +8,9 @@ purpose: the EXIF orientation is applied, since a photograph from a phone is oth
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
+from .image_files import SUFFIXES, advice, find_images, formats
 from .recipes import Transform
 
 if TYPE_CHECKING:
@@ -42,11 +42,6 @@ __all__ = [
 
 Array = NDArray[Any]
 
-SUFFIXES = frozenset(
-    (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
-# Raster formats only: Pillow hands some others (EPS) to an external interpreter, which an image from outside must not reach.
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Beyond this aspect ratio the resized image would be mostly thrown away by the crop, and could fill the memory.
 _EXTREME_ASPECT = 32
 
@@ -65,15 +60,6 @@ def resize_size(transform: Transform, size: int) -> int:
     return int(transform.resize_ratio * size + 1e-6)
 
 
-@functools.lru_cache(maxsize=1)
-def _formats() -> tuple[str, ...]:
-    """Those of ``_FORMATS`` that this Pillow was built with."""
-    from PIL import Image
-
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
 def load_image(path: str | Path) -> Image:
     """Read one image as 8-bit RGB, upright.
 
@@ -88,7 +74,7 @@ def load_image(path: str | Path) -> Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path, formats=_formats()) as image:
+        with Image.open(path, formats=formats()) as image:
             return upright_rgb(image)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -98,8 +84,9 @@ def load_image(path: str | Path) -> Image:
         ) from error
     except UnidentifiedImageError as error:
         empty = os.path.getsize(path) == 0
-        what = "the file is empty" if empty else f"not an image that Pillow reads as one of {', '.join(_formats())}"
-        raise InputError(f"{path}: {what}.") from error
+        what = "the file is empty" if empty else f"not an image that Pillow reads as one of {', '.join(formats())}"
+        fix = advice([os.path.splitext(path)[1]])
+        raise InputError(f"{path}: {what}.{fix and f' {fix}'}") from error
     # Pillow's decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, ValueError, ...
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
@@ -175,55 +162,6 @@ def normalise(pixels: Array, transform: Transform) -> Array:
     mean, std = np.array(transform.mean, np.float32), np.array(transform.std, np.float32)
     values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(np.moveaxis(values, -1, -3))
-
-
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """All images in files and folders, in the order given; a folder's are sorted by path.
-
-    Folders are searched to any depth, through symbolic links too, for the suffixes of :data:`SUFFIXES`; names that begin
-    with a dot are left out. A file named directly is taken whatever its suffix. A path found twice is listed once.
-
-    Raises:
-        InputError: A path that does not exist, or a folder without an image.
-    """
-    found: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given)
-        if path.is_dir():
-            images = _walk(path)
-            if not images:
-                raise InputError(f"{path}: no image in this folder. Known suffixes: {', '.join(sorted(SUFFIXES))}.")
-            found.update(dict.fromkeys(images))
-        elif path.is_file():
-            found[path] = None
-        elif path.exists():
-            raise InputError(f"{path}: neither a file nor a folder.")
-        else:
-            raise InputError(f"{path}: no such file or folder.")
-    if not found:
-        raise InputError("no image was given. Name image files, or folders with images.")
-    return list(found)
-
-
-def _walk(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: this folder cannot be read: {error.strerror}.") from error
-
-    images: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    for root, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        status = os.stat(root)
-        if (status.st_dev, status.st_ino) in seen:  # a symbolic link leads back to a folder above
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        images += [
-            Path(root, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-        ]
-    return sorted(images)
 
 
 def batches(

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..class_folders import ClassOrder, true_classes
 from ..errors import InputError
-from ..labels import ClassNames, true_classes
+from ..labels import ClassNames
 from ..preprocess import batches
 
 if TYPE_CHECKING:
@@ -18,15 +19,19 @@ __all__ = ["labelled", "top1"]
 BATCH = 32
 
 
-def labelled(files: Sequence[Path], classes: ClassNames) -> dict[Path, int] | str:
-    """True class of every file by the name of its folder, or why there is none, in words.
+def labelled(
+    files: Sequence[Path], classes: ClassNames, order: ClassOrder | None = None
+) -> tuple[dict[Path, int], tuple[str, ...]] | str:
+    """True class of every file by its folder and what was assumed about the folders, or why there is none, in words.
 
     Args:
         files: Image files.
         classes: Their names and numbers.
+        order: How training numbered the folders, see :func:`evovit_deploy.class_folders.number_folders`.
     """
     try:
-        return true_classes(files, classes)
+        truth, numbering = true_classes(files, classes, order)
+        return truth, (*numbering.warnings, *numbering.notes)
     except InputError as error:
         return str(error).partition(": ")[2]  # without the path: records name no folder of a machine
 

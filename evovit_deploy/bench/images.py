@@ -29,11 +29,13 @@ class Images:
         images: [n, 3, S, S] float32 normalised or [n, S, S, 3] uint8, as the models take it.
         described: In words, without a path.
         files: The image files, all that were found; empty for generated ones.
+        notes: What was left out of the folder.
     """
 
     images: NDArray[Any]
     described: str
     files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def choose_images(source: str, spec: ModelSpec, count: int, seed: int = 0) -> Images:
@@ -58,12 +60,14 @@ def choose_images(source: str, spec: ModelSpec, count: int, seed: int = 0) -> Im
         values = random.integers(0, 256, shape) if spec.input == "uint8" else random.standard_normal(shape)
         return Images(values.astype(spec.input), f"{shape[0]} of white noise (seed {seed}), the same for every model")
     folder = data_folder("bench") / "images" if source == "sample" else Path(source)
-    files = find_images([folder])
+    notes: list[str] = []
+    files = find_images([folder], notes)
     wanted = min(count, DISTINCT, len(files))
     chosen = [files[i * len(files) // wanted] for i in range(wanted)]  # spread, as a folder is often sorted by class
     images = np.concatenate([images for _, images in batches(chosen, spec)])
     what = "the shipped photographs" if source == "sample" else f"the image files in {folder.resolve().name}"
-    return Images(images, f"{wanted} of {what}, the same for every model", tuple(files) if source != "sample" else ())
+    described = f"{wanted} of {what}, the same for every model"
+    return Images(images, described, tuple(files) if source != "sample" else (), tuple(notes))
 
 
 def seeded_images(spec: ModelSpec, count: int, seed: int = 0) -> tuple[NDArray[Any], str]:

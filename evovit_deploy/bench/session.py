@@ -20,6 +20,7 @@ from .settings import Settings
 from .subjects import Opening
 
 if TYPE_CHECKING:
+    from ..class_folders import ClassOrder
     from ..engines.base import ModelSpec
 
 __all__ = ["Models", "Options", "run"]
@@ -57,6 +58,8 @@ class Options:
         route: How models get to run.
         images: See :func:`.images.choose_images`.
         labels: File with class names for accuracy.
+        class_order: How training numbered the class folders; None goes by their names.
+        batches_given: Whether the batch sizes were asked for.
         preprocess: Measure reading and transforming image files too.
         peaks: Measure what the machine reaches.
         command, suite: For the record.
@@ -66,6 +69,7 @@ class Options:
     route: Route = field(default_factory=Route)
     images: str = "sample"
     labels: Path | None = None
+    class_order: ClassOrder | None = None
     batches_given: bool = False
     preprocess: bool = False
     peaks: bool = False
@@ -97,7 +101,7 @@ def run(models: Models, options: Options, tell: Tell = lambda share, text: None)
             settings = dataclasses.replace(settings, batches=(static,))
         first = next(iter(opening.engines.values()))
         images = choose_images(options.images, first.spec, max(settings.batches), settings.seed)
-        why = _evaluate(opening, images, options.labels, tell)
+        why = [*images.notes, *_evaluate(opening, images, options.labels, options.class_order, tell)]
         report = benchmark(
             opening.engines,
             settings,
@@ -136,7 +140,7 @@ def _open(opening: Opening, models: Models) -> None:
         raise InputError("nothing to measure: give an ONNX file, a checkpoint, or a recipe with --random-weights.")
 
 
-def _evaluate(opening: Opening, images: Images, labels: Path | None, tell: Tell) -> list[str]:
+def _evaluate(opening: Opening, images: Images, labels: Path | None, order: ClassOrder | None, tell: Tell) -> list[str]:
     """Accuracy of every trained model into its facts, if the images are labelled; returns what to note."""
     from ..labels import ClassNames
     from .accuracy import labelled, top1
@@ -145,9 +149,11 @@ def _evaluate(opening: Opening, images: Images, labels: Path | None, tell: Tell)
         return [] if labels is None else ["labels without --images FOLDER are not used"]
     notes = []
     for label, engine in opening.engines.items():
-        truth = labelled(images.files, ClassNames.read(labels, engine.spec.num_classes))
-        if isinstance(truth, str):
-            return [f"accuracy: not evaluated: {truth}"]
+        read = labelled(images.files, ClassNames.read(labels, engine.spec.num_classes), order)
+        if isinstance(read, str):
+            return [f"accuracy: not evaluated: {read}"]
+        truth, assumed = read
+        notes += [f"accuracy: {text}" for text in assumed if f"accuracy: {text}" not in notes]
         if label in opening.random:
             notes.append(f"{label}: accuracy not evaluated, its weights are random")
             continue

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Literal
 
-__all__ = ["Arrivals", "Backend", "MeasuredBackend", "Precision", "Provider", "Target"]
+__all__ = ["Arrivals", "Backend", "ClassOrder", "MeasuredBackend", "Precision", "Provider", "Target"]
 
 
 class Provider(str, Enum):
@@ -13,6 +14,19 @@ class Provider(str, Enum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+class ClassOrder(str, Enum):
+    """How training numbered the class folders."""
+
+    auto = "auto"
+    text = "text"
+    natural = "natural"
+
+    @property
+    def order(self) -> Literal["text", "natural"] | None:
+        """The order; None leaves it to the names."""
+        return None if self is ClassOrder.auto else self.value  # type: ignore[return-value]
 
 
 class Backend(str, Enum):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..engines.base import Engine
     from ..recipes import Recipe
 
-__all__ = ["ModelChoice", "note", "open_models"]
+__all__ = ["ModelChoice", "note", "open_models", "warn"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class ModelChoice:
 def note(text: str) -> None:
     """Print a note on stderr."""
     err().print(f"note: {text}", markup=False, style="dim", soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr: the result may be wrong."""
+    err().print(f"warning: {text}", markup=False, style="yellow", soft_wrap=True)
 
 
 def open_models(

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import EvoVitError, InputError, UnstableMeasurement
 from ._bench import command_line, duration, measuring, numbers, print_report, print_summary
-from ._choices import Arrivals, MeasuredBackend, Precision, Provider
+from ._choices import Arrivals, ClassOrder, MeasuredBackend, Precision, Provider
 from ._console import err, print_json
 
 if TYPE_CHECKING:
@@ -83,6 +83,9 @@ def bench(
     labels: Annotated[
         Path | None, typer.Option(help="Class names, if the folders are named by these.", rich_help_panel=MODELS)
     ] = None,
+    class_order: Annotated[
+        ClassOrder, typer.Option(help="How training numbered the folders, as for eval.", rich_help_panel=MODELS)
+    ] = ClassOrder.auto,
     batch: Annotated[
         str | None,
         typer.Option(help="Batch sizes; default 1,8, or the static batch of the model.", rich_help_panel=METHOD),
@@ -178,6 +181,7 @@ def bench(
         ),
         images,
         labels,
+        class_order.order,
         batches_given=batch is not None or found is not None,
         preprocess=preprocess,
         peaks=not quick,

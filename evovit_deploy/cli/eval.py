@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..files import printable
-from ._choices import Provider
+from ._choices import ClassOrder, Provider
 from ._console import err, print_json, progress
 from ._evaluation import show
-from ._model import ModelChoice, note, open_models
+from ._model import ModelChoice, note, open_models, warn
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
@@ -32,8 +32,18 @@ def evaluate(
         Path | None, typer.Option(help="Second model on the same images: FP32 reference, vanilla twin, ...")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Class names: a text file with one a line, or JSON (list, or number to name).")
+        Path | None,
+        typer.Option(
+            help="Class names: a text file with one per line, or JSON (list, number to name, name to number)."
+        ),
     ] = None,
+    class_order: Annotated[
+        ClassOrder,
+        typer.Option(
+            help="How training numbered the class folders: text (torchvision's ImageFolder: 1, 10, 2) or natural (timm's own "
+            "reader: 1, 2, 10). auto: by label, else by number, else text."
+        ),
+    ] = ClassOrder.auto,
     predictions: Annotated[
         Path | None, typer.Option("--predictions", "-o", help="Write a CSV file with a line an image.")
     ] = None,
@@ -77,7 +87,9 @@ def evaluate(
         engines = open_models(stack, paths, choice)
         _notes(engines, expected)
         classes = ClassNames.read(labels, engines[0].spec.num_classes)
-        dataset = read_dataset(data, classes)
+        dataset = read_dataset(data, classes, class_order.order)
+        for text in dataset.warnings:
+            warn(text)
         for text in dataset.notes:
             note(text)
         subjects = [Subject(engine, path) for engine, path in zip(engines, paths)]
@@ -97,6 +109,8 @@ def evaluate(
         print_json(result.to_dict())
     else:
         show(result)
+    for text in result.warnings:
+        warn(text)
     if result.failures:
         err().print(f"{len(result.failures)} of {len(dataset.paths)} images could not be evaluated.")
         raise typer.Exit(1)

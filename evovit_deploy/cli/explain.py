@@ -11,7 +11,7 @@ import typer
 from ..files import printable
 from ._choices import Provider
 from ._console import err, out, print_json, progress
-from ._model import ModelChoice, note, open_models
+from ._model import ModelChoice, note, open_models, warn
 
 if TYPE_CHECKING:
     from ..explain import Explanation
@@ -29,7 +29,10 @@ def explain(
         Path | None, typer.Option(help="Second model, such as another precision: which patches do both keep?")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Class names: a text file with one a line, or JSON (list, or number to name).")
+        Path | None,
+        typer.Option(
+            help="Class names: a text file with one per line, or JSON (list, number to name, name to number)."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Images that are drawn; the summary counts all.")] = 200,
     provider: Annotated[
@@ -66,7 +69,10 @@ def explain(
         if engines[0].backend != "pytorch":
             note("only a checkpoint shows the class attention; this file tells which patches it keeps")
         classes = ClassNames.read(labels, engines[0].spec.num_classes)
-        paths = find_images(images)
+        left_out: list[str] = []
+        paths = find_images(images, left_out)
+        for text in left_out:
+            warn(text)
         with progress() as bar:
             task = bar.add_task("drawing", total=len(paths))
             result = run(

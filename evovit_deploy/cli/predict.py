@@ -10,8 +10,9 @@ import typer
 
 from ..errors import InputError
 from ..files import exact, plain, printable
-from ._choices import Backend, Provider
+from ._choices import Backend, ClassOrder, Provider
 from ._console import err, out, print_json, progress
+from ._model import note, warn
 from ._ray import predict_on_ray
 
 if TYPE_CHECKING:
@@ -30,11 +31,17 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched for images.")],
     top_k: Annotated[int, typer.Option(min=1, help="Classes an image, shown for one image and with --json.")] = 5,
     labels: Annotated[
-        Path | None, typer.Option(help="Class names: a text file with one a line, or JSON (list, or number to name).")
+        Path | None,
+        typer.Option(
+            help="Class names: a text file with one per line, or JSON (list, number to name, name to number)."
+        ),
     ] = None,
     accuracy: Annotated[
         bool, typer.Option("--accuracy", help="Images lie in folders named by class (name or number): top-1 accuracy.")
     ] = False,
+    class_order: Annotated[
+        ClassOrder, typer.Option(help="With --accuracy: how training numbered the folders, as for eval.")
+    ] = ClassOrder.auto,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one run.")] = 32,
     provider: Annotated[
         Provider, typer.Option(help="auto is CUDA where a GPU can be used, else the CPU.")
@@ -62,13 +69,19 @@ def predict(
 
     For example: evovit predict model.onnx photos/ --labels labels.txt --top-k 3
     """
+    from ..class_folders import true_classes
     from ..engines import Engine
-    from ..labels import ClassNames, true_classes
+    from ..labels import ClassNames
     from ..preprocess import SUFFIXES, find_images
 
     if model.suffix.lower() in SUFFIXES:
         raise InputError(f"{model} is an image. The model comes first: evovit predict MODEL.onnx {model}")
-    paths = find_images(images)
+    if class_order is not ClassOrder.auto and not accuracy:
+        raise InputError("--class-order goes with --accuracy.")
+    left_out: list[str] = []
+    paths = find_images(images, left_out)
+    for text in left_out:
+        warn(text)
     options: dict[str, Any] = {
         "backend": backend.value, "provider": provider.value, "threads": threads, "recipe": recipe, "num_heads": num_heads,
     }  # fmt: skip
@@ -79,7 +92,12 @@ def predict(
         """What has to be right before anything is run."""
         nonlocal classes, truth
         classes = ClassNames.read(labels, spec.num_classes)
-        truth = true_classes(paths, classes) if accuracy else None
+        if accuracy:
+            truth, numbering = true_classes(paths, classes, class_order.order)
+            for text in numbering.warnings:
+                warn(text)
+            for text in numbering.notes:
+                note(text)
         _notes(spec)
 
     if not ray and ((ray_address, replicas, cpus, gpus) != ("local", 1, 1.0, 0.0) or restart):
@@ -119,9 +137,6 @@ def predict(
 
 
 def _notes(spec: ModelSpec) -> None:
-    def note(text: str) -> None:
-        err().print(f"note: {text}", markup=False, style="dim", soft_wrap=True)
-
     if spec.transform is None:
         note(
             f"{spec.name} does not say how its images are prepared; the ImageNet transform is used (shorter side to "

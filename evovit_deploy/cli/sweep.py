@@ -11,9 +11,9 @@ import typer
 from ..errors import InputError
 from ..files import exact, printable, write_bytes
 from ._bench import duration, print_table
-from ._choices import MeasuredBackend, Precision, Provider
+from ._choices import ClassOrder, MeasuredBackend, Precision, Provider
 from ._console import err, out, print_json, progress
-from ._model import note
+from ._model import note, warn
 from ._source import open_checkpoint
 
 if TYPE_CHECKING:
@@ -50,6 +50,13 @@ def sweep(
         float | None, typer.Option(help="Pick the fastest that drops by at most this many points.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names, as for eval.")] = None,
+    class_order: Annotated[
+        ClassOrder,
+        typer.Option(
+            help="How training numbered the class folders: text (torchvision's ImageFolder: 1, 10, 2) or natural (timm's own "
+            "reader: 1, 2, 10). auto: by label, else by number, else text."
+        ),
+    ] = ClassOrder.auto,
     precision: Annotated[Precision, typer.Option(help="Parameters and activations.")] = Precision.fp32,
     backend: Annotated[
         MeasuredBackend, typer.Option(help="What runs them, as in bench; a TensorRT engine is built for --batch.")
@@ -94,7 +101,9 @@ def sweep(
     schedules = ("stage", "layer") if schedule is Schedules.both else (schedule.value,)
     grid = candidates(loaded.recipe, _ratios(ratios), per_stage=per_stage, schedules=schedules)
     classes = ClassNames.read(labels, loaded.recipe.structure.num_classes)
-    dataset = read_dataset(data, classes)
+    dataset = read_dataset(data, classes, class_order.order)
+    for text in dataset.warnings:
+        warn(text)
     for text in (*loaded.notes, *dataset.notes):
         note(text)
     settings = SweepSettings(

@@ -11,6 +11,7 @@ import typer
 from ..errors import ModelFileError, ParityError
 from ._choices import Provider
 from ._console import err, out, print_json
+from ._model import warn
 
 if TYPE_CHECKING:
     from ..engines import Engine
@@ -94,7 +95,10 @@ def _read_images(paths: list[Path] | None, a: Engine, b: Engine) -> tuple[Any, A
     from ..preprocess import find_images, load_image, preprocess
     from ..recipes import Transform
 
-    found = [load_image(path) for path in find_images(paths)]
+    left_out: list[str] = []
+    found = [load_image(path) for path in find_images(paths, left_out)]
+    for text in left_out:
+        warn(text)
     batches = []
     for engine in (a, b):
         transform = engine.spec.transform or Transform()

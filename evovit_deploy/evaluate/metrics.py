@@ -6,6 +6,7 @@ All of them are closed forms of a few lines; the tests hold them against scipy.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
@@ -115,6 +116,11 @@ class Accuracy:
         if label is None:
             return Share(hits.total(), self.images.total())
         return Share(hits[label], self.images[label])
+
+    def hits_with(self, labels: Mapping[int, int]) -> int:
+        """Right top-1 answers if every class were another; classes that ``labels`` does not hold stay what they are."""
+        hits = sum(count for label, count in self.top1.items() if labels.get(label, label) == label)
+        return hits + sum(count for (label, best), count in self.mistakes.items() if labels.get(label, label) == best)
 
     def worst_mistake(self, label: int) -> int | None:
         """The class that this one was most often taken for, or None."""

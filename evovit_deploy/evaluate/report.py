@@ -65,6 +65,22 @@ class Evaluation:
         """Images with a prediction."""
         return len(self.dataset.paths) - len(self.failures)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the answers say against how the data was read: the class folders in their other order fit better."""
+        other = self.dataset.other
+        if other is None or not self.accuracy:
+            return ()
+        of = self.accuracy[0]
+        taken = of.share(of.top1)
+        under = Share(of.hits_with(other.labels), taken.count)
+        if under.hits <= taken.hits:
+            return ()
+        return (
+            f"the answers fit the class folders in {other.order} order better: top-1 is then {under.value:.1%}, not "
+            f"{taken.value:.1%}. If training numbered them so, give --class-order {other.order}",
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
         return {
@@ -72,7 +88,7 @@ class Evaluation:
             "model": self.models[0],
             "reference": self.models[1] if len(self.models) > 1 else None,
             "data": exact(self.dataset.source),
-            "notes": list(self.dataset.notes),
+            "notes": [*self.dataset.warnings, *self.dataset.notes, *self.warnings],
             "images": len(self.dataset.paths),
             "evaluated": self.evaluated,
             "resumed": self.resumed,
