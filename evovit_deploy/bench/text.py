@@ -13,7 +13,18 @@ __all__ = ["MISSING", "Table", "lines", "ms", "per_second", "tables"]
 MISSING = "—"
 WORDS = {
     *("model", "candidate", "front", "backend", "baseline", "speedup", "speedup [95% interval]", "stable"),
-    *("arrivals", "overloaded", "engine", "protocol", "overhead ms", "share", "scenario", "holds"),
+    *(
+        "arrivals",
+        "overloaded",
+        "engine",
+        "protocol",
+        "overhead ms",
+        "share",
+        "scenario",
+        "holds",
+        "quantity",
+        "verdict",
+    ),
 }
 
 

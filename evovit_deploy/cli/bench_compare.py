@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._bench import wide
+from ._bench import print_lines, print_table
 from ._console import err, print_json
+
+if TYPE_CHECKING:
+    from ..bench.comparison import Change
+    from ..bench.text import Table
 
 __all__ = ["bench_compare"]
 
@@ -21,10 +25,15 @@ def bench_compare(
     ] = 5.0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Find regressions between two records; exits 1 if anything became slower."""
-    from rich.table import Table
-    from rich.text import Text
+    """Find regressions between two records; exits 1 if anything became slower.
 
+    A model that was measured beside its baseline is judged by its speedup: on a slower machine both become slower, and that is no
+    regression.
+
+    Example:
+
+        evovit bench compare before.jsonl after.jsonl
+    """
     from ..bench.comparison import compare, different_machines
     from ..bench.reading import read_records
 
@@ -35,18 +44,41 @@ def bench_compare(
     if json:
         print_json({"changes": [vars(c) for c in changes], "regressions": len(slower), "differences": other})
     else:
-        table = Table()
-        for name in ("model", "batch", "quantity", "before", "after", "change", "verdict"):
-            table.add_column(name, justify="left" if name in ("model", "quantity", "verdict") else "right")
-        for c in changes:
-            change = f"{100 * (c.after / c.before - 1):+.1f}%"
-            unit = " ms" if c.quantity == "latency" else ""
-            values = (f"{c.before:.3f}{unit}", f"{c.after:.3f}{unit}", change)
-            table.add_row(Text(c.subject), str(c.batch), c.quantity, *values, c.verdict)
-        wide().print(table)
-        for difference in other:
-            err().print(f"note: measured differently: {difference}", soft_wrap=True, markup=False)
+        print_lines([_answer(changes)], style="bold")
+        print_table(_table(changes))
+    for difference in other:
+        err().print(f"note: measured differently: {difference}", soft_wrap=True, markup=False)
+    if any(c.verdict == "alike" for c in changes):
+        err().print("note: alike: the baseline beside it moved the same way, so its speedup judges", soft_wrap=True)
+    unstable = [f"{c.quantity} of {c.subject} at batch {c.batch}" for c in changes if not c.stable]
+    if unstable:
+        err().print(
+            f"warning: did not settle, before or after, so trust no small change: {', '.join(unstable)}",
+            soft_wrap=True,
+            markup=False,
+        )
     if slower:
         rows = ", ".join(f"{c.quantity} of {c.subject} at batch {c.batch}" for c in slower)
         err().print(f"slower by more than {tolerance:g} %: {rows}", soft_wrap=True, markup=False)
         raise typer.Exit(1)
+
+
+def _answer(changes: list[Change]) -> str:
+    """What became of it, in a line."""
+    judged = [c for c in changes if c.verdict not in ("alike", "baseline")]
+    counts = {verdict: sum(c.verdict == verdict for c in judged) for verdict in ("slower", "faster", "same")}
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    return f"{'regression' if counts['slower'] else 'no regression'}: of {len(judged)} compared, {said}"
+
+
+def _table(changes: list[Change]) -> Table:
+    from ..bench.text import Table
+
+    rows = []
+    for c in changes:
+        unit = " ms" if c.quantity == "latency" else ""
+        change = f"{100 * (c.after / c.before - 1):+.1f}%"
+        values = (f"{c.before:.3f}{unit}", f"{c.after:.3f}{unit}", change)
+        rows.append((c.subject, str(c.batch), c.quantity, *values, c.verdict, "yes" if c.stable else "NO"))
+    header = ("model", "batch", "quantity", "before", "after", "change", "verdict", "stable")
+    return Table("Before and after", header, tuple(rows), group=None)

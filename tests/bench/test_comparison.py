@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from evovit_deploy.bench.comparison import compare, different_machines
-from evovit_deploy.bench.report import Window
+from evovit_deploy.bench.report import BenchReport, Window
 from evovit_deploy.errors import InputError
 from tests.bench.made import ENVIRONMENT, point, report
 
@@ -64,3 +64,39 @@ def test_other_machines_are_told() -> None:
         "torch 2.0 and 3.0",
     ]
     assert different_machines([report()], [report()]) == []
+
+
+def pair(evo: float, deit: float, speedup: tuple[float, float, float], **more: object) -> list[BenchReport]:
+    return [report(point("evo", 1, evo, speedup, **more), point("deit", 1, deit))]
+
+
+BEFORE = pair(10, 15, (1.5, 1.48, 1.52))
+
+
+@pytest.mark.parametrize(
+    ("after", "evo", "speedup"),
+    [
+        (pair(20, 30, (1.5, 1.48, 1.52)), "alike", "same"),  # a machine of half the speed
+        (pair(5, 7.5, (1.5, 1.48, 1.52)), "alike", "same"),
+        (pair(20, 15, (0.75, 0.74, 0.76)), "slower", "slower"),  # the model alone
+        (pair(20, 20, (1.0, 0.98, 1.02)), "slower", "slower"),  # the machine, and the model more
+        (pair(20, 40, (2.0, 1.98, 2.02)), "alike", "faster"),  # a slower machine, and a better model
+        (pair(10, 30, (3.0, 2.98, 3.02)), "same", "faster"),  # the baseline alone
+        (pair(8, 8, (1.0, 0.98, 1.02)), "alike", "slower"),  # a faster machine hides no regression
+        # An unknown speedup judges nothing: then both must have moved alike.
+        (pair(20, 30, (1.5, 1.2, 1.8), stable=False), "alike", "same"),
+        (pair(20, 20, (1.0, 0.4, 1.6), stable=False), "slower", "same"),
+    ],
+)
+def test_a_model_beside_its_baseline_is_judged_by_the_speedup(after: list[BenchReport], evo: str, speedup: str) -> None:
+    found = {(c.subject, c.quantity): c.verdict for c in compare(BEFORE, after)}
+    assert found == {("evo", "latency"): evo, ("evo", "speedup"): speedup, ("deit", "latency"): "baseline"}
+
+
+def test_what_a_change_rests_on_is_stable_or_not() -> None:
+    noisy = pair(10, 15, (1.5, 1.2, 1.8), stable=False)
+    drifting = pair(10, 15, (1.5, 1.48, 1.52), stable=False)  # the milliseconds, not the speedup
+    for records, latency, speedup in ((BEFORE, True, True), (noisy, False, False), (drifting, False, True)):
+        for old, new in ((BEFORE, records), (records, BEFORE)):
+            found = {(c.subject, c.quantity): c.stable for c in compare(old, new)}
+            assert (found["evo", "latency"], found["evo", "speedup"]) == (latency, speedup)

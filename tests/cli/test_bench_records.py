@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from evovit_deploy.bench import records
+from evovit_deploy.bench import Speedup, records
 from evovit_deploy.cli import app
 from evovit_deploy.errors import EvoVitError, InputError, OutputError
 from tests.bench.made import point, report
@@ -67,18 +67,49 @@ def test_records_are_found_in_the_current_folder(record: Path, tmp_path: Path, m
     assert "evo" in run("report").stdout
 
 
+def times(path: Path, factor: float, *labels: str) -> Path:
+    """The record with the latencies of some models multiplied, and the speedups that follow."""
+    changed = []
+    for one in report().points:
+        relative = (factor if "deit" in labels else 1) / (factor if "evo" in labels else 1)
+        speedup = one.speedup and Speedup("deit", *(x * relative for x in dataclasses.astuple(one.speedup)[1:]))
+        ms = one.p50_ms * (factor if one.subject in labels else 1)
+        changed.append(dataclasses.replace(one, p50_ms=ms, windows=(), speedup=speedup))
+    records.append(path, report(*changed).to_dict())
+    return path
+
+
 def test_compare_exits_1_on_a_regression(record: Path, tmp_path: Path) -> None:
-    assert "same" in run("compare", record, record).stdout
-    slower = tmp_path / "slower.jsonl"
-    changed = [dataclasses.replace(p, p50_ms=2 * p.p50_ms, windows=()) for p in report().points]
-    records.append(slower, report(*changed).to_dict())
+    same = run("compare", record, record)
+    assert same.stdout.startswith("no regression: of 6 compared, 6 same\n")
+    slower = times(tmp_path / "slower.jsonl", 2, "evo")
     result = run("compare", record, slower, code=1)
+    assert result.stdout.startswith("regression: of 6 compared, 6 slower\n")
     assert "+100.0%" in result.stdout
     assert "slower by more than 5 %: latency of evo at batch 1" in result.stderr
     document = json.loads(run("compare", record, slower, "--json", code=1).stdout)
     assert document["regressions"] == 6
     assert run("compare", slower, record).exit_code == 0
     assert run("compare", record, slower, "--tolerance", "150").exit_code == 0
+
+
+def test_a_slower_machine_is_no_regression(record: Path, tmp_path: Path) -> None:
+    both = run("compare", record, times(tmp_path / "both.jsonl", 2, "evo", "deit"))
+    assert both.stdout.startswith("no regression: of 3 compared, 3 same\n")
+    assert "alike" in both.stdout
+    assert "the baseline beside it moved the same way" in both.stderr
+    assert run("compare", record, times(tmp_path / "baseline.jsonl", 2, "deit")).exit_code == 0
+
+
+def test_compare_warns_of_rows_that_did_not_settle(record: Path, tmp_path: Path) -> None:
+    assert "warning" not in run("compare", record, record).stderr
+    points = [dataclasses.replace(p, stable=(p.subject, p.batch) != ("evo", 8)) for p in report().points]
+    records.append(tmp_path / "unstable.jsonl", report(*points).to_dict())
+    for order in ((record, tmp_path / "unstable.jsonl"), (tmp_path / "unstable.jsonl", record)):
+        warned = run("compare", *order).stderr
+        assert "warning: did not settle, before or after" in warned
+        assert "latency of evo at batch 8" in warned
+        assert "batch 32" not in warned
 
 
 @pytest.mark.parametrize(
