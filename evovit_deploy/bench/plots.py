@@ -6,7 +6,7 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EngineError
+from ..extras import require
 from .report import BenchReport, Point
 
 if TYPE_CHECKING:
@@ -114,14 +114,10 @@ def _up(point: Point) -> float:
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise EngineError(
-            "plots need matplotlib, which is not installed: pip install 'evovit-deploy[report]'. Tables need nothing: "
-            "evovit bench report RECORDS without -o."
-        ) from error
+    require("report", "a page with plots (tables come without -o)", "matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()

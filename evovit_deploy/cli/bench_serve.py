@@ -56,9 +56,9 @@ def bench_serve(
     from ..bench.environment import physical_cores
     from ..bench.records import append, check_appendable
     from ..bench.serving.speed import SpeedSettings, measure_speed
-    from ..serve.server import require
+    from ..extras import modules_of, require
 
-    require()
+    require("serve", "measuring the service", *(name for name in modules_of("serve") if name != "uvloop"))
     if record is not None:
         check_appendable(record)
     if faults:

@@ -88,10 +88,12 @@ def serve(
 
         evovit serve model.onnx --ray --replicas 1-4
     """
-    from ..serve.server import require, run
+    from ..extras import require
+    from ..serve.server import run
     from ..serve.settings import ModelSource, Settings
 
-    require()
+    if not ray:  # which has to find its settings in the environment when it is imported
+        require("serve", "serving")
     settings = Settings(
         host=host,
         port=port,

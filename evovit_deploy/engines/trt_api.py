@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EngineError, InputError
+from ..extras import install_advice
 from ..suggest import did_you_mean
 
 __all__ = ["FLAVOURS", "Api", "Gpu", "PlanLogger", "find_gpu", "load_api", "pick_flavour", "plan_logger"]
 
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-INSTALL = {
-    "tensorrt": "pip install 'evovit-deploy[tensorrt]'",
-    "tensorrt-rtx": "pip install 'evovit-deploy[rtx]'",
-}
+EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 OLDEST = {"tensorrt": (10, 12), "tensorrt-rtx": (1, 2)}  # the first with what is used here
 
 
@@ -97,11 +95,9 @@ def pick_flavour(target: str, gpu: Gpu | None) -> str:
     if _installed("tensorrt"):
         raise EngineError(
             "TensorRT is installed, but no usable GPU was found, and it needs one to build. Build on a GPU machine, or "
-            f"build with TensorRT-RTX, which needs none: {INSTALL['tensorrt-rtx']}"
+            f"build with TensorRT-RTX, which needs none. {install_advice('rtx')}"
         )
-    raise EngineError(
-        f"neither TensorRT nor TensorRT-RTX is installed. Install one: {INSTALL['tensorrt']}, or {INSTALL['tensorrt-rtx']}"
-    )
+    raise EngineError(f"neither TensorRT nor TensorRT-RTX is installed. {install_advice('tensorrt', 'rtx')}")
 
 
 def load_api(flavour: str) -> Api:
@@ -112,18 +108,20 @@ def load_api(flavour: str) -> Api:
     """
     title = "TensorRT-RTX" if flavour == "tensorrt-rtx" else "TensorRT"
     if not _installed(flavour):
-        raise EngineError(f"{title} is not installed. Install it: {INSTALL[flavour]}")
+        raise EngineError(f"{title} is not installed. {install_advice(EXTRAS[flavour])}")
     try:
         trt = importlib.import_module(FLAVOURS[flavour])
         version = str(trt.__version__)
     except Exception as error:  # its libraries are loaded here, and fail in many ways
         raise EngineError(
-            f"{title} is installed but cannot be loaded: {error}. Install it again: {INSTALL[flavour]}"
+            f"{title} is installed but cannot be loaded: {error}. {install_advice(EXTRAS[flavour])}"
         ) from error
     found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if found < OLDEST[flavour]:
         wanted = ".".join(map(str, OLDEST[flavour]))
-        raise EngineError(f"{title} {version} is too old; {wanted} or newer is needed. Update: {INSTALL[flavour]}")
+        raise EngineError(
+            f"{title} {version} is too old; {wanted} or newer is needed. {install_advice(EXTRAS[flavour])}"
+        )
     return Api(trt, flavour, version)
 
 

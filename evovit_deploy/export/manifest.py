@@ -80,7 +80,7 @@ def check_schema(document: Any, known: int, where: str) -> None:
     if isinstance(found, int) and found > known:
         raise EngineError(
             f"{where} was written by a newer evovit-deploy: its manifest is of schema {found}, and this version knows {known}. "
-            "Upgrade: pip install --upgrade evovit-deploy"
+            "Upgrade evovit-deploy: git pull in its checkout, or install a newer wheel."
         )
 
 

@@ -8,8 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from starlette.exceptions import HTTPException
-
 from .capacity import Visit
 from .rejections import Rejected, rejection
 from .service import Service
@@ -34,7 +32,9 @@ class Edge:
     """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self._service = app, service
+        from starlette.exceptions import HTTPException
+
+        self._app, self._service, self._http_exception = app, service, HTTPException
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection event of uvicorn."""
@@ -63,7 +63,7 @@ class Edge:
                 if scope["method"] != "POST":  # those enter when their body is here
                     visit.enter()
                 await self._app(scope, receive, counting)
-        except HTTPException as error:  # of the router: no such path, or another method
+        except self._http_exception as error:  # of the router: no such path, or another method
             await _refuse(counting, error.status_code, str(error.detail), error.headers)
         except Exception as error:
             answer = rejection(error)

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EngineError, InputError
+from ..errors import InputError
+from ..extras import require
 from .http import build_app
 from .models import Opener, open_engine
 from .service import Service
@@ -22,27 +23,13 @@ if TYPE_CHECKING:
     import grpc
     import uvicorn
 
-__all__ = ["Addresses", "free_port", "require", "run", "serve"]
+__all__ = ["Addresses", "free_port", "run", "serve"]
 
 MAX_PENDING = 100_000  # gRPC requests that have come and that Python has not seen yet
 KEEP_ALIVE = 75  # seconds that an idle connection stays; balancers close theirs after 60, and must be the first to
 GRACE = 2.0  # seconds for the last answers to leave
 log = logging.getLogger("evovit.serve")
 Addresses = dict[str, str]  # protocol -> address; what `on_ready` is told
-
-
-def require() -> None:
-    """Raise EngineError unless the libraries of the extra are there."""
-    try:
-        import grpc  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import starlette  # noqa: F401
-        import tritonclient.grpc  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise EngineError(
-            f"serving needs {error.name}, which is not installed: pip install 'evovit-deploy[serve]'"
-        ) from error
 
 
 def run(
@@ -79,7 +66,7 @@ async def serve(
         InputError: A port that is taken, or an address that is not this machine's.
         EvoVitError: A model that cannot be loaded.
     """
-    require()
+    require("serve", "serving")
     settings = service.settings
     listening = _listen(settings)
     http = _http_server(service)

@@ -69,6 +69,6 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
-    with pytest.raises(EngineError, match=r"pip install 'evovit-deploy\[report\]'"):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(EngineError, match=r"needs matplotlib, .* pip install -e '\.\[report\]' in a checkout"):
         page([report()])

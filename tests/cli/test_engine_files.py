@@ -78,7 +78,7 @@ def test_without_tensorrt(evovit: Evovit, tmp_path: Path, image: Path, monkeypat
     for name, command in commands(make_plan(tmp_path), image).items():
         code, _, err = evovit(*command)
         assert code == 4, name
-        assert "TensorRT-RTX is not installed. Install it: pip install" in err, name
+        assert "TensorRT-RTX is not installed. Install the extra `rtx`: pip install -e '.[rtx]'" in err, name
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "other"])

@@ -109,7 +109,7 @@ def test_what_cannot_be_believed(tmp_path: Path) -> None:
     path.write_bytes(data)
     beside = tmp_path / "model.engine.json"
     beside.write_text(json.dumps({**manifest, "schema": 2}))
-    with pytest.raises(EngineError, match=r"newer evovit-deploy.*pip install --upgrade"):
+    with pytest.raises(EngineError, match=r"newer evovit-deploy.*Upgrade"):
         run(path)
     beside.write_text("{")
     with pytest.raises(ModelFileError, match=r"model\.engine\.json is not a readable manifest"):

@@ -131,7 +131,7 @@ def test_a_damaged_manifest_is_no_crash(tmp_path: Path, change: dict[str, Any]) 
 def test_a_manifest_of_a_newer_version(tmp_path: Path) -> None:
     path = make_plan(tmp_path)
     make_document(path, schema=2)
-    with pytest.raises(EngineError, match=r"newer evovit-deploy.*schema 2.*knows 1.*pip install --upgrade") as caught:
+    with pytest.raises(EngineError, match=r"newer evovit-deploy.*schema 2.*knows 1.*Upgrade") as caught:
         read_manifest(path)
     assert caught.value.exit_code == 4
 

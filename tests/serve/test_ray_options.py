@@ -100,7 +100,7 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
         assert isinstance(result.exception, EvoVitError)
         assert result.exception.exit_code == 4
-        assert "pip install 'evovit-deploy[ray]'" in str(result.exception)
+        assert "pip install -e '.[ray]' in a checkout, or pip install" in str(result.exception)
 
 
 @pytest.mark.parametrize(

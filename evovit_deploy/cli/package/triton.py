@@ -32,11 +32,11 @@ def triton(
 
     Example: evovit package triton model.onnx -o repository --labels labels.txt
     """
+    from ...extras import require
     from ...labels import read_labels
-    from ...serve.server import require
     from ...serve.triton import TritonOptions, package_triton, read_model
 
-    require()
+    require("serve", "a Triton repository", "tritonclient.grpc")
     names = None
     if labels is not None:
         names = [parts[-1] for parts in read_labels(labels, read_model(model).num_classes)]

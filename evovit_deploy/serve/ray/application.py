@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ... import extras
 from ...errors import EngineError
 from ..http import build_app
 from ..models import Opener, open_engine
@@ -23,15 +24,8 @@ log = logging.getLogger("evovit.serve")
 
 
 def require() -> None:
-    """Raise EngineError unless the libraries of the extra are there."""
-    try:
-        import prometheus_client  # noqa: F401
-        import starlette  # noqa: F401
-        from ray import data, serve  # noqa: F401
-    except ImportError as error:
-        raise EngineError(
-            f"Ray needs {error.name}, which is not installed: pip install 'evovit-deploy[ray]'"
-        ) from error
+    """Raise EngineError unless the libraries of the extra are there; gRPC is not among them."""
+    extras.require("ray", "running on Ray", "prometheus_client", "starlette", "ray", "ray.data", "ray.serve")
 
 
 class Replica:
