@@ -10,12 +10,23 @@ from evovit_deploy.models.evolution import PATTERNS
 from .conftest import CASES
 
 OUTPUTS = ("logits", "kept")
+SCHEDULES = ("stage", "layer")
+# An orthogonal array: every pair of two settings occurs. All 32 combinations run in PyTorch (tests/models/test_vit.py).
+COMBINATIONS = [
+    (list(CASES)[n], SCHEDULES[n ^ (p & 1)], selection, bool(n ^ (p >> 1)))
+    for p, selection in enumerate(sorted(PATTERNS))
+    for n in (0, 1)
+]
 
 
-@pytest.mark.parametrize("fold", [True, False], ids=["folded", "unfolded"])
-@pytest.mark.parametrize("selection", sorted(PATTERNS))
-@pytest.mark.parametrize("schedule", ["stage", "layer"])
-@pytest.mark.parametrize("name", CASES)
+def test_every_pair_of_settings_occurs():
+    columns = list(zip(*COMBINATIONS, strict=True))
+    for i, first in enumerate(columns):
+        for second in columns[:i]:
+            assert len(set(zip(first, second, strict=True))) == len(set(first)) * len(set(second))
+
+
+@pytest.mark.parametrize(("name", "schedule", "selection", "fold"), COMBINATIONS)
 def test_fp32(load_case, tmp_path, name, schedule, selection, fold):
     checkpoint, data = load_case(name, schedule)
     options = ExportOptions(ModelOptions(selection=selection, outputs=OUTPUTS, fold=fold), prove=False)
@@ -35,7 +46,7 @@ def test_fp32(load_case, tmp_path, name, schedule, selection, fold):
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-@pytest.mark.parametrize("schedule", ["stage", "layer"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", CASES)
 def test_half_precision_keeps_the_top_class(load_case, tmp_path, name, schedule, precision):
     from evovit_deploy.engines import OrtEngine
