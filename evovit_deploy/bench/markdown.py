@@ -1,4 +1,4 @@
-"""Reports as Markdown, and the README's figures between their markers."""
+"""Reports as Markdown, and the figures in Markdown files between their markers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from .report import BenchReport, Point
 from .route import KINDS
 from .text import MISSING, Table, per_second, tables
 
-__all__ = ["figures", "markdown", "title", "update"]
+__all__ = ["figures", "markdown", "summary", "title", "update"]
 
-BEGIN, END = "<!-- figures:begin", "<!-- figures:end -->"
+Row = tuple[str, str, int]  # model, baseline, batch
+Picked = dict[Row, tuple[BenchReport, Point]]
 
 
 def title(report: BenchReport) -> str:
@@ -26,11 +27,21 @@ def title(report: BenchReport) -> str:
 
 def _place(report: BenchReport) -> str:
     """Backend, hardware, precision and image size: what a table of several runs has in common."""
-    where, first = report.environment, report.subjects[0]
-    gpu = next((gpu["name"] for gpu in where.get("gpus", ())), "GPU unknown")
-    hardware = f"{where['cpu']}, {where['threads']} threads" if first.device == "cpu" else gpu
+    first = report.subjects[0]
     images = "" if first.input == "float32" else f", {first.input} images"
-    return f"{first.backend} on {first.device} ({hardware}), {first.precision}, {first.image_size} px{images}"
+    return f"{first.backend} on {first.device} ({_hardware(report)}), {first.precision}, {first.image_size} px{images}"
+
+
+def _hardware(report: BenchReport) -> str:
+    where = report.environment
+    if report.subjects[0].device == "cpu":
+        return f"{where['cpu']}, {where['threads']} threads"
+    return next((gpu["name"] for gpu in where.get("gpus", ())), "GPU unknown")
+
+
+def _short_place(report: BenchReport) -> str:
+    first = report.subjects[0]
+    return f"{_hardware(report)}: {first.backend}, {first.precision}"
 
 
 def _software(report: BenchReport) -> str:
@@ -40,31 +51,59 @@ def _software(report: BenchReport) -> str:
 
 
 def figures(reports: Iterable[BenchReport]) -> str:
-    """Markdown for the README: a table for each backend on each machine, a row for each model and batch beside its baseline.
+    """Return Markdown with a table for each backend on each machine, a row for each model and batch beside its baseline.
 
     Of several measurements of one row the newest counts of those that are stable on both sides, or the newest if none is.
     """
-    groups: dict[str, list[BenchReport]] = {}
-    for report in sorted(reports, key=lambda report: report.recorded):
-        groups.setdefault(_place(report), []).append(report)
-    return "\n\n".join(_group(name, groups[name]) for name in sorted(groups, key=lambda name: groups[name][0].recorded))
+    return "\n\n".join(_group(place, reports) for place, reports in _places(reports))
 
 
-def update(readme: Path, reports: Iterable[BenchReport]) -> None:
-    """Replace what stands between the markers of ``readme``.
+def summary(reports: Iterable[BenchReport]) -> str:
+    """Return a Markdown table of a row for each model on each machine, at its smallest and its largest batch.
+
+    The speedups are those over the vanilla twin; rows are picked as for :func:`figures`.
+    """
+    rows: list[tuple[str, ...]] = []
+    for _, group in _places(reports):
+        models: dict[str, dict[int, tuple[BenchReport, Point]]] = {}
+        for (model, baseline, batch), found in _pick(group).items():
+            if _kind(baseline) == "twin":
+                models.setdefault(model, {})[batch] = found
+        for model, batches in models.items():
+            ends = [_extreme(batch, batches[batch][1]) for batch in dict.fromkeys((min(batches), max(batches)))]
+            rows.append((model, _short_place(group[0]), ends[0], ends[-1] if len(ends) > 1 else MISSING))
+    header = ("model", "measured on", "smallest batch", "largest batch")
+    return markdown(Table("summary", header, tuple(rows)))
+
+
+SECTIONS = {"figures": figures, "summary": summary}
+
+
+def update(path: Path, reports: Iterable[BenchReport]) -> None:
+    """Replace what stands between the markers ``<!-- NAME:begin ... -->`` and ``<!-- NAME:end -->`` of a Markdown file.
+
+    Args:
+        path: File with one or more of the sections in :data:`SECTIONS`.
+        reports: What to show.
 
     Raises:
-        InputError: It cannot be read, or the markers are missing.
+        InputError: It cannot be read, or has no markers.
     """
+    reports = list(reports)
     try:
-        text = readme.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {readme}: {getattr(error, 'strerror', None) or error}.") from error
-    start, stop = text.find(BEGIN), text.find(END)
-    if start < 0 or stop < start:
-        raise InputError(f"{readme} has no lines {BEGIN} ... --> and {END} to write between.")
-    start = text.index("\n", start) + 1
-    write_bytes(readme, (text[:start] + "\n" + figures(reports) + "\n\n" + text[stop:]).encode())
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+    found = False
+    for name, write in SECTIONS.items():
+        start, stop = text.find(f"<!-- {name}:begin"), text.find(f"<!-- {name}:end -->")
+        if 0 <= start < stop:
+            start = text.index("\n", start) + 1
+            text, found = f"{text[:start]}\n{write(reports)}\n\n{text[stop:]}", True
+    if not found:
+        markers = " or ".join(f"<!-- {name}:begin ... --> and <!-- {name}:end -->" for name in SECTIONS)
+        raise InputError(f"{path} has no lines {markers} to write between.")
+    write_bytes(path, text.encode())
 
 
 def markdown(table: Table) -> str:
@@ -75,13 +114,17 @@ def markdown(table: Table) -> str:
     return "\n".join(["| " + " | ".join(table.header) + " |", f"|{rule}|", *rows])
 
 
-def _group(place: str, reports: Sequence[BenchReport]) -> str:
-    """The table of one place; reports are in the order of their time."""
-    header = (
-        "model", "batch", "p50 ms", "images/s", "baseline", "its p50 ms", "speedup [95% interval]", "MAC ratio",
-        "stable",
-    )  # fmt: skip
-    picked: dict[tuple[str, str, int], tuple[BenchReport, Point]] = {}
+def _places(reports: Iterable[BenchReport]) -> list[tuple[str, list[BenchReport]]]:
+    """Reports by backend and machine, those measured first in front; each group in the order of its time."""
+    groups: dict[str, list[BenchReport]] = {}
+    for report in sorted(reports, key=lambda report: report.recorded):
+        groups.setdefault(_place(report), []).append(report)
+    return sorted(groups.items(), key=lambda group: group[1][0].recorded)
+
+
+def _pick(reports: Sequence[BenchReport]) -> Picked:
+    """The measurement that counts of each row, models in the order of their first measurement, batches ascending."""
+    picked: Picked = {}
     for report in reports:
         for point in report.points:
             key = (point.subject, report.baseline or "", point.batch)
@@ -90,7 +133,17 @@ def _group(place: str, reports: Sequence[BenchReport]) -> str:
             ):
                 picked[key] = (report, point)
     order = list(dict.fromkeys(model for model, _, _ in picked))
-    rows = [_row(*picked[key]) for key in sorted(picked, key=lambda key: (order.index(key[0]), key[1:]))]
+    return {key: picked[key] for key in sorted(picked, key=lambda key: (order.index(key[0]), key[1:]))}
+
+
+def _group(place: str, reports: Sequence[BenchReport]) -> str:
+    """The table of one place; reports are in the order of their time."""
+    header = (
+        "model", "batch", "p50 ms", "images/s", "baseline", "its p50 ms", "speedup [95% interval]", "MAC ratio",
+        "stable",
+    )  # fmt: skip
+    picked = _pick(reports)
+    rows = [_row(*found) for found in picked.values()]
     shown = [report for report in reports if any(report is one for one, _ in picked.values())] or reports[-1:]
     days = sorted({report.recorded[:10] for report in shown if report.recorded})
     when = f", recorded {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
@@ -99,6 +152,12 @@ def _group(place: str, reports: Sequence[BenchReport]) -> str:
     text = f"{place}{random}{when} with {software}:\n\n{markdown(Table(place, header, tuple(rows)))}"
     more = [f"{table.title}:\n\n{markdown(table)}" for report in shown for table in tables(report)[1:]]
     return "\n\n".join([text, *more])
+
+
+def _extreme(batch: int, point: Point) -> str:
+    found = point.speedup
+    times = MISSING if found is None else f"{found.ratio:.2f}x"
+    return f"{batch}: **{times}**, {per_second(point.images_per_second)} images/s"
 
 
 def _settled(report: BenchReport, point: Point) -> bool:

@@ -13,18 +13,8 @@ __all__ = ["MISSING", "Table", "lines", "ms", "per_second", "tables"]
 MISSING = "—"
 WORDS = {
     *("model", "candidate", "front", "backend", "baseline", "speedup", "speedup [95% interval]", "stable"),
-    *(
-        "arrivals",
-        "overloaded",
-        "engine",
-        "protocol",
-        "overhead ms",
-        "share",
-        "scenario",
-        "holds",
-        "quantity",
-        "verdict",
-    ),
+    *("arrivals", "overloaded", "engine", "protocol", "overhead ms", "share", "scenario", "holds"),
+    *("quantity", "verdict", "measured on", "smallest batch", "largest batch"),
 }
 
 
