@@ -1,4 +1,4 @@
-"""The README's figures come from records."""
+"""The figures of the README and of docs/results.md come from records."""
 
 import dataclasses
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evovit_deploy.bench import BenchReport, read_records
-from evovit_deploy.bench.markdown import figures, update
+from evovit_deploy.bench.markdown import figures, summary, update
 from evovit_deploy.errors import InputError
 from tests.bench import made
 
@@ -18,15 +18,31 @@ def records():
     return [report for file in files for report in read_records(file)]
 
 
-def test_the_readme_shows_what_the_records_hold():
-    """No figure in the README was typed by hand: writing it again from the records changes nothing."""
+def test_the_pages_show_what_the_records_hold():
+    """No figure was typed by hand: writing it again from the records changes nothing."""
     recorded = records()
     assert recorded, "bench/results holds no record"
-    assert figures(recorded) in (ROOT / "README.md").read_text()
+    assert figures(recorded) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert summary(recorded) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def rows(text: str) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+
+
+def test_the_summary_has_one_row_for_each_model_on_each_machine():
+    recorded = records()
+    shown = rows(summary(recorded))[1:]
+    assert len(shown) == len({(row[0], row[1]) for row in shown})
+    assert {row[0] for row in shown} == {
+        point.subject
+        for report in recorded
+        for point in report.points
+        if point.subject != report.baseline and (report.baseline or "").endswith(" twin")
+    }
+    for row in shown:
+        smallest, largest = (int(cell.split(":")[0].strip(" |")) for cell in row[2:])
+        assert smallest < largest
 
 
 def test_every_point_has_its_row_or_stands_beside_it():

@@ -1,4 +1,4 @@
-"""The README's front comes from the recorded sweep, and so does its plot."""
+"""The front in docs/results.md comes from the recorded sweep, and so does its plot."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from evovit_deploy.sweep.table import table
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_table_and_plot_of_the_readme_are_those_of_the_record() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_table_and_plot_of_the_page_are_those_of_the_record() -> None:
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     shown = text[text.index("<!-- front:begin") : text.index("<!-- front:end")]
     [record] = (ROOT / "bench" / "results" / "sweep").glob("*.jsonl")
     outcomes = read_outcomes(record)
@@ -21,4 +21,4 @@ def test_table_and_plot_of_the_readme_are_those_of_the_record() -> None:
     assert f"{title}:\n\n{markdown(table(outcomes, title))}\n" in shown
     assert record.with_suffix(".svg").read_text(encoding="utf-8") == plot(outcomes, title)
     link = record.with_suffix(".svg").relative_to(ROOT).as_posix()
-    assert f"]({link})" in text
+    assert f"](../{link})" in text

@@ -1,0 +1,244 @@
+"""Every code block of the README and the docs runs as it is printed, or stands in a table here that says why not."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import shutil
+import socket
+import string
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from evovit_deploy import export_onnx, load_checkpoint
+from evovit_deploy.bench.settings import Settings
+from evovit_deploy.cli import app, main
+from evovit_deploy.export import ExportOptions
+from evovit_deploy.models.evo_deit import ModelOptions
+
+from .pages import PAGES, ROOT, Block, blocks
+
+DIGITS = ROOT / "examples" / "digits"
+# Commands that are not run here: where they begin, and why.
+NOT_RUN = {
+    "make ": "CI runs make test; tests/cli/test_terminal.py runs the demo",
+    "git clone": "this is the clone",
+    "cd evovit-deploy": "this is the clone",
+    ". .venv/bin/activate": "the tests run in it",
+    "source .venv/bin/activate": "the tests run in it",
+    "pip install": "needs a package index",
+    ".venv/bin/python -m pytest": "the tests are running",
+    "docker ": "needs a container engine",
+    "kubectl ": "needs a cluster",
+    "serve deploy": "tests/serve/test_ray.py deploys such a file",
+    "evovit serve digits=digits.onnx --ray": "tests/serve/test_ray.py serves so",
+    "evovit predict digits.onnx photos/ --ray": "tests/serve/test_ray.py predicts so",
+    "evovit --install-completion": "it changes the shell's own files",
+}
+# Blocks that are run by another test, by their first line.
+ELSEWHERE = {
+    "# fastapi": "tests/serve/test_docs.py",
+    "# worker": "tests/serve/test_docs.py",
+    "# video": "tests/serve/test_docs.py",
+    "# ray data": "tests/serve/test_ray.py",
+    "# ray\n": "tests/serve/test_ray_options.py",
+}
+# Commands that cannot end well on a machine without a GPU: the engine that they would run needs one.
+NO_GPU = {"evovit verify model.onnx model.engine": 4, "evovit verify ckpt.pth model.engine": 4}
+
+
+def pages_with_blocks() -> list[Path]:
+    return [page for page in PAGES if blocks(page)]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the pages speak of, all of them made from the digits."""
+    folder = tmp_path_factory.mktemp("docs")
+    shutil.copy(DIGITS / "evo_deit_digits.pth", folder / "ckpt.pth")
+    shutil.copy(DIGITS / "labels.txt", folder / "labels.txt")
+    shutil.copy(DIGITS / "test" / "7" / "0081.png", folder / "image.png")
+    for name in ("val", "photos"):
+        for digit in "0123456789":
+            (folder / name / digit).mkdir(parents=True)
+            for image in sorted((DIGITS / "test" / digit).iterdir())[:2]:
+                shutil.copy(image, folder / name / digit)
+    checkpoint = load_checkpoint(folder / "ckpt.pth")
+    for name, precision in (("model", "fp32"), ("digits_fp16", "fp16")):
+        options = ExportOptions(ModelOptions(precision, outputs=("logits", "kept")), prove=False)  # type: ignore[arg-type]
+        export_onnx(checkpoint, folder / f"{name}.onnx", options)
+    for name in ("digits", "small"):
+        for suffix in (".onnx", ".json"):
+            shutil.copy(folder / f"model{suffix}", folder / f"{name}{suffix}")
+    os.symlink(ROOT / "examples", folder / "examples")
+    return folder
+
+
+@pytest.fixture
+def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the prepared folder to work in."""
+    folder = tmp_path / "here"
+    shutil.copytree(prepared, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    check = Settings.__post_init__
+
+    def short(self: Settings) -> None:  # what is measured is not what is tested here
+        check(self)
+        limits = {"min_seconds": 0.1, "min_calls": 6, "max_seconds": 0.1, "warmup_seconds": 0.0, "warmup_calls": 1}
+        for name, value in limits.items():
+            object.__setattr__(self, name, value)
+
+    monkeypatch.setattr(Settings, "__post_init__", short)
+    return folder
+
+
+class Shell:
+    """Runs the commands of one page in order; a service goes on until the next one or the end of the page."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch, self.variables = monkeypatch, dict[str, str]()
+        self.service: subprocess.Popen[str] | None = None
+        self.ports: dict[str, str] = {}
+
+    def run(self, line: str) -> str:
+        """Run one line, and return what it prints on stdout."""
+        if assigned := re.fullmatch(r"(\w+)=(\S+)", line):
+            self.variables[assigned[1]] = assigned[2]
+            return ""
+        line = string.Template(line).safe_substitute(self.variables)
+        line, _, target = line.partition(" > ")
+        words = shlex.split(line)
+        if words[:2] == ["evovit", "serve"]:
+            self.serve(words)
+            return ""
+        if words[0] == "evovit":
+            found = self.evovit(words, line)
+        else:
+            words = [re.sub(r"localhost:(\d+)", lambda at: f"localhost:{self.ports[at[1]]}", word) for word in words]
+            result = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=120)
+            assert result.returncode == 0, line
+            found = result.stdout
+        if target:
+            Path(target).write_text(found)
+        return found
+
+    def evovit(self, words: list[str], line: str) -> str:
+        said = io.StringIO()
+        self.monkeypatch.setattr(sys, "argv", words)
+        with redirect_stdout(said), pytest.raises(SystemExit) as end:
+            main()
+        assert (end.value.code or 0) in {0, NO_GPU.get(line, 0)}, f"{line}\n{said.getvalue()}"
+        return said.getvalue()
+
+    def serve(self, words: list[str]) -> None:
+        """Start a service on free ports in place of those that the page names."""
+        self.stop()
+        port = words[words.index("--port") + 1] if "--port" in words else "8000"
+        if "--port" in words:
+            del words[words.index("--port") : words.index("--port") + 2]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.ports[port] = str(probe.getsockname()[1])
+        command = [sys.executable, "-m", "evovit_deploy", *words[1:], "--port", self.ports[port]]
+        command += [] if "--no-grpc" in words else ["--grpc-port", "0"]
+        self.service = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.service.stderr is not None
+        seen = ""
+        for text in self.service.stderr:
+            seen += text
+            if text.startswith("ready: http"):
+                return
+        pytest.fail(f"{shlex.join(words)} did not serve:\n{seen}")
+
+    def stop(self) -> None:
+        """End the service as an orchestrator would."""
+        if self.service is not None:
+            self.service.terminate()
+            self.service.communicate(timeout=60)
+            assert self.service.returncode == 0
+            self.service = None
+
+
+def skipped(line: str) -> bool:
+    return any(line.startswith(start) for start in NOT_RUN)
+
+
+@pytest.mark.parametrize("page", pages_with_blocks(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_block_of_a_page_runs_as_printed(page: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell(monkeypatch)
+    try:
+        for block in blocks(page):
+            if any(block.text.startswith(first) for first in ELSEWHERE):
+                continue
+            RUN[block.language](block, shell)
+    finally:
+        if shell.service is not None:
+            shell.service.kill()
+    shell.stop()
+
+
+def run_commands(block: Block, shell: Shell) -> None:
+    for line in block.commands:
+        if not skipped(line):
+            shell.run(line)
+
+
+def run_python(block: Block, shell: Shell) -> None:
+    """As a script in the folder: what it needs from outside is in the folder, and nothing else."""
+    text = re.sub(r"localhost:(\d+)", lambda at: f"localhost:{shell.ports[at[1]]}", block.text)
+    Path("example.py").write_text(text)
+    result = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, f"{block.page}:{block.line}\n{result.stdout}{result.stderr}"
+
+
+def read_toml(block: Block, shell: Shell) -> None:
+    """A file to save under the name in its first comment, which a command further down reads."""
+    name = re.match(r"# (\S+\.toml)\b", block.text)
+    assert name is not None, f"{block.page}:{block.line}: its first line says its file name in a comment"
+    Path(name[1]).parent.mkdir(parents=True, exist_ok=True)
+    Path(name[1]).write_text(block.text)
+
+
+RUN: dict[str, Callable[[Block, Shell], None]] = {
+    "sh": run_commands,
+    "python": run_python,
+    "toml": read_toml,
+    "text": lambda block, shell: None,  # output, or a layout of files
+}
+
+
+def test_the_tables_of_this_file_name_nothing_that_is_gone() -> None:
+    printed = [block for page in PAGES for block in blocks(page)]
+    lines = [line for block in printed for line in block.commands]
+    shown = {"make ", "git clone", "cd evovit-deploy", ". .venv/bin/activate", "source .venv/bin/activate"}
+    for start in set(NOT_RUN) - shown:
+        assert any(line.startswith(start) for line in lines), start
+    for first, test in ELSEWHERE.items():
+        assert any(block.text.startswith(first) for block in printed), first
+        assert first.strip("# \n").split()[0] in (ROOT / test).read_text(), test
+    assert set(NO_GPU) <= set(lines)
+
+
+def test_every_option_that_a_page_names_exists() -> None:
+    from typer.main import get_command
+
+    known: set[str] = {"--help"}
+    todo = [get_command(app)]
+    while todo:
+        command = todo.pop()
+        todo += getattr(command, "commands", {}).values()
+        known |= {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    foreign = {"--data-binary", "--model-config-name", "--rm", "--upgrade", "--preload", "--no-deps"}
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"):
+        if page.exists() and page.name != "design.md":
+            named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
+            assert named <= known | foreign, (page.name, named - known - foreign)
