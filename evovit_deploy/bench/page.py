@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from ..ownership import mark
 from .answers import answers
 from .markdown import title
 from .plots import latency_plot, png, speedup_plot
@@ -65,6 +66,7 @@ def page(reports: Sequence[BenchReport], budget_ms: float | None = None) -> str:
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f'<meta name="generator" content="{mark("bench")}">',
         '<link rel="icon" href="data:,">',  # else a browser asks for one
         f"<title>evovit bench</title><style>{STYLE}</style></head><body>",
         "<h1>evovit bench</h1>",

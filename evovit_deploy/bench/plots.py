@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..extras import require
+from ..ownership import mark
 from .report import BenchReport, Point
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def speedup_plot(report: BenchReport, width: float, height: float) -> Figure:
 def png(figure: Figure) -> bytes:
     """A figure as a PNG, twice as fine as a plain screen."""
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=144, metadata={"Software": None})
+    figure.savefig(data, format="png", dpi=144, metadata={"Software": mark("bench")})
     return data.getvalue()
 
 

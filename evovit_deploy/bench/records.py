@@ -12,16 +12,23 @@ from typing import Any
 
 from ..errors import OutputError
 from ..files import check_writable
+from ..ownership import check_replaceable, is_records
 
 __all__ = ["append", "check_appendable"]
 
 
-def check_appendable(path: Path) -> None:
-    """Raise OutputError now if :func:`append` could not write to ``path`` after minutes of measuring."""
+def check_appendable(path: Path, *, force: bool = False) -> None:
+    """Raise OutputError now if :func:`append` could not write to ``path`` after minutes of measuring.
+
+    Args:
+        path: File of records.
+        force: Append to it whatever it holds.
+    """
     if not path.is_file():
         check_writable(path)
     elif not os.access(path, os.W_OK):
         raise OutputError(f"{path} is read-only. Make it writable (chmod u+w), or give --record another file.")
+    check_replaceable({path: is_records}, force=force)
 
 
 def append(path: Path, document: dict[str, Any], *, now: datetime | None = None) -> None:

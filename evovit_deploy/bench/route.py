@@ -204,7 +204,9 @@ class Route:
         return engine, _with_work(facts, module_work(engine))
 
     def _built(self, path: Path) -> tuple[Engine, Facts]:
-        """Build a TensorRT engine from an ONNX file beside it, and open that."""
+        """Build a TensorRT engine from an ONNX file, and open that; it lies nowhere that a user would find it."""
+        from tempfile import TemporaryDirectory
+
         from ..engines import Engine
         from ..engines.build import build_engine
         from ..engines.options import BuildOptions
@@ -220,8 +222,9 @@ class Route:
         if self.export is not None and self.export.batch is not None:
             batches = {"batch": self.export.batch}
         options = self.build or BuildOptions(target=self.backend, **batches)  # type: ignore[arg-type]
-        plan = build_engine(path, path.with_suffix(".engine"), options, prove=False).path
-        return self._opened(lambda: Engine.open(plan, backend="tensorrt"))
+        with TemporaryDirectory(prefix="evovit-") as folder:
+            plan = build_engine(path, Path(folder) / f"{path.stem}.engine", options, prove=False).path
+            return self._opened(lambda: Engine.open(plan, backend="tensorrt"))
 
     def _opened(self, open_engine: Callable[[], Engine]) -> tuple[Engine, Facts]:
         import_module("torch" if self.in_torch else "onnxruntime")  # its import belongs to no model

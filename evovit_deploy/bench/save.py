@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import check_writable, write_bytes
+from ..files import write_bytes
+from ..ownership import Ours, check_replaceable, is_page, is_picture, remove_stale
 from .page import WIDE, page
 from .plots import latency_plot, png, speedup_plot
 from .report import BenchReport
@@ -14,23 +16,44 @@ from .report import BenchReport
 __all__ = ["check_output", "save_page"]
 
 
-def check_output(path: Path) -> None:
+PAGE, PLOT = is_page("bench"), is_picture("bench")
+
+
+def check_output(path: Path, *, force: bool = False) -> None:
     """Raise now what :func:`save_page` would raise after the work: another suffix, or a place that cannot be written."""
     if path.suffix != ".html":
         raise InputError(f"{path} does not end in .html; the page and its plots are written together: -o report.html")
-    check_writable(path)
+    check_replaceable({path: PAGE}, force=force)
 
 
-def save_page(path: Path, reports: Sequence[BenchReport], budget_ms: float | None = None) -> list[Path]:
-    """Write ``X.html``, and for each report ``X-N-latency.png`` and ``X-N-speedup.png``; returns what was written."""
-    written = [path]
-    write_bytes(path, page(reports, budget_ms).encode())
+def save_page(
+    path: Path, reports: Sequence[BenchReport], budget_ms: float | None = None, *, force: bool = False
+) -> list[Path]:
+    """Write ``X.html``, and for each report ``X-N-latency.png`` and ``X-N-speedup.png``; plots of an earlier page go.
+
+    Args:
+        path: The page, ``X.html``.
+        reports: In the order they are shown.
+        budget_ms: As for :func:`.answers.answers`.
+        force: Replace files that evovit did not write; its own are replaced always.
+
+    Returns:
+        What was written.
+
+    Raises:
+        OutputError: A file cannot be written, or would replace one that evovit did not write.
+    """
+    plots = {}
     for number, report in enumerate(reports, 1):
-        plots = {"latency": latency_plot} if report.points else {}
+        if report.points:
+            plots[path.with_name(f"{path.stem}-{number}-latency.png")] = latency_plot, report
         if any(point.speedup for point in report.points):
-            plots["speedup"] = speedup_plot
-        for name, plot in plots.items():
-            image = path.with_name(f"{path.stem}-{number}-{name}.png")
-            write_bytes(image, png(plot(report, *WIDE)))
-            written.append(image)
-    return written
+            plots[path.with_name(f"{path.stem}-{number}-speedup.png")] = speedup_plot, report
+    places: dict[Path, Ours] = {path: PAGE, **dict.fromkeys(plots, PLOT)}
+    check_replaceable(places, force=force)
+    write_bytes(path, page(reports, budget_ms).encode())
+    for image, (plot, report) in plots.items():
+        write_bytes(image, png(plot(report, *WIDE)))
+    earlier = re.compile(re.escape(path.stem) + r"-[0-9]+-(latency|speedup)\.png")
+    remove_stale((each for each in path.parent.iterdir() if earlier.fullmatch(each.name)), PLOT, plots)
+    return list(places)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Literal
+from typing import Annotated, Literal
 
-__all__ = ["Arrivals", "Backend", "ClassOrder", "MeasuredBackend", "Precision", "Provider", "Target"]
+import typer
+
+__all__ = ["Arrivals", "Backend", "ClassOrder", "Force", "MeasuredBackend", "Precision", "Provider", "Target"]
+
+# The same in every command that writes. Without it all but `evovit package` replace what they wrote themselves.
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there, also those evovit did not write.")]
 
 
 class Provider(str, Enum):

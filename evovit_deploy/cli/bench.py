@@ -11,7 +11,7 @@ import typer
 
 from ..errors import EvoVitError, InputError, UnstableMeasurement
 from ._bench import command_line, duration, measuring, numbers, print_report, print_summary
-from ._choices import Arrivals, ClassOrder, MeasuredBackend, Precision, Provider
+from ._choices import Arrivals, ClassOrder, Force, MeasuredBackend, Precision, Provider
 from ._console import err, print_json
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ def bench(
         Path | None,
         typer.Option(help="Append the result as a JSON line a run to this file.", rich_help_panel=OUTPUT),
     ] = None,
+    force: Force = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 5 when a measurement did not settle.", rich_help_panel=OUTPUT)
     ] = False,
@@ -168,7 +169,7 @@ def bench(
     }
     settings = _settings(None if found is None else found.settings, quick, given)
     if record is not None:
-        check_appendable(record)
+        check_appendable(record, force=force)
     options = Options(
         settings,
         Route(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ._bench import duration, print_report, print_summary
+from ._choices import Force
 from ._console import err, print_json
 
 __all__ = ["bench_report"]
@@ -26,6 +27,7 @@ def bench_report(
     ] = None,
     budget: Annotated[str | None, typer.Option(help="The batch to pick for a latency, e.g. 5ms or 0.1s.")] = None,
     last: Annotated[bool, typer.Option("--last", help="Only the last record of each file.")] = False,
+    force: Force = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Tables, plots and a page of what was recorded."""
@@ -36,12 +38,12 @@ def bench_report(
 
     budget_ms = None if budget is None else duration(budget)
     if output is not None:
-        check_output(output)
+        check_output(output, force=force)
     found = [read_records(path) for path in find_records(records or [])]
     reports = [report for reports in found for report in (reports[-1:] if last else reports)]
     written = []
     if output is not None:
-        written += save_page(output, reports, budget_ms)
+        written += save_page(output, reports, budget_ms, force=force)
     if readme is not None:
         update(readme, reports)
         written.append(readme)

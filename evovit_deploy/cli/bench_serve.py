@@ -9,7 +9,7 @@ import typer
 
 from ..errors import InputError
 from ._bench import command_line, measuring, print_lines, print_table
-from ._choices import Provider
+from ._choices import Force, Provider
 from ._console import print_json
 from ._ray import stdout_is_for_results
 
@@ -38,6 +38,7 @@ def bench_serve(
         bool, typer.Option("--ray", help="With --faults: a replica and a node of a Ray cluster killed (extra `ray`).")
     ] = False,
     record: Annotated[Path | None, typer.Option(help="Append the result to this JSON Lines file.")] = None,
+    force: Force = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure what `evovit serve` adds to an engine: latency at one client, throughput at many.
@@ -60,7 +61,7 @@ def bench_serve(
 
     require("serve", "measuring the service", *(name for name in modules_of("serve") if name != "uvloop"))
     if record is not None:
-        check_appendable(record)
+        check_appendable(record, force=force)
     if faults:
         _faults(ray, record, json)
         return

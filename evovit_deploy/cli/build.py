@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._choices import Target
+from ._choices import Force, Target
 from ._console import out, print_json, progress
 from ._model import note
 
@@ -84,6 +84,7 @@ def build(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare the outputs where the engine can run.")
     ] = True,
+    force: Force = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Build a TensorRT engine from an ONNX file and report what is in its plan.
@@ -114,14 +115,16 @@ def build(
         strip_plan=strip_plan or None,
         timing_cache=None if timing_cache else False,
     )
-    result = build_with_progress(onnx, output, options, verify=verify)
+    result = build_with_progress(onnx, output, options, verify=verify, force=force)
     if json:
         print_json(build_document(result))
     else:
         show_build(result)
 
 
-def build_with_progress(onnx: Path, output: Path | None, options: BuildOptions, *, verify: bool = True) -> BuildResult:
+def build_with_progress(
+    onnx: Path, output: Path | None, options: BuildOptions, *, verify: bool = True, force: bool = False
+) -> BuildResult:
     """Build with a bar on stderr; also what `evovit export --format engine` calls."""
     from ..engines.build import build_engine
 
@@ -131,7 +134,7 @@ def build_with_progress(onnx: Path, output: Path | None, options: BuildOptions, 
         def report(phase: str, fraction: float) -> None:
             bar.update(task, description=phase.lower(), completed=100 * fraction)
 
-        return build_engine(onnx, output, options, progress=report, prove=verify)
+        return build_engine(onnx, output, options, progress=report, prove=verify, force=force)
 
 
 def build_document(result: BuildResult) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..files import printable
-from ._choices import ClassOrder, Provider
+from ._choices import ClassOrder, Force, Provider
 from ._console import err, print_json, progress
 from ._evaluation import show
 from ._model import ModelChoice, note, open_models, warn
@@ -72,6 +72,7 @@ def evaluate(
             metavar="NAME", help="MODEL holds the weights of this ViT of timm; token evolution is put on top of it."
         ),
     ] = None,
+    force: Force = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Accuracy on labelled images, alone or against a second model; run it again after an interruption to go on."""
@@ -103,6 +104,7 @@ def evaluate(
                 batch_size=batch_size,
                 workers=workers,
                 restart=restart,
+                force=force,
                 on_progress=update,
             )
     if json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..files import printable
-from ._choices import Provider
+from ._choices import Force, Provider
 from ._console import err, out, print_json, progress
 from ._model import ModelChoice, note, open_models, warn
 
@@ -50,6 +50,7 @@ def explain(
             metavar="NAME", help="MODEL holds the weights of this ViT of timm; token evolution is put on top of it."
         ),
     ] = None,
+    force: Force = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Draw which patches are kept and the class attention: PNG files and one HTML gallery; exits 1 if an image is unreadable."""
@@ -82,6 +83,7 @@ def explain(
                 reference=engines[1] if against is not None else None,
                 classes=classes,
                 limit=limit,
+                force=force,
                 on_progress=lambda done: bar.update(task, completed=done),
                 on_failure=lambda path, reason: err().print(
                     f"{printable(path)}: {reason}", markup=False, soft_wrap=True

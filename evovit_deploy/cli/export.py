@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ._choices import Target
+from ._choices import Force, Target
 from ._console import out, print_json, progress
 from ._model import note
 from .build import build_document, build_with_progress, show_build
@@ -147,6 +147,7 @@ def export(
         bool, typer.Option("--require-fused-attention", help="Exit 3 unless every attention is one kernel.", **ENGINE)
     ] = False,
     max_kernels: Annotated[int | None, typer.Option(help="Exit 3 if the plan has more kernels.", **ENGINE)] = None,
+    force: Force = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Export a checkpoint to ONNX and prove it against the FP32 PyTorch model; build a TensorRT engine too if asked.
@@ -230,7 +231,7 @@ def export(
             model, write = found.recipe, partial(export_onnx, found, options=options)
     path = output or Path(default_name(model, options))
     if building is None:
-        result = _with_progress(write, path)
+        result = _with_progress(partial(write, force=force), path)
         built = None
     else:
         from ..engines.build import export_engine
@@ -239,6 +240,7 @@ def export(
             output or path.with_suffix(".engine"),
             partial(_with_progress, write),
             partial(build_with_progress, options=building, verify=verify),
+            force=force,
         )
     exported = {"path": str(result.path), "json": str(result.json_path), **result.manifest}
     if json and built is None:

@@ -10,8 +10,9 @@ import typer
 
 from ..errors import InputError
 from ..files import exact, printable, write_bytes
+from ..ownership import check_replaceable, is_signed, signed
 from ._bench import duration, print_table
-from ._choices import ClassOrder, MeasuredBackend, Precision, Provider
+from ._choices import ClassOrder, Force, MeasuredBackend, Precision, Provider
 from ._console import err, out, print_json, progress
 from ._model import note, warn
 from ._source import open_checkpoint
@@ -75,6 +76,7 @@ def sweep(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Its weights, in timm's names.")] = None,
     img_size: Annotated[int | None, typer.Option(help="Image size; the position embedding is resized.")] = None,
+    force: Force = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Try keep ratios and schedules: speed beside accuracy, the front as table and plot, and the recipe to deploy."""
@@ -91,6 +93,9 @@ def sweep(
     from ..sweep.table import table
 
     limit = None if budget is None else duration(budget)
+    picks = limit is not None or max_drop is not None
+    there = [output / name for name in ("front.svg", "front.md", *(["recipe.toml"] if picks else []))]
+    check_replaceable({path: is_signed for path in there if path.exists()}, force=force)
     if (checkpoint is None) == (from_timm is None) or (from_timm is None and weights is not None):
         raise InputError("give a checkpoint, or --from-timm NAME and its --weights FILE.")
     loaded = open_checkpoint(
@@ -127,6 +132,7 @@ def sweep(
                 output,
                 settings,
                 restart=restart,
+                force=force,
                 on_step=lambda text, share: bar.update(task, description=text, completed=100 * share),
             )
     except KeyboardInterrupt:
@@ -136,14 +142,15 @@ def sweep(
     what = "labelled images" if dataset.labels else "images without labels"
     title = f"{loaded.recipe.name}, {precision.value}, batch {batch}, {outcomes[0].images} {what}"
     shown = table(outcomes, title)
-    write_bytes(output / "front.svg", plot(outcomes, title).encode())
-    write_bytes(output / "front.md", f"{title}:\n\n{markdown(shown)}\n".encode())
+    html = "<!-- ", " -->"
+    write_bytes(output / "front.svg", signed(plot(outcomes, title), "sweep", html).encode())
+    write_bytes(output / "front.md", signed(f"{title}:\n\n{markdown(shown)}\n\n", "sweep", html).encode())
     if not all(outcome.stable for outcome in outcomes):
         note("some measurements did not settle: close other programs, leave out --quick, and run again with --restart")
     picked: Outcome | None = None
     if not json:
         print_table(shown)
-    if limit is not None or max_drop is not None:
+    if picks:
         picked = choose(outcomes, budget_ms=limit, max_drop=max_drop)
         best = next(candidate for candidate in grid if candidate.name == picked.name)
         drop = f"drop {picked.drop:.2f} points on {picked.images} images"

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, InputError, ParityError
-from ..files import atomic, check_writable, staged, write_json
+from ..export import manifest as onnx_manifest
+from ..files import atomic, staged, write_json
+from ..ownership import Ours, check_replaceable, is_manifest
 from . import engine_manifest
 from .base import backend_of
 from .builder import build_plan
@@ -64,6 +66,7 @@ def build_engine(
     progress: Progress | None = None,
     prove: bool = True,
     reference: Engine | None = None,
+    force: bool = False,
 ) -> BuildResult:
     """Build a TensorRT engine from an ONNX file, look into the plan, and compare its outputs where it can run.
 
@@ -77,6 +80,7 @@ def build_engine(
         progress: Called with the phase and the fraction done, 0 to 1, from another thread.
         prove: Compare the engine with the reference if it can run here.
         reference: Open engine to compare with; the ONNX file on ONNX Runtime's CPU provider if None.
+        force: Replace files that evovit did not write; its own are replaced always.
 
     Raises:
         InputError: Options that do not go together, or that this flavour does not have.
@@ -84,11 +88,12 @@ def build_engine(
         EngineError: No TensorRT, no GPU where one is needed, or a build that failed.
         PlanError: The plan is not what was asked for.
         ParityError: The engine computes something else.
-        OutputError: It could not be written.
+        OutputError: It could not be written, or would replace a file that evovit did not write.
     """
     onnx, options = Path(onnx), options or BuildOptions()
     path = Path(engine) if engine is not None else default_engine_path(onnx)
     _check_name(path)
+    check_replaceable(_places(path), force=force)
     facts = read_onnx(onnx)
     if options.precision not in (None, facts.precision):
         raise InputError(
@@ -96,7 +101,6 @@ def build_engine(
             f"file; export again with --precision {options.precision}."
         )
     profile = options.profile(facts.batch)
-    check_writable(path)
     api, gpu = check_target(options)
     plan, logged, seconds = build_plan(api, gpu, facts, profile, options, progress)
     report = _report(api, gpu, plan, logged, facts)
@@ -122,6 +126,8 @@ def export_engine(
     engine: str | Path,
     export: Callable[[Path], ExportResult],
     build: Callable[[Path, Path], BuildResult],
+    *,
+    force: bool = False,
 ) -> tuple[ExportResult, BuildResult]:
     """Export and build as one: the ONNX file, the engine and what describes them appear together, or not at all.
 
@@ -129,22 +135,31 @@ def export_engine(
         engine: Plan to write, ``X.engine``; the ONNX file becomes ``X.onnx`` beside it.
         export: Writes an ONNX file to a path, e.g. ``lambda path: export_onnx(checkpoint, path)``.
         build: Builds a plan from an ONNX file, e.g. ``build_engine``.
+        force: Replace files that evovit did not write; its own are replaced always.
 
     Raises:
         InputError: A name that is one for an ONNX file.
+        OutputError: A file that evovit did not write would be replaced.
         EvoVitError: What ``export`` and ``build`` raise. What was there before is untouched.
     """
     path = Path(engine)
     _check_name(path)
     onnx = path.with_suffix(".onnx") if backend_of(path) == "tensorrt" else path.with_name(path.name + ".onnx")
     described, manifest = onnx.with_suffix(".json"), engine_manifest.manifest_path(path)
-    with staged(path, manifest, onnx, described) as folder:
+    places = {**_places(path), onnx: onnx_manifest.is_ours, described: is_manifest("onnx")}
+    check_replaceable(places, force=force)
+    with staged(*places) as folder:
         exported = export(folder / onnx.name)
         built = build(exported.path, folder / path.name)
     return (
         dataclasses.replace(exported, path=onnx, json_path=described),
         dataclasses.replace(built, path=path, manifest_path=manifest),
     )
+
+
+def _places(path: Path) -> dict[Path, Ours]:
+    """A plan and its manifest, and how those of evovit are known."""
+    return {path: engine_manifest.is_ours, engine_manifest.manifest_path(path): is_manifest("engine")}
 
 
 def _check_name(path: Path) -> None:

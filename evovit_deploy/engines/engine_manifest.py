@@ -25,6 +25,7 @@ __all__ = [
     "check_environment",
     "check_file",
     "describe_engine",
+    "is_ours",
     "manifest_path",
     "plan_key",
     "read_header",
@@ -50,6 +51,14 @@ class PlanHeader:
 def manifest_path(engine: Path) -> Path:
     """``X.engine`` -> ``X.engine.json``."""
     return engine.with_name(engine.name + ".json")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is the plan that the manifest beside it describes."""
+    try:
+        return json.loads(manifest_path(path).read_bytes())["plan"]["sha256"] == sha256(path)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def read_header(path: Path) -> PlanHeader:

@@ -17,7 +17,7 @@ from .metrics import TOP, Accuracy, Pair, Share, mcnemar
 if TYPE_CHECKING:
     from ..engines.base import Engine
 
-__all__ = ["Evaluation", "Flip", "gather", "write_predictions"]
+__all__ = ["Evaluation", "Flip", "gather", "is_predictions", "write_predictions"]
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,13 @@ def gather(
         if result.pair is not None and result.pair.add(label, *rankings):
             result.flips.append(Flip(path, label, rankings[0][0], rankings[1][0]))
     return result
+
+
+def is_predictions(path: Path) -> bool:
+    """Whether a CSV file has the columns that :func:`write_predictions` writes."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        header = next(csv.reader([stream.readline()]), [])
+    return header in (_columns(False), _columns(True))
 
 
 def write_predictions(path: Path, dataset: Dataset, rows: Iterable[Row], *, reference: bool) -> None:

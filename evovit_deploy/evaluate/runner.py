@@ -13,15 +13,16 @@ import numpy as np
 
 from ..classify import NOT_FINITE, probabilities, ranking
 from ..errors import InputError
-from ..files import check_writable, printable, sha256
+from ..files import printable, sha256
 from ..labels import ClassNames
+from ..ownership import check_replaceable
 from ..preprocess import normalise
 from ..recipes import Transform
 from .data import Dataset
 from .decoding import Decoded, View, decode, default_workers
 from .journal import Journal, Row
 from .metrics import TOP
-from .report import Evaluation, describe, gather, write_predictions
+from .report import Evaluation, describe, gather, is_predictions, write_predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,6 +90,7 @@ def evaluate(
     batch_size: int = 32,
     workers: int | None = None,
     restart: bool = False,
+    force: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Evaluation:
     """Evaluate a model on a data set, alone or against a reference.
@@ -105,6 +107,7 @@ def evaluate(
         batch_size: Images in one run; a static batch goes before.
         workers: Processes that decode; None is the CPU count, at most 8.
         restart: Do not go on with an interrupted run.
+        force: Replace predictions that evovit did not write; its own are replaced always.
         on_progress: Called at the start and after every batch.
 
     Raises:
@@ -122,7 +125,7 @@ def evaluate(
             "Without labels, give a second model to compare with: --against REFERENCE"
         )
     if predictions is not None:
-        check_writable(predictions)
+        check_replaceable({predictions: is_predictions}, force=force)
     key = _key(subjects, dataset)
     with Journal(_folder() / f"{key[:32]}.jsonl", key, fresh=restart) as journal:
         resumed = journal.count

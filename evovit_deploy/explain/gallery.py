@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..ownership import mark
 from .drawing import Panel, to_jpeg
 
 __all__ = ["Page", "page_of", "render"]
@@ -60,6 +61,7 @@ def render(
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template("gallery.html").render(
         title="What the model keeps",
+        generator=mark("explain"),
         pages=pages,
         summary=summary,
         frequency=encoded(frequency),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, OutputError
-from ..files import atomic, exact, printable, write_bytes
+from ..errors import InputError, OutputError, translate
+from ..files import exact, printable, write_bytes
 from ..labels import ClassNames
+from ..ownership import check_replaceable, is_page, is_picture, mark, remove_stale
 from ..preprocess import load_image, preprocess
 from .drawing import draw, frequency_panel, panel_size, sheet
 from .gallery import Page, page_of, render
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "explain"]
 
 BATCH = 16
+PICTURE = re.compile(r"[0-9]{4,}_.+\.png")
+PAGE, DRAWN = is_page("explain"), is_picture("explain")
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ def explain(
     reference: Engine | None = None,
     classes: ClassNames | None = None,
     limit: int = 200,
+    force: bool = False,
     on_progress: Callable[[int], None] = lambda done: None,
     on_failure: Callable[[Path, str], None] = lambda path, reason: None,
 ) -> Explanation:
@@ -76,20 +82,27 @@ def explain(
     Args:
         engine: A model with kept outputs, see :class:`Explainer`.
         paths: Images.
-        folder: Where ``index.html`` and the PNG files go; made if missing.
+        folder: Where ``index.html`` and the PNG files go; made if missing. Those of an earlier run go.
         reference: A second model with the same selections, such as another precision, to compare the kept sets with.
         classes: Names of the classes.
         limit: Images that are drawn; the summary counts all.
+        force: Replace files that evovit did not write; its own are replaced always.
         on_progress: Called with the number of images done.
         on_failure: Called for every image that cannot be read; the others go on.
 
     Raises:
         InputError: A model without kept outputs, other selections in the reference, or no image that can be read.
-        OutputError: ``folder`` cannot be written.
+        OutputError: ``folder`` cannot be written, or files would be replaced that evovit did not write.
     """
     names = classes or ClassNames([()] * engine.spec.num_classes)
     explainers = [Explainer(model) for model in (engine, reference) if model is not None]
+    paths = list(dict.fromkeys(paths))
+    named = {path: folder / f"{number:04}_{_safe(path.stem)}.png" for number, path in enumerate(paths, 1)}
     _make(folder)
+    earlier = [path for path in folder.iterdir() if PICTURE.fullmatch(path.name)]
+    check_replaceable(
+        {folder / "index.html": PAGE, **dict.fromkeys(set(earlier) & set(named.values()), DRAWN)}, force=force
+    )
     failures: list[tuple[Path, str]] = []
 
     def fail(path: Path, reason: str) -> None:
@@ -101,24 +114,29 @@ def explain(
     pictures: list[Path] = []
     images: list[dict[str, Any]] = []
     side = panel_size(engine.spec.image_size)
-    for done, path, image, looks in _looks(explainers, paths, fail):
-        _check(looks)
-        other = looks[1] if len(looks) > 1 else None
-        summary.add(*looks)
-        images.append({"path": exact(path), **_described(looks[0]), "reference": _described(other) if other else None})
-        if len(pages) < limit:
-            base = preprocess(image, explainers[0].transform, side, "uint8")
-            panels, answer = draw(base, looks[0], other), _answer(looks, names)
-            picture = folder / f"{len(pages) + 1:04}_{_safe(path.stem)}.png"
-            with atomic(picture) as temporary:
-                sheet(f"{printable(Path(path.name))}: {answer}", panels).save(temporary, "PNG")
-            pictures.append(picture)
-            pages.append(page_of(exact(path), answer, other is not None and _differs(looks[0], other), panels))
-        on_progress(done)
-    if not images:
-        raise InputError(f"none of the {len(paths)} images could be read; the first: {failures[0][1]}")
-    document = summary.to_dict(explainers[0].grids, reference is not None)
-    _write_gallery(folder / "index.html", engine, reference, pages, document)
+    with TemporaryDirectory(prefix=".evovit-", dir=folder) as scratch:  # old pictures stay until all new ones are drawn
+        for done, path, image, looks in _looks(explainers, paths, fail):
+            _check(looks)
+            other = looks[1] if len(looks) > 1 else None
+            summary.add(*looks)
+            images.append(
+                {"path": exact(path), **_described(looks[0]), "reference": _described(other) if other else None}
+            )
+            if len(pages) < limit:
+                base = preprocess(image, explainers[0].transform, side, "uint8")
+                panels, answer = draw(base, looks[0], other), _answer(looks, names)
+                _save(sheet(f"{printable(Path(path.name))}: {answer}", panels), Path(scratch, named[path].name))
+                pictures.append(named[path])
+                pages.append(page_of(exact(path), answer, other is not None and _differs(looks[0], other), panels))
+            on_progress(done)
+        if not images:
+            raise InputError(f"none of the {len(paths)} images could be read; the first: {failures[0][1]}")
+        document = summary.to_dict(explainers[0].grids, reference is not None)
+        with translate(OutputError, f"cannot write into {printable(folder)}", OSError):
+            for picture in pictures:
+                os.replace(Path(scratch, picture.name), picture)
+        _write_gallery(folder / "index.html", engine, reference, pages, document)
+        remove_stale(earlier, DRAWN, pictures)
     return Explanation(folder / "index.html", tuple(pictures), document, tuple(images), tuple(failures))
 
 
@@ -182,6 +200,15 @@ def _answer(looks: Sequence[Look], names: ClassNames) -> str:
 def _safe(stem: str) -> str:
     """A part of a file name that every system and browser takes."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:60].strip("._") or "image"
+
+
+def _save(picture: Any, path: Path) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    facts = PngInfo()
+    facts.add_text("Software", mark("explain"))
+    with translate(OutputError, f"cannot write {path.name}", OSError):
+        picture.save(path, "PNG", pnginfo=facts)
 
 
 def _make(folder: Path) -> None:

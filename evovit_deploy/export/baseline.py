@@ -6,11 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..files import check_writable
 from ..models.evo_deit import ModelOptions
 from ..recipes import Recipe
 from . import manifest as manifests
-from .onnx import STEPS, ExportOptions, ExportResult, Step, write
+from .onnx import STEPS, ExportOptions, ExportResult, Step, check_output, write
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
@@ -28,6 +27,7 @@ def export_baseline(
     kind: BaselineKind = "twin",
     seed: int = 0,
     weights: Checkpoint | None = None,
+    force: bool = False,
     step: Step = lambda text: None,
 ) -> ExportResult:
     """Export a vanilla DeiT, LeViT or timm ViT for benchmarks, with seeded random weights or those of a timm ViT.
@@ -40,6 +40,7 @@ def export_baseline(
             the last block computes for tokens that no output depends on; ``stock`` is timm's module as it ships.
         seed: Of the random weights.
         weights: Of a timm ViT, in place of random ones.
+        force: As for :func:`.export_onnx`.
         step: As for :func:`.export_onnx`.
 
     Raises:
@@ -51,7 +52,7 @@ def export_baseline(
     options = options or ExportOptions()
     path = Path(path)
     recipe = vanilla_recipe(source)
-    check_writable(path)
+    check_output(path, force=force)
     step(STEPS[0])
     model_options = dataclasses.replace(options.model, selection="auto", trim=kind == "trimmed")
     build = build_stock if kind == "stock" else build_twin

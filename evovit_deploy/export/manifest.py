@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from ..models.evo_deit import ModelOptions
 
-__all__ = ["KEY", "SCHEMA", "attach", "check_schema", "make", "read"]
+__all__ = ["KEY", "SCHEMA", "attach", "check_schema", "is_ours", "make", "read"]
 
 SCHEMA = 1
 KEY = "evovit"
@@ -68,6 +69,17 @@ def attach(model: onnx.ModelProto, manifest: dict[str, Any]) -> None:
     entry.key, entry.value = KEY, json.dumps(manifest)
     model.producer_name, model.producer_version = "evovit-deploy", manifest["versions"]["evovit-deploy"]
     model.doc_string = f"{manifest['name']}, {manifest['precision']}"
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is an ONNX file that evovit wrote, of any schema."""
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception:  # of protobuf, whose classes differ between its versions
+        return False
+    return any(entry.key == KEY for entry in model.metadata_props)
 
 
 def check_schema(document: Any, known: int, where: str) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExportError, InputError, ParityError, translate
-from ..files import atomic, check_writable, sha256, write_json
+from ..files import atomic, sha256, write_json
 from ..models.evo_deit import ModelOptions
+from ..ownership import check_replaceable, is_manifest
 from ..suggest import did_you_mean
 from . import manifest as manifests
 from .graph import BF16_OPSET, DEFAULT_OPSET, drop_outputs, to_onnx
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ..recipes import Recipe
     from .parity import ParityReport
 
-__all__ = ["ExportOptions", "ExportResult", "default_name", "export_onnx", "write"]
+__all__ = ["ExportOptions", "ExportResult", "check_output", "default_name", "export_onnx", "write"]
 
 Step = Callable[[str], None]
 OUTPUTS = ("logits", "probabilities", "kept")
@@ -78,6 +79,7 @@ def export_onnx(
     options: ExportOptions | None = None,
     *,
     images: np.ndarray[Any, Any] | None = None,
+    force: bool = False,
     step: Step = lambda text: None,
 ) -> ExportResult:
     """Export an Evo-DeiT or Evo-LeViT checkpoint to ``path`` and prove it against the FP32 PyTorch module.
@@ -90,6 +92,7 @@ def export_onnx(
         path: ONNX file to write; a JSON with the same stem is written beside it.
         options: See :class:`ExportOptions`.
         images: [n, 3, S, S] float32 normalised (or [n, S, S, 3] uint8 for uint8 input) to prove with; seeded ones if None.
+        force: Replace files that evovit did not write; its own are replaced always.
         step: Called with a few words at the start of each of :data:`STEPS`.
 
     Raises:
@@ -101,7 +104,7 @@ def export_onnx(
     options = options or ExportOptions()
     options = dataclasses.replace(options, model=resolve_options(options.model, checkpoint.recipe.family))
     path = Path(path)
-    check_writable(path)
+    check_output(path, force=force)
     step(STEPS[0])
     wanted = options.model.outputs
     everything = dataclasses.replace(options.model, outputs=tuple(dict.fromkeys((*wanted, "logits", "kept"))))
@@ -124,6 +127,19 @@ def export_onnx(
         weights={"source": checkpoint.source, "random": checkpoint.random, "sha256": checkpoint.sha256},
     )
     return write(module, reference, checkpoint.recipe, path, options, manifest, names, images=images, step=step)
+
+
+def check_output(path: Path, *, force: bool = False) -> None:
+    """Raise now what writing an ONNX file and the JSON beside it would raise after the work.
+
+    Raises:
+        InputError: A name that the JSON needs.
+        OutputError: They cannot be written, or would replace files that evovit did not write.
+    """
+    described = path.with_suffix(".json")
+    if described == path:
+        raise InputError(f"{path}: an ONNX file cannot end in .json; name it, say, {path.with_suffix('.onnx')}.")
+    check_replaceable({path: manifests.is_ours, described: is_manifest("onnx")}, force=force)
 
 
 def write(
@@ -154,8 +170,6 @@ def write(
     with translate(ExportError, "the exported graph is not valid ONNX"):
         _check(final)
     json_path = path.with_suffix(".json")
-    if json_path == path:
-        raise InputError(f"{path}: an ONNX file cannot end in .json; name it, say, {path.with_suffix('.onnx')}.")
     with atomic(path) as temporary:
         with translate(ExportError, f"writing {path}", ValueError):
             temporary.write_bytes(final.SerializeToString())

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import InputError, OutputError
 from ..files import write_bytes
+from ..ownership import Ours, check_replaceable, is_signed, signed
 from .settings import check_name
 from .tensors import TensorInfo
 from .triton_model import TritonModel, read_model
@@ -155,7 +156,12 @@ def _max_batch(model: TritonModel, options: TritonOptions) -> int:
 
 
 def package_triton(
-    path: Path, repository: Path, options: TritonOptions | None = None, *, labels: list[str] | None = None
+    path: Path,
+    repository: Path,
+    options: TritonOptions | None = None,
+    *,
+    labels: list[str] | None = None,
+    force: bool = False,
 ) -> Path:
     """Add a model, or a version of it, to a Triton model repository; made whole or not at all.
 
@@ -164,15 +170,16 @@ def package_triton(
         repository: Folder of the repository; made if it is missing.
         options: How Triton should run it.
         labels: Class names, in class order.
+        force: Replace the version if it is there, and a configuration that was edited.
 
     Returns:
         The model's folder.
 
     Raises:
-        OutputError: The version is there already, an older version has other inputs or outputs, or it cannot be written.
+        OutputError: The version is there already, an older version has other inputs or outputs, its configuration was
+            edited, or it cannot be written.
         InputError, ModelFileError, EngineError: See :func:`read_model` and :func:`model_config`.
     """
-    from google.protobuf import text_format
 
     options = options or TritonOptions()
     model = read_model(path)
@@ -180,12 +187,16 @@ def package_triton(
         raise InputError(f"{len(labels)} labels for a model of {model.num_classes} classes.")
     config = model_config(model, options, labels=labels is not None)
     folder = repository / config.name
-    _check_place(folder, config, options.version)
-    texts = {"config.pbtxt": text_format.MessageToString(config)}
+    old = _check_place(folder, config, options.version, force=force)
+    texts = {"config.pbtxt": _signed(config)}
     if model.backend == "onnxruntime":
-        texts[str(CI)] = text_format.MessageToString(model_config(model, options, labels=labels is not None, cpu=True))
+        texts[str(CI)] = _signed(model_config(model, options, labels=labels is not None, cpu=True))
     if labels is not None:
         texts[LABELS] = "\n".join(labels) + "\n"
+    if old is not None:
+        known: dict[str, Ours] = {LABELS: lambda path: any(tensor.label_filename for tensor in old.output)}
+        there = {folder / name: known.get(name, is_signed) for name in texts if (folder / name).exists()}
+        check_replaceable(there, force=force)
     try:
         repository.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".evovit-", dir=_workplace(repository, folder)) as scratch:
@@ -196,6 +207,8 @@ def package_triton(
             (target / CI).parent.mkdir(exist_ok=True)
             for name, text in texts.items():
                 write_bytes(target / name, text.encode())
+            if (folder / version.name).exists():
+                (folder / version.name).rename(Path(scratch) / "old")
             version.rename(folder / version.name) if folder.exists() else version.parent.rename(folder)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}.") from error
@@ -215,15 +228,21 @@ def _workplace(repository: Path, folder: Path) -> Path:
     return repository if apart else parent
 
 
-def _check_place(folder: Path, config: Any, version: int) -> None:
-    """Refuse a version that exists, and one that clients of the older ones could not use."""
+def _signed(config: Any) -> str:
+    from google.protobuf import text_format
+
+    return signed(text_format.MessageToString(config), "package triton")
+
+
+def _check_place(folder: Path, config: Any, version: int, *, force: bool) -> Any | None:
+    """Refuse a version that exists, and one that clients of the older ones could not use; returns the older configuration."""
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as pb
 
-    if (folder / str(version)).exists():
-        raise OutputError(f"{folder / str(version)} exists. Give another --model-version, or delete it.")
+    if (folder / str(version)).exists() and not force:
+        raise OutputError(f"{folder / str(version)} exists. Give another --model-version, or use --force.")
     if not folder.exists():
-        return
+        return None
     try:
         old = text_format.Parse((folder / "config.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
     except (OSError, ValueError, text_format.ParseError) as error:
@@ -237,3 +256,4 @@ def _check_place(folder: Path, config: Any, version: int) -> None:
         raise OutputError(
             f"{folder} holds a model with another backend, batch, inputs or outputs. Give another --name."
         )
+    return old

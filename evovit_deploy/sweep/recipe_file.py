@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_bytes
+from ..ownership import signed
 from ..recipes import Recipe
 
 __all__ = ["recipe_toml", "write_recipe"]
@@ -47,5 +48,5 @@ def _value(value: Any) -> str:
 
 
 def write_recipe(path: Path, recipe: Recipe, comment: str) -> None:
-    """Write :func:`recipe_toml` to a file, atomically."""
-    write_bytes(path, recipe_toml(recipe, comment).encode())
+    """Write :func:`recipe_toml` to a file, atomically; the last line says that a sweep wrote it."""
+    write_bytes(path, signed(recipe_toml(recipe, comment), "sweep").encode())

@@ -15,6 +15,7 @@ from ..bench.records import append
 from ..errors import InputError, ModelFileError, OutputError
 from ..evaluate import Dataset, Evaluation, Progress, Subject, evaluate
 from ..labels import ClassNames
+from ..ownership import Ours, check_replaceable, is_manifest, is_records
 from ..tables import build_table
 from .candidates import Candidate, stage_ratios
 from .front import Outcome
@@ -75,6 +76,7 @@ def sweep(
     settings: SweepSettings,
     *,
     restart: bool = False,
+    force: bool = False,
     on_step: Step = lambda text, share: None,
 ) -> list[Outcome]:
     """Run a grid of candidates; what an earlier, interrupted call did is not done again.
@@ -84,17 +86,18 @@ def sweep(
         grid: From :func:`candidates`, the full model first.
         dataset: Labelled or not.
         classes: Names of the classes.
-        folder: Gets ``models/NAME.onnx`` (and the engine built from it) and ``outcomes.jsonl``, a record a candidate; made if
+        folder: Gets ``models/NAME.onnx`` and ``outcomes.jsonl``, a record a candidate; made if
             missing.
         settings: How.
         restart: Measure and evaluate everything again; the newest record of a candidate counts.
+        force: Replace files that evovit did not write; its own are replaced always.
         on_step: Called as it goes on.
 
     Returns:
         One outcome a candidate, in order of the grid.
 
     Raises:
-        OutputError: ``folder`` cannot be written.
+        OutputError: ``folder`` cannot be written, or holds files of these names that evovit did not write.
         ParityError, ExportError: A candidate could not be exported.
         EngineError: The backend does not run here.
         KeyboardInterrupt: What was finished is in ``folder``.
@@ -104,6 +107,9 @@ def sweep(
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}.") from error
     records = folder / "outcomes.jsonl"
+    check_replaceable(_places(folder, grid, settings), force=force)
+    if force and records.is_file() and not is_records(records):
+        records.unlink()
     common = _key(checkpoint, grid[0], dataset, settings)
     done = {} if restart else {outcome.key: outcome for outcome in read_outcomes(records)}
     outcomes = []
@@ -202,9 +208,10 @@ def _exported(checkpoint: Checkpoint, candidate: Candidate, folder: Path, settin
     """The ONNX file of a candidate, exported and proven unless it is there already."""
     from ..engines import OrtEngine
     from ..export import export_onnx
+    from ..export import manifest as manifests
 
-    path = folder / "models" / f"{candidate.name}_{settings.precision}.onnx"
-    if path.is_file():
+    path = _model_file(folder, candidate, settings)
+    if path.is_file() and manifests.is_ours(path):
         with OrtEngine(path, provider="cpu") as engine:
             found = engine.spec.manifest or {}
         weights = {"source": checkpoint.source, "random": checkpoint.random, "sha256": checkpoint.sha256}
@@ -212,7 +219,24 @@ def _exported(checkpoint: Checkpoint, candidate: Candidate, folder: Path, settin
         if [found.get("recipe"), found.get("weights")] == json.loads(json.dumps([candidate.recipe.to_dict(), weights])):
             return path
     own = dataclasses.replace(checkpoint, recipe=candidate.recipe)
-    return export_onnx(own, path, settings.route.export).path
+    # What is in the way was allowed to be replaced, or the sweep had not begun.
+    return export_onnx(own, path, settings.route.export, force=True).path
+
+
+def _model_file(folder: Path, candidate: Candidate, settings: SweepSettings) -> Path:
+    return folder / "models" / f"{candidate.name}_{settings.precision}.onnx"
+
+
+def _places(folder: Path, grid: Sequence[Candidate], settings: SweepSettings) -> dict[Path, Ours]:
+    """Every file that a sweep may write, and how those of evovit are known."""
+    from ..export import manifest as manifests
+
+    places: dict[Path, Ours] = {folder / "outcomes.jsonl": is_records}
+    if not settings.route.in_torch:
+        for candidate in grid:
+            path = _model_file(folder, candidate, settings)
+            places |= {path: manifests.is_ours, path.with_suffix(".json"): is_manifest("onnx")}
+    return places
 
 
 def _measure(engines: dict[str, Engine], baseline: str, settings: SweepSettings, step: Step) -> BenchReport:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .._choices import Force
 from .._console import out, print_json
 
 __all__ = [
@@ -36,7 +37,6 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads within an 
 Drain = Annotated[float, typer.Option(min=0, help="Seconds that accepted requests have after SIGTERM.")]
 Gpu = Annotated[bool, typer.Option("--gpu", help="For an NVIDIA GPU. A plan always is.")]
 Template = Annotated[Path | None, typer.Option(help="A Jinja2 template of your own in place of the shipped one.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite files of the same names.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .._choices import Force
 from .._console import out, print_json
 
 __all__ = ["triton"]
@@ -26,6 +27,7 @@ def triton(
     timeout_ms: Annotated[int, typer.Option(min=1, help="Milliseconds that a request may wait.")] = 1000,
     instances: Annotated[int, typer.Option(min=1, help="Copies of the model on each GPU.")] = 1,
     cpu: Annotated[bool, typer.Option("--cpu", help="Run on the CPU (ONNX).")] = False,
+    force: Force = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Add a model to a repository of Triton Inference Server.
@@ -50,7 +52,7 @@ def triton(
         instances=instances,
         cpu=cpu,
     )
-    folder = package_triton(model, output, chosen, labels=names)
+    folder = package_triton(model, output, chosen, labels=names, force=force)
     files = sorted(str(path.relative_to(output)) for path in folder.rglob("*") if path.is_file())
     if json:
         print_json({"repository": str(output), "model": folder.name, "version": model_version, "files": files})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, OutputError
-from ...files import check_writable, staged, write_bytes
+from ...files import check_writable, printable, staged, write_bytes
 from ...resources import data_folder
 from .requirements import PACKAGE
 
@@ -115,6 +115,8 @@ def write_file(path: Path, text: str, *, force: bool) -> Path:
 
 
 def _check_free(paths: list[Path], force: bool) -> None:
-    there = [str(path) for path in paths if path.exists()]
+    there = [printable(path) for path in paths if path.exists()]
     if there and not force:
-        raise OutputError(f"{', '.join(there)} would be overwritten. Give --force, or another place with -o.")
+        raise OutputError(
+            f"{', '.join(there)} {'exist' if len(there) > 1 else 'exists'}. Give another name, or use --force."
+        )
