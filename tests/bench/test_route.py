@@ -105,7 +105,8 @@ def test_tensorrt_engines_are_built_for_the_batches_of_the_run(exported: Path, m
     monkeypatch.setattr(Engine, "open", staticmethod(open_engine))
     Route("tensorrt", batches=(2, 16, 4)).open_file(exported)
     assert (built[0].target, built[0].min_batch, built[0].opt_batch, built[0].max_batch) == ("tensorrt", 2, 16, 16)
-    assert opened == [exported.with_suffix(".engine")]
+    assert [path.name for path in opened] == ["evo.engine"]
+    assert not opened[0].parent.exists()  # nothing is left beside the user's file
     # The twin of an engine is built with the options of that engine's own manifest.
     options = BuildOptions(target="tensorrt-rtx", max_batch=4, compute_capabilities=("8.9",))
     document = {"flavour": "tensorrt-rtx", "options": {**dataclasses.asdict(options), "compute_capabilities": ["8.9"]}}
