@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import current_process, get_context, parent_process
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,16 @@ from ..files import printable
 from ..preprocess import load_image, preprocess
 from ..recipes import Transform
 
-__all__ = ["Decoded", "View", "decode", "default_workers"]
+__all__ = ["Decoded", "View", "check_not_starting", "decode", "default_workers"]
 
 Array = NDArray[Any]
 CHUNK = 8
 # Below this many images a worker takes longer to start than to decode them.
 FEW_IMAGES = 64
+_UNGUARDED = (
+    "every worker process reads the script that starts it from its first line, so the script must be a file, and what it does "
+    'must stand under `if __name__ == "__main__":`. Or decode in one process: workers=0'
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ def decode(paths: Sequence[Path], views: Sequence[View], workers: int) -> Iterat
     """
     if workers < 0:
         raise InputError(f"{workers} workers; give a number from 0.")
+    check_not_starting()
     views = tuple(views)
     chunks = (tuple(paths[start : start + CHUNK]) for start in range(0, len(paths), CHUNK))
     if not workers:
@@ -84,7 +90,9 @@ def decode(paths: Sequence[Path], views: Sequence[View], workers: int) -> Iterat
                 yield _read(path, views)
         return
     pending: deque[tuple[tuple[Path, ...], Future[list[Decoded | str]]]] = deque()
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start)
+    spawning = get_context("spawn")
+    began = spawning.Event()
+    pool = ProcessPoolExecutor(workers, mp_context=spawning, initializer=_start, initargs=(began,))
     try:
         while True:
             while len(pending) < 2 * workers and (following := next(chunks, None)) is not None:
@@ -92,16 +100,17 @@ def decode(paths: Sequence[Path], views: Sequence[View], workers: int) -> Iterat
                     pending.append((following, pool.submit(_read_all, following, views)))
             if not pending:
                 return
-            chunk, future = pending.popleft()
-            try:
-                images = future.result()
-            except BrokenProcessPool as error:
-                suspects = [printable(path) for names, _ in ((chunk, future), *pending) for path in names]
-                raise EvoVitError(
-                    f"a decoding worker died, of too little memory or of one of these images: {', '.join(suspects)}. "
-                    "Take the image away, or give fewer --workers (0 decodes in one process)."
-                ) from error
+            images = pending[0][1].result()
+            pending.popleft()
             yield from images
+    except BrokenProcessPool as error:
+        if not began.is_set():
+            raise EvoVitError(f"the decoding workers ended before they began: {_UNGUARDED}.") from error
+        suspects = [printable(path) for names, _ in pending for path in names]
+        raise EvoVitError(
+            f"a decoding worker died, of too little memory or of one of these images: {', '.join(suspects)}. "
+            "Take the image away, or give fewer --workers (0 decodes in one process)."
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -119,8 +128,19 @@ def _read_all(paths: tuple[Path, ...], views: tuple[View, ...]) -> list[Decoded 
     return [_read(path, views) for path in paths]
 
 
-def _start() -> None:
+def check_not_starting() -> None:
+    """Refuse to run in a worker process that is still reading the script of its parent.
+
+    Raises:
+        EvoVitError: The script does its work without a guard, and so again in the worker.
+    """
+    if getattr(current_process(), "_inheriting", False):
+        raise EvoVitError(f"this is a decoding worker, and not yet ready to work: {_UNGUARDED}.")
+
+
+def _start(began: Event) -> None:
     """Runs first in a worker: it leaves Ctrl-C to its parent, and ends when the parent is gone, however that ended."""
+    began.set()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None

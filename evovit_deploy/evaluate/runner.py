@@ -19,7 +19,7 @@ from ..ownership import check_replaceable
 from ..preprocess import normalise
 from ..recipes import Transform
 from .data import Dataset
-from .decoding import Decoded, View, decode, default_workers
+from .decoding import Decoded, View, check_not_starting, decode, default_workers
 from .journal import Journal, Row
 from .metrics import TOP
 from .report import Evaluation, describe, gather, is_predictions, write_predictions
@@ -115,6 +115,7 @@ def evaluate(
         OutputError: The journal or ``predictions`` cannot be written.
         EngineError: A model failed.
     """
+    check_not_starting()
     subjects = [model] if reference is None else [model, reference]
     counts = [subject.engine.spec.num_classes for subject in subjects]
     if len(set(counts)) > 1:
