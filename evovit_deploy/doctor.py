@@ -14,13 +14,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from .bench.environment import available_cpus, cpu_model, gpus, memory_bytes, package_version, physical_cores
+from .extras import extras, install_advice, modules_of
+from .needs import ESSENTIALS, IMPORTED, LOOKED_UP, NEEDS, Need, lacks
 
 __all__ = ["Command", "Diagnosis", "Finding", "examine", "judge", "probe_imports"]
 
@@ -55,12 +57,9 @@ for name in sys.argv[1:]:
     print(json.dumps(found), flush=True)
 """
 
-# One process imports these in turn. torchvision is what breaks first when it does not match torch, and timm needs it;
-# importing timm itself would take as long as all the others, so it is only looked up.
-IMPORTED = ("torch", "torchvision", "onnx", "onnxruntime", "onnxscript")
-LOOKED_UP = ("timm",)
-ESSENTIALS = IMPORTED + LOOKED_UP
-TENSORRT = (("TensorRT", "tensorrt"), ("TensorRT-RTX", "tensorrt_rtx"))
+# Not imported: TensorRT's libraries may not load without a driver, and Ray takes seconds.
+OPTIONAL_LOOKED_UP = ("ray", "tensorrt", "tensorrt_rtx")
+OPTIONAL = tuple({module: 0 for extra in extras() for module in modules_of(extra) if module not in OPTIONAL_LOOKED_UP})
 
 
 @dataclass(frozen=True)
@@ -106,11 +105,12 @@ class Diagnosis:
         return {"schema": 1, "kind": "doctor", "ok": self.ok, **dataclasses.asdict(self)}
 
 
-def examine(imports: dict[str, dict[str, Any]] | None = None) -> Diagnosis:
+def examine(imports: dict[str, dict[str, Any]] | None = None, commands: Sequence[str] = ()) -> Diagnosis:
     """Look at this machine; nothing that is missing or broken raises.
 
     Args:
         imports: Results of :func:`probe_imports`, to be made if None.
+        commands: Commands that there are, such as ``bench report``; see :func:`judge`.
     """
     found = probe_imports() if imports is None else imports
     findings = [
@@ -122,36 +122,27 @@ def examine(imports: dict[str, dict[str, Any]] | None = None) -> Diagnosis:
         _guarded("GPU", _gpu),
         *(_library(name, found.get(name, {})) for name in ESSENTIALS),
         _cuda(found),
-        *(_guarded(title, partial(_installed, module)) for title, module in TENSORRT),
+        *(_guarded(f"extra {extra}", partial(_extra, extra, found)) for extra in extras()),
     ]
-    return Diagnosis(tuple(findings), judge(found))
+    return Diagnosis(tuple(findings), judge(found, commands))
 
 
-def judge(imports: dict[str, dict[str, Any]]) -> tuple[Command, ...]:
-    """Which commands work, given what could be imported."""
+def judge(imports: dict[str, dict[str, Any]], commands: Sequence[str] = ()) -> tuple[Command, ...]:
+    """Which commands work, given what could be imported.
 
-    def without(*names: str) -> str:
-        bad = [name for name in names if imports.get(name, {}).get("state") != "ok"]
-        return f"{', '.join(bad)} cannot be imported" if bad else ""
-
-    ort = imports.get("onnxruntime", {})
-    gpu = ort.get("cuda_problem", "onnxruntime was not asked") or ""
-    cpu = "" if "CPUExecutionProvider" in ort.get("providers", []) else "onnxruntime has no CPU provider"
-    run = without("torch", "onnxruntime") or cpu
-    needs = {
-        "inspect": without("torch"),
-        "export": without(*ESSENTIALS) or cpu,
-        "verify": without("torch", "onnx", "onnxruntime") or cpu,
-        "predict (CPU)": run,
-        "predict (GPU)": run or gpu,
-        "bench (CPU)": without(*ESSENTIALS) or cpu,
-        "bench (GPU)": without(*ESSENTIALS) or gpu,
-    }
-    return tuple(Command(name, not reason, reason) for name, reason in needs.items())
+    Args:
+        imports: Results of :func:`probe_imports`.
+        commands: Commands that there are; one that :data:`~.needs.NEEDS` does not know needs all that is essential.
+    """
+    needs = {**NEEDS, **{name: Need(ESSENTIALS, "cpu") for name in commands if name not in NEEDS}}
+    reasons = {name: lacks(need, imports) for name, need in needs.items()}
+    return tuple(Command(name, not reason, reason) for name, reason in reasons.items())
 
 
 def probe_imports(
-    imported: tuple[str, ...] = IMPORTED, looked_up: tuple[str, ...] = LOOKED_UP, seconds: float = SECONDS
+    imported: tuple[str, ...] = IMPORTED + OPTIONAL,
+    looked_up: tuple[str, ...] = LOOKED_UP + OPTIONAL_LOOKED_UP,
+    seconds: float = SECONDS,
 ) -> dict[str, dict[str, Any]]:
     """Import modules in another process.
 
@@ -282,11 +273,17 @@ def _cuda(imports: dict[str, dict[str, Any]]) -> Finding:
     return Finding("ONNX Runtime on the GPU", "missing" if problem else "ok", str(problem or "works"))
 
 
-def _installed(module: str) -> tuple[Status, str] | str:
-    """Version of a package that is not imported: TensorRT's libraries may not load without a driver."""
-    if not _exists(module):
-        return "missing", "not installed; only `evovit build` needs it"
-    return f"{package_version(module) or 'version unknown'} installed, for `evovit build`"
+def _extra(extra: str, imports: dict[str, dict[str, Any]]) -> tuple[Status, str] | str:
+    """What an extra brings, and how to get what is missing of it."""
+    known = modules_of(extra)
+    states = {title: imports.get(module, {"state": "missing"}) for module, title in known.items()}
+    missing = [title for title, probe in states.items() if probe["state"] == "missing"]
+    broken = [f"{title}: {probe.get('error')}" for title, probe in states.items() if probe["state"] == "broken"]
+    if broken:
+        return "broken", f"{'; '.join(broken)}. {install_advice(extra)}"
+    if missing:
+        return "missing", f"without {', '.join(missing)}. {install_advice(extra)}"
+    return ", ".join(f"{title} {package_version(title.partition('[')[0]) or ''}".strip() for title in states)
 
 
 def _exists(module: str) -> bool:

@@ -13,7 +13,16 @@ from .errors import EngineError
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-__all__ = ["UNNEEDED", "extras", "install_advice", "modules_of", "problem_of", "require", "requirements_of"]
+__all__ = [
+    "UNNEEDED",
+    "distribution_of",
+    "extras",
+    "install_advice",
+    "modules_of",
+    "problem_of",
+    "require",
+    "requirements_of",
+]
 
 PACKAGE = "evovit-deploy"
 DEVELOPMENT = "dev"
@@ -27,11 +36,15 @@ IMPORTED_AS = {
 UNNEEDED = ("httptools", "uvloop")  # the service runs without them, only slower
 
 
-@cache
-def _all() -> dict[str, tuple[Requirement, ...]]:
+def _requirements() -> list[Requirement]:
     from packaging.requirements import Requirement
 
-    found = [Requirement(line) for line in metadata.requires(PACKAGE) or ()]
+    return [Requirement(line) for line in metadata.requires(PACKAGE) or ()]
+
+
+@cache
+def _all() -> dict[str, tuple[Requirement, ...]]:
+    found = _requirements()
     names = metadata.metadata(PACKAGE).get_all("Provides-Extra") or ()
 
     def of(extra: str) -> list[Requirement]:
@@ -59,6 +72,12 @@ def requirements_of(extra: str) -> tuple[str, ...]:
         KeyError: There is no such extra.
     """
     return tuple(_specifier(requirement) for requirement in _all()[extra])
+
+
+def distribution_of(module: str) -> str:
+    """What pip installs for a module that the package depends on: ``onnxruntime-gpu`` for ``onnxruntime`` on some platforms."""
+    names = [r.name for r in _requirements() if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return next((name for name in names if name == module or name.startswith(f"{module}-")), module)
 
 
 def modules_of(extra: str) -> dict[str, str]:

@@ -8,14 +8,22 @@ from typing import Any
 
 import pytest
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from evovit_deploy import doctor
+from evovit_deploy.cli import app
+from evovit_deploy.cli.doctor import command_names
 from evovit_deploy.cli.doctor import doctor as command
 from evovit_deploy.errors import EngineError
+from evovit_deploy.extras import extras, install_advice, modules_of
+from evovit_deploy.needs import ESSENTIALS, NEEDS
 
 GOOD: dict[str, dict[str, Any]] = {
-    **{name: {"name": name, "state": "ok", "version": "1.0"} for name in doctor.ESSENTIALS},
+    **{
+        name: {"name": name, "state": "ok", "version": "1.0"}
+        for name in (*ESSENTIALS, *doctor.OPTIONAL, *doctor.OPTIONAL_LOOKED_UP)
+    },
     "torch": {"name": "torch", "state": "ok", "version": "2.9", "cuda": "13.0", "gpu": None},
     "onnxruntime": {
         "name": "onnxruntime",
@@ -38,9 +46,8 @@ def finding(diagnosis: doctor.Diagnosis, name: str) -> doctor.Finding:
 def test_cpu_only_machine() -> None:
     found = doctor.examine(GOOD)
     assert found.ok
-    assert works(found) == {
-        "inspect": "", "export": "", "verify": "", "predict (CPU)": "", "predict (GPU)": "no driver",
-        "bench (CPU)": "", "bench (GPU)": "no driver",
+    assert {name: reason for name, reason in works(found).items() if reason} == {
+        "predict (GPU)": "no driver", "bench (GPU)": "no driver",
     }  # fmt: skip
     assert finding(found, "torch").value == "2.9, CUDA 13.0, no usable GPU"
     assert finding(found, "ONNX Runtime on the GPU").status == "missing"
@@ -52,7 +59,7 @@ def test_machine_with_a_gpu() -> None:
     assert finding(found, "ONNX Runtime on the GPU").value == "works"
 
 
-@pytest.mark.parametrize("name", doctor.ESSENTIALS)
+@pytest.mark.parametrize("name", ESSENTIALS)
 @pytest.mark.parametrize("state", ["missing", "broken"])
 def test_essentials_that_do_not_work(name: str, state: str) -> None:
     found = doctor.examine({**GOOD, name: {"name": name, "state": state, "error": "bad library"}})
@@ -65,7 +72,62 @@ def test_essentials_that_do_not_work(name: str, state: str) -> None:
 def test_nothing_is_known() -> None:
     found = doctor.examine({})
     assert not found.ok
-    assert all(works(found).values())
+    needless = {"doctor", "list", "bench report", "bench compare"}
+    assert {name for name, reason in works(found).items() if not reason} == needless
+
+
+def test_every_command_has_a_row() -> None:
+    """A command that is added says what it needs; until then it is listed, and needs everything essential."""
+    names = command_names(get_command(app))
+    assert "bench" in names
+    assert "package triton" in names
+    assert set(names) <= set(NEEDS)
+    ways = {name for name in NEEDS if name not in names}
+    assert all(any(way.startswith(f"{name} ") for name in names) for way in ways)  # a way to call one of them
+    found = doctor.examine({}, [*names, "brand new"])
+    assert works(found)["brand new"].startswith("torch")
+
+
+def test_every_extra_has_a_row_and_the_fix() -> None:
+    found = doctor.examine({name: probe for name, probe in GOOD.items() if name in ESSENTIALS})
+    assert found.ok
+    for extra in extras():
+        row = finding(found, f"extra {extra}")
+        assert row.status == "missing"
+        assert install_advice(extra) in row.value
+    used = {extra for need in NEEDS.values() for extra in need.extras}
+    assert used == set(extras()) - {"telemetry"}, (
+        "telemetry only adds to bench; every other extra is why a command works"
+    )
+    for need in NEEDS.values():
+        assert set(need.modules) <= {module for extra in need.extras for module in modules_of(extra)}
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "extra"),
+    [
+        ("starlette", "serve", "serve"), ("grpc", "package triton", "serve"), ("ray", "predict --ray", "ray"),
+        ("matplotlib", "bench report -o", "report"), ("uvicorn", "bench serve", "serve"),
+    ],
+)  # fmt: skip
+def test_a_missing_package_is_the_reason(module: str, command: str, extra: str) -> None:
+    found = doctor.examine({**GOOD, module: {"name": module, "state": "missing"}})
+    assert found.ok
+    assert works(found)[command] == f"without {modules_of(extra)[module]} (extra `{extra}`)"
+    assert works(found)["export"] == ""
+
+
+def test_one_tensorrt_is_enough() -> None:
+    gone = {name: {"name": name, "state": "missing"} for name in ("tensorrt", "tensorrt_rtx")}
+    for name in gone:
+        assert works(doctor.examine({**GOOD, name: gone[name]}))["build"] == ""
+    assert "extra `rtx`) and without tensorrt" in works(doctor.examine({**GOOD, **gone}))["build"]
+
+
+def test_a_package_that_is_broken() -> None:
+    found = doctor.examine({**GOOD, "grpc": {"name": "grpc", "state": "broken", "error": "ImportError: libfoo"}})
+    assert finding(found, "extra serve").status == "broken"
+    assert "grpcio: ImportError: libfoo" in finding(found, "extra serve").value
 
 
 def test_a_probe_that_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,15 +180,16 @@ def test_tiny_model_runs() -> None:
 
 def run(monkeypatch: pytest.MonkeyPatch, imports: dict[str, dict[str, Any]], *arguments: str) -> Any:
     monkeypatch.setattr(doctor, "probe_imports", lambda: imports)
-    app = typer.Typer()
-    app.command()(command)
-    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "120", "NO_COLOR": "1"})
+    alone = typer.Typer()
+    alone.command()(command)
+    return CliRunner().invoke(alone, list(arguments), env={"COLUMNS": "120", "NO_COLOR": "1"})
 
 
 def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run(monkeypatch, GOOD)
     assert result.exit_code == 0
     assert "evovit bench (GPU)" in result.stdout
+    assert "extra serve" in result.stdout
     assert "no driver" in result.stdout
     document = json.loads(run(monkeypatch, GOOD, "--json").stdout)
     assert (document["schema"], document["kind"], document["ok"]) == (1, "doctor", True)
@@ -144,4 +207,4 @@ def test_this_machine() -> None:
     """The libraries that the tests themselves run on are found."""
     found = doctor.examine()
     assert finding(found, "onnx").status == "ok"
-    assert works(found)["predict (CPU)"] == ""
+    assert works(found)["predict"] == ""

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import EngineError
 from ._console import out, print_json, waiting
+from ._default_group import DEFAULT
 
 if TYPE_CHECKING:
     from ..doctor import Diagnosis
 
-__all__ = ["doctor"]
+__all__ = ["command_names", "doctor"]
 
 COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+def doctor(
+    ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
+) -> None:
     """Say what this machine has and which commands work on it; exits 4 when the essentials do not."""
     from ..doctor import examine
+    from ..extras import distribution_of
 
     with waiting("looking at the installed libraries"):
-        diagnosis = examine()
+        diagnosis = examine(commands=command_names(ctx.find_root().command))
     if json:
         print_json(diagnosis.to_dict())
     else:
@@ -31,8 +35,17 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON doc
         bad = [finding for finding in diagnosis.findings if finding.essential and finding.status != "ok"]
         raise EngineError(
             f"this installation does not work: {'; '.join(f'{f.name}: {f.value}' for f in bad)}. "
-            f"Install it anew: pip install --force-reinstall evovit-deploy"
+            f"Install it anew: pip install --force-reinstall {' '.join(distribution_of(f.name) for f in bad)}"
         )
+
+
+def command_names(command: Any, words: str = "") -> list[str]:
+    """Every command below a group, as it is typed: ``bench report``."""
+    below: dict[str, Any] | None = getattr(command, "commands", None)
+    if below is None:
+        return [words] if words else []
+    named = ((words if name == DEFAULT else f"{words} {name}".strip(), part) for name, part in below.items())
+    return [found for name, part in named for found in command_names(part, name)]
 
 
 def _show(diagnosis: Diagnosis) -> None:
