@@ -28,10 +28,18 @@ from .verify import verify
 
 __all__ = ["app", "main"]
 
+ABOUT = """Take a trained Evo-ViT, or token evolution on a ViT of timm, to ONNX, TensorRT, a benchmark and a service.
+
+Examples:
+  evovit export ckpt.pth -o model.onnx
+  evovit bench model.onnx
+  evovit predict model.onnx photo.jpg
+"""
+
 app = typer.Typer(
     name="evovit",
     cls=RootGroup,
-    help="Evo-ViT (token evolution vision transformers): checkpoint to ONNX, proven; to a run, measured.",
+    help=ABOUT,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -58,10 +66,19 @@ def options(
         os.environ["EVOVIT_VERBOSE"] = "1"
 
 
-for command in (inspect, export, verify, predict, evaluate, explain, sweep, build, serve, list_, doctor):
-    app.command({evaluate: "eval", list_: "list"}.get(command), cls=Command)(command)  # these two are builtins
-app.add_typer(bench_app)
-app.add_typer(package, name="package")
+for panel, commands in {
+    "Convert": (export, verify, build, inspect),
+    "Measure": (evaluate, explain, sweep),
+    "Use": (predict, serve),
+    "Look up": (list_, doctor),
+}.items():
+    for command in commands:
+        name = {evaluate: "eval", list_: "list"}.get(command)  # these two are builtins
+        app.command(name, cls=Command, rich_help_panel=panel)(command)
+    if panel == "Measure":
+        app.add_typer(bench_app, rich_help_panel=panel)
+    if panel == "Use":
+        app.add_typer(package, name="package", rich_help_panel=panel)
 
 
 def main() -> None:

@@ -1,16 +1,26 @@
-"""Choices that several commands offer."""
+"""Fixed choices of the commands."""
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Literal
+from typing import Literal
 
-import typer
-
-__all__ = ["Arrivals", "Backend", "ClassOrder", "Force", "MeasuredBackend", "Precision", "Provider", "Target"]
-
-# The same in every command that writes. Without it all but `evovit package` replace what they wrote themselves.
-Force = Annotated[bool, typer.Option("--force", help="Replace files that are there, also those evovit did not write.")]
+__all__ = [
+    "Arrivals",
+    "Backend",
+    "BaselineKind",
+    "ClassOrder",
+    "Format",
+    "Hardware",
+    "ImageInput",
+    "MeasuredBackend",
+    "Pool",
+    "Precision",
+    "Provider",
+    "SelectionPattern",
+    "Target",
+    "Tiling",
+]
 
 
 class Provider(str, Enum):
@@ -74,3 +84,59 @@ class Arrivals(str, Enum):
 
     poisson = "poisson"
     constant = "constant"
+
+
+class Format(str, Enum):
+    """What to write."""
+
+    onnx = "onnx"
+    engine = "engine"
+
+
+class ImageInput(str, Enum):
+    """What the model takes."""
+
+    float32 = "float32"
+    uint8 = "uint8"
+
+
+class SelectionPattern(str, Enum):
+    """How tokens are selected."""
+
+    auto = "auto"
+    sort = "sort"
+    topk = "topk"
+    rank = "rank"
+    onehot = "onehot"
+
+
+class Pool(str, Enum):
+    """What a timm ViT classifies."""
+
+    token = "token"
+    avg = "avg"
+
+
+class BaselineKind(str, Enum):
+    """Which vanilla baseline."""
+
+    twin = "twin"
+    trimmed = "trimmed"
+    stock = "stock"
+
+
+class Hardware(str, Enum):
+    """Hardware compatibility of full TensorRT."""
+
+    none = "none"
+    ampere_plus = "ampere+"
+    same = "same-compute-capability"
+
+
+class Tiling(str, Enum):
+    """Tiling level of full TensorRT."""
+
+    none = "none"
+    fast = "fast"
+    moderate = "moderate"
+    full = "full"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import typer
@@ -14,6 +15,10 @@ from ..suggest import did_you_mean
 __all__ = ["Command", "Group", "wrapped"]
 
 _WRONG_CHOICE = re.compile(r"(?:Value error, )?'(?P<word>.*)' is not one of (?P<choices>.*)\.", re.DOTALL)
+# The panel of the help that every command with several panels has; `_options.py` sorts options into it.
+OUTPUT = "Output"
+# Earlier spellings, by what they are called now; they still work, and help does not mention them.
+RENAMED = {"--batch-size": "--batch", "--predictions": "--output", "--name": "--model-name"}
 
 
 class _Parameters:
@@ -28,14 +33,18 @@ class _Parameters:
         for param in params:
             if getattr(param, "is_flag", False) and param.metavar is None:
                 param.metavar = ""
+            if "--help" in param.opts and any(getattr(p, "rich_help_panel", None) == OUTPUT for p in params):
+                param.rich_help_panel = OUTPUT
             if param.param_type_name == "argument" and hasattr(param, "display_type_rich"):
                 param.display_type_rich = _nothing
         return params
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click."""
+        names = {name for param in self.params for name in param.opts}  # type: ignore[attr-defined]
+        old = {before: now for before, now in RENAMED.items() if now in names and before not in names}
         try:
-            return super().parse_args(ctx, args)  # type: ignore[misc, no-any-return]
+            return super().parse_args(ctx, list(_renamed(args, old)))  # type: ignore[misc, no-any-return]
         except typer.BadParameter as error:
             if found := _WRONG_CHOICE.fullmatch(error.message):
                 choices = re.findall(r"'([^']*)'", found["choices"])
@@ -58,6 +67,16 @@ def wrapped(text: str | None) -> str | None:
         return None
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(p if "\n " in p else p.replace("\n", " ") for p in paragraphs)
+
+
+def _renamed(args: Iterable[str], old: Mapping[str, str]) -> Iterator[str]:
+    """The arguments with options under their present names; what follows ``--`` is no option."""
+    words = iter(args)
+    for word in words:
+        name, equals, value = word.partition("=")
+        yield old.get(name, name) + equals + value
+        if word == "--":
+            yield from words
 
 
 def _nothing(ctx: Any) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["show"]
 
-# More classes or flips than this are cut to the worst; --json and --predictions have all.
+# More classes or flips than this are cut to the worst; --json and -o have all.
 ROWS = 20
 
 
@@ -43,7 +43,7 @@ def show(result: Evaluation) -> None:
         for flip in result.flips[:ROWS]:
             console.print(f"  {_flip(flip, result.classes)}", markup=False, soft_wrap=True)
         if len(result.flips) > ROWS:
-            console.print(f"  and {len(result.flips) - ROWS} more: see --json or --predictions FILE.csv")
+            console.print(f"  and {len(result.flips) - ROWS} more: see --json or -o FILE.csv")
 
 
 def _models(document: dict[str, Any]) -> Table:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import EvoVitError, InputError, UnstableMeasurement
+from . import _completion as complete
+from . import _options as shared
 from ._bench import command_line, duration, measuring, numbers, print_report, print_summary
-from ._choices import Arrivals, ClassOrder, Force, MeasuredBackend, Precision, Provider
+from ._choices import Arrivals, ClassOrder, MeasuredBackend, Precision, Provider
 from ._console import err, print_json
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-MODELS, METHOD, MORE, OUTPUT = "What is measured", "How", "Beside latency", "Output"
+MODELS, METHOD, MORE = "Models", "Method", "Beside latency"
 QUICK = {"min_seconds": 2.0, "min_calls": 20, "max_seconds": 10.0, "warmup_calls": 10, "warmup_limit": 2.0}
 
 
@@ -30,121 +32,143 @@ def bench(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="ONNX file, TensorRT engine, checkpoint, or recipe name with --random-weights.", metavar="MODEL"
+            help="Checkpoint, ONNX file or TensorRT engine; or a recipe with --random-weights.", metavar="MODEL"
         ),
     ] = None,
     engine: Annotated[
         list[Path] | None,
-        typer.Option(help="Another model to measure in the same run; repeatable.", rich_help_panel=MODELS),
+        typer.Option(metavar="FILE", help="Another model for the same run, repeatable.", rich_help_panel=MODELS),
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option(help="quick, paper, latency, throughput, selection, or a TOML file.", rich_help_panel=MODELS),
+        typer.Option(
+            metavar="NAME|FILE",
+            autocompletion=complete.suites,
+            help="Suite: a name such as quick or paper (see `evovit list suites`), or a TOML file.",
+            rich_help_panel=MODELS,
+        ),
     ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(
-            help="What speedups are against. twin: vanilla DeiT or LeViT, folded. trimmed: and the last block's dead work "
-            "removed. stock: as timm ships it. none, or a file. auto: the twin, if it is known.",
+            metavar="NAME|FILE",
+            autocompletion=complete.measured_against,
+            help="What speedups are relative to. twin: vanilla DeiT or LeViT, folded. trimmed: the last block's dead work left "
+            "out too. stock: as timm ships it. none, or a model file. auto: the twin, if it is known.",
             show_default="auto",
             rich_help_panel=MODELS,
         ),
     ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="Recipe name or TOML file for a checkpoint or --random-weights.", rich_help_panel=MODELS),
-    ] = None,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="No checkpoint: MODEL is a recipe.", rich_help_panel=MODELS)
+        bool, typer.Option("--random-weights", help="MODEL is a recipe, not a file.", rich_help_panel=MODELS)
     ] = False,
+    recipe: shared.Recipe = None,
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Of a checkpoint or recipe; default fp32. A file has its own.", rich_help_panel=MODELS),
-    ] = None,
-    backend: Annotated[
-        MeasuredBackend,
         typer.Option(
-            help="auto: ONNX Runtime, or by the file's suffix (a checkpoint is exported first). pytorch, compile: checkpoints "
-            "and recipes only. tensorrt, tensorrt-rtx: built on the spot.",
-            rich_help_panel=MODELS,
+            help="Precision of a checkpoint or recipe; a file has its own. Default: fp32.",
+            rich_help_panel=shared.CHECKPOINT,
         ),
-    ] = MeasuredBackend.auto,
-    provider: Annotated[
-        Provider, typer.Option(help="auto: CUDA where it works, else the CPU.", rich_help_panel=MODELS)
-    ] = Provider.auto,
+    ] = None,
     images: Annotated[
         str,
         typer.Option(
-            help="Folder of images, or sample (eight photographs), synthetic, noise. Folders named by class: accuracy is "
+            metavar="FOLDER|NAME",
+            help="Folder of images, or sample (eight photographs), synthetic or noise. With folders named by class, accuracy is "
             "measured too.",
-            rich_help_panel=MODELS,
+            rich_help_panel=shared.DATA,
         ),
     ] = "sample",
-    labels: Annotated[
-        Path | None, typer.Option(help="Class names, if the folders are named by these.", rich_help_panel=MODELS)
-    ] = None,
-    class_order: Annotated[
-        ClassOrder, typer.Option(help="How training numbered the folders, as for eval.", rich_help_panel=MODELS)
-    ] = ClassOrder.auto,
+    labels: shared.Labels = None,
+    class_order: shared.ClassOrder = ClassOrder.auto,
+    preprocess: Annotated[
+        bool,
+        typer.Option("--preprocess", help="Also time reading and resizing the images.", rich_help_panel=shared.DATA),
+    ] = False,
+    backend: Annotated[
+        MeasuredBackend,
+        typer.Option(
+            help="auto: chosen by the file's suffix; a checkpoint is exported to ONNX first. pytorch, compile: checkpoints and "
+            "recipes only. tensorrt, tensorrt-rtx: built on the spot.",
+            rich_help_panel=shared.RUN,
+        ),
+    ] = MeasuredBackend.auto,
+    provider: shared.Provider = Provider.auto,
+    threads: shared.MeasuredThreads = None,
     batch: Annotated[
         str | None,
-        typer.Option(help="Batch sizes; default 1,8, or the static batch of the model.", rich_help_panel=METHOD),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="CPU threads; default: the cores of this machine.", rich_help_panel=METHOD),
+        typer.Option(
+            metavar="1,8,32",
+            help="Batch sizes. Default: 1,8, or the static batch of the model.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="A look: 2 s and 20 calls a row, 10 s at most.", rich_help_panel=METHOD),
+        typer.Option("--quick", help="A first look: 2 s and 20 calls per row, at most 10 s.", rich_help_panel=METHOD),
     ] = False,
     min_seconds: Annotated[
         float | None,
-        typer.Option(min=0, help="Seconds to measure each row, at least; default 10.", rich_help_panel=METHOD),
+        typer.Option(
+            min=0, metavar="SECONDS", help="Measure each row at least this long. Default: 10.", rich_help_panel=METHOD
+        ),
     ] = None,
     min_calls: Annotated[
         int | None,
-        typer.Option(min=1, help="Calls to measure each row, at least; default 500.", rich_help_panel=METHOD),
+        typer.Option(
+            min=1, metavar="N", help="Measure at least this many calls per row. Default: 500.", rich_help_panel=METHOD
+        ),
     ] = None,
     max_seconds: Annotated[
         float | None,
-        typer.Option(min=0, help="A row ends here even without its calls; default 60.", rich_help_panel=METHOD),
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="End a row here even if it has fewer calls. Default: 60.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     warmup: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Seconds to run before each row, at least; default 0.5 and 50 calls.", rich_help_panel=METHOD
+            min=0,
+            metavar="SECONDS",
+            help="Warm up each row at least this long. Default: 0.5, and 50 calls.",
+            rich_help_panel=METHOD,
         ),
     ] = None,
     streams: Annotated[
-        str | None, typer.Option(help="Throughput with so many callers at once, e.g. 1,2,4.", rich_help_panel=MORE)
+        str | None,
+        typer.Option(metavar="1,2,4", help="Throughput with this many callers at once.", rich_help_panel=MORE),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Latency under load: requests a second, each a batch.", rich_help_panel=MORE)
+        float | None,
+        typer.Option(metavar="N", help="Latency under load: batches requested per second.", rich_help_panel=MORE),
     ] = None,
     arrivals: Annotated[
         Arrivals, typer.Option(help="How those requests are spaced.", rich_help_panel=MORE)
     ] = Arrivals.poisson,
-    preprocess: Annotated[
-        bool, typer.Option("--preprocess", help="Time reading and resizing the images too.", rich_help_panel=MORE)
-    ] = False,
     budget: Annotated[
         str | None,
-        typer.Option(help="The batch to pick for a latency, e.g. 5ms or 0.1s.", rich_help_panel=MORE),
+        typer.Option(metavar="TIME", help="Pick the batch for a latency such as 5ms or 0.1s.", rich_help_panel=MORE),
     ] = None,
-    record: Annotated[
-        Path | None,
-        typer.Option(help="Append the result as a JSON line a run to this file.", rich_help_panel=OUTPUT),
-    ] = None,
-    force: Force = False,
+    record: shared.Record = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 5 when a measurement did not settle.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option("--strict", help="Exit 5 if a measurement did not settle.", rich_help_panel=shared.OUTPUT),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=OUTPUT)] = False,
+    force: shared.Force = False,
+    json: shared.Json = False,
 ) -> None:
     """Measure latency and throughput next to the vanilla twin, in one interleaved run.
 
-    Further: `evovit bench report` makes tables, plots and a page of records, `evovit bench compare` finds regressions.
+    Also: `evovit bench report` makes tables, plots and a page of records, `evovit bench compare` finds regressions, and
+    `evovit bench serve` measures the service.
+
+    Examples:
+      evovit bench model.onnx
+      evovit bench ckpt.pth --batch 1,8,32 --record runs.jsonl
+      evovit bench evo_deit_small_patch16_224 --random-weights --backend pytorch --quick
     """
     from ..bench.environment import physical_cores
     from ..bench.records import append, check_appendable

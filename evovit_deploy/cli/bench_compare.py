@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import _options as shared
 from ._bench import print_lines, print_table
 from ._console import err, print_json
 
@@ -20,19 +21,17 @@ __all__ = ["bench_compare"]
 def bench_compare(
     before: Annotated[Path, typer.Argument(help="Record file of the older state.", metavar="BEFORE")],
     after: Annotated[Path, typer.Argument(help="Record file of the newer state.", metavar="AFTER")],
-    tolerance: Annotated[
-        float, typer.Option(min=0, help="Percent that a value may get worse without being called so.")
-    ] = 5.0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    tolerance: Annotated[float, typer.Option(min=0, metavar="PERCENT", help="How much worse a value may get.")] = 5.0,
+    json: shared.Json = False,
 ) -> None:
-    """Find regressions between two records; exits 1 if anything became slower.
+    """Find regressions between two records; exit 1 if anything became slower.
 
-    A model that was measured beside its baseline is judged by its speedup: on a slower machine both become slower, and that is no
-    regression.
+    A model that was measured beside its baseline is judged by its speedup: on a slower machine both become slower, and
+    that is no regression.
 
-    Example:
-
-        evovit bench compare before.jsonl after.jsonl
+    Examples:
+      evovit bench compare before.jsonl after.jsonl
+      evovit bench compare before.jsonl after.jsonl --tolerance 2
     """
     from ..bench.comparison import compare, different_machines
     from ..bench.reading import read_records

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from . import _options as shared
 from ._bench import duration, print_report, print_summary
-from ._choices import Force
 from ._console import err, print_json
 
 __all__ = ["bench_report"]
@@ -16,21 +16,40 @@ __all__ = ["bench_report"]
 
 def bench_report(
     records: Annotated[
-        list[Path] | None, typer.Argument(help="Record files; default: those in bench/results.", metavar="[RECORDS]...")
+        list[Path] | None,
+        typer.Argument(help="Record files. Default: those in bench/results.", metavar="RECORDS"),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Page to write, X.html; its plots land beside it as PNG files."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="HTML page to write; its plots go beside it as PNG files.",
+            rich_help_panel=shared.OUTPUT,
+        ),
     ] = None,
     readme: Annotated[
-        Path | None, typer.Option(help="Write the tables between the markers of this Markdown file.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Markdown file whose tables between the markers are replaced.",
+            rich_help_panel=shared.OUTPUT,
+        ),
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="The batch to pick for a latency, e.g. 5ms or 0.1s.")] = None,
-    last: Annotated[bool, typer.Option("--last", help="Only the last record of each file.")] = False,
-    force: Force = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Pick the batch for a latency such as 5ms or 0.1s.")
+    ] = None,
+    last: Annotated[bool, typer.Option("--last", help="Use only the last record of each file.")] = False,
+    force: shared.Force = False,
+    json: shared.Json = False,
 ) -> None:
-    """Tables, plots and a page of what was recorded."""
+    """Show records as tables, or write them as a page with plots.
+
+    Examples:
+      evovit bench report runs.jsonl
+      evovit bench report runs.jsonl --last -o report.html
+    """
     from ..bench.answers import answers
     from ..bench.markdown import update
     from ..bench.reading import find_records, read_records

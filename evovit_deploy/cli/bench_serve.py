@@ -8,51 +8,75 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from . import _options as shared
 from ._bench import command_line, measuring, print_lines, print_table
-from ._choices import Force, Provider
+from ._choices import Provider
 from ._console import print_json
 from ._ray import stdout_is_for_results
 
 __all__ = ["bench_serve"]
 
+FAULTS = "Faults"
+
 
 def bench_serve(
     model: Annotated[
         Path | None,
-        typer.Argument(help="Model file, as for `evovit serve`; without one, stand-ins only.", metavar="MODEL"),
+        typer.Argument(help="ONNX file or TensorRT engine. Without one, stand-ins only.", metavar="MODEL"),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, max=120, help="For each of three measurements, five with a model.")
+        float,
+        typer.Option(
+            min=0.1,
+            max=120,
+            metavar="SECONDS",
+            help="Length of each of three measurements, five with a model.",
+            rich_help_panel=shared.RUN,
+        ),
     ] = 20.0,
-    clients: Annotated[int, typer.Option(min=1, max=256, help="Clients at once.")] = 32,
-    max_batch: Annotated[int, typer.Option(min=1, help="Images in a batch, in the service and called directly.")] = 8,
-    provider: Annotated[Provider, typer.Option(help="auto: CUDA where it works, else the CPU.")] = Provider.auto,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the cores of this machine.")] = None,
+    clients: Annotated[
+        int, typer.Option(min=1, max=256, metavar="N", help="Clients at once.", rich_help_panel=shared.RUN)
+    ] = 32,
+    max_batch: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Images per batch, in the service and called directly.",
+            rich_help_panel=shared.RUN,
+        ),
+    ] = 8,
+    provider: shared.Provider = Provider.auto,
+    threads: shared.MeasuredThreads = None,
     faults: Annotated[
         bool,
         typer.Option(
-            "--faults", help="Overload, failing engines, storms, swap and SIGTERM instead; counts, not times."
+            "--faults",
+            help="Overload, failing engines, storms, swap and SIGTERM instead: counts, not times.",
+            rich_help_panel=FAULTS,
         ),
     ] = False,
     ray: Annotated[
-        bool, typer.Option("--ray", help="With --faults: a replica and a node of a Ray cluster killed (extra `ray`).")
+        bool,
+        typer.Option(
+            "--ray",
+            help="With --faults: kill a replica and a node of a Ray cluster (extra `ray`).",
+            rich_help_panel=FAULTS,
+        ),
     ] = False,
-    record: Annotated[Path | None, typer.Option(help="Append the result to this JSON Lines file.")] = None,
-    force: Force = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    record: shared.Record = None,
+    force: shared.Force = False,
+    json: shared.Json = False,
 ) -> None:
-    """Measure what `evovit serve` adds to an engine: latency at one client, throughput at many.
+    """Measure what `evovit serve` adds to an engine: latency with one client, throughput with many.
 
-    The service runs as a process of its own on the loopback address, the engine in this one, and they take turns. Beside
-    the model, a stand-in that waits for 20 ms shows the service alone, and one that answers at once where its ceiling is.
+    The service runs in a process of its own on the loopback address, the engine in this one, and they take turns. Beside
+    the model, a stand-in that waits for 20 ms shows the service alone, and one that answers at once shows its ceiling.
 
     Examples:
-
-        evovit bench serve
-
-        evovit bench serve model.onnx --record runs.jsonl
-
-        evovit bench serve --faults
+      evovit bench serve
+      evovit bench serve model.onnx --record runs.jsonl
+      evovit bench serve --faults
     """
     from ..bench.environment import physical_cores
     from ..bench.records import append, check_appendable

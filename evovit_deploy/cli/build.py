@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._choices import Force, Target
+from . import _options as shared
+from ._choices import Hardware, Precision, Tiling
 from ._console import out, print_json, progress
 from ._model import note
 
@@ -18,80 +19,108 @@ if TYPE_CHECKING:
 
 __all__ = ["batch_sizes", "build", "build_document", "build_with_progress", "plan_rows", "show_build"]
 
-
-class Precision(str, Enum):
-    """Precision that the ONNX file must have."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
-
-
-class Hardware(str, Enum):
-    """Hardware compatibility of full TensorRT."""
-
-    none = "none"
-    ampere_plus = "ampere+"
-    same = "same-compute-capability"
-
-
-class Tiling(str, Enum):
-    """Tiling level of full TensorRT."""
-
-    none = "none"
-    fast = "fast"
-    moderate = "moderate"
-    full = "full"
+BATCHES, CHECKS, TENSORRT = "Batch", "Checks", "Full TensorRT only"
 
 
 def build(
-    onnx: Annotated[Path, typer.Argument(metavar="ONNX", help="ONNX file, from `evovit export --precision fp16`.")],
+    onnx: Annotated[
+        Path, typer.Argument(metavar="ONNX", help="ONNX file, such as from `evovit export --precision fp16`.")
+    ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Plan to write; its manifest lands beside it, X.engine.json.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Engine to write; its manifest goes beside it. Default: X.engine and X.engine.json.",
+            rich_help_panel=shared.OUTPUT,
+        ),
     ] = None,
-    target: Annotated[
-        Target | None, typer.Option(help="auto: TensorRT where it and a GPU are found, else TensorRT-RTX.")
+    target: shared.Target = None,
+    profile: shared.Profile = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Refuse an ONNX file of another precision.", rich_help_panel=shared.ENGINE),
     ] = None,
-    profile: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Build profile, such as h100 or l4.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Static batch size; the plan is leaner.")] = None,
-    min_batch: Annotated[int | None, typer.Option(help="Smallest batch. Default 1.")] = None,
-    opt_batch: Annotated[int | None, typer.Option(help="Batch the engine is tuned for. Default 8.")] = None,
-    max_batch: Annotated[int | None, typer.Option(help="Largest batch. Default 64.")] = None,
-    precision: Annotated[Precision | None, typer.Option(help="Refuse an ONNX file of another precision.")] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Static batch size; the plan is leaner.", rich_help_panel=BATCHES),
+    ] = None,
+    min_batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Smallest batch. Default: 1.", rich_help_panel=BATCHES)
+    ] = None,
+    opt_batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Batch to tune for. Default: 8.", rich_help_panel=BATCHES)
+    ] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Largest batch. Default: 64.", rich_help_panel=BATCHES)
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify", help="Compare the outputs where the engine can run.", rich_help_panel=CHECKS
+        ),
+    ] = True,
     require_fused_attention: Annotated[
-        bool, typer.Option("--require-fused-attention", help="Exit 3 unless every attention is one kernel.")
+        bool,
+        typer.Option(
+            "--require-fused-attention", help="Exit 3 unless every attention is one kernel.", rich_help_panel=CHECKS
+        ),
     ] = False,
-    max_kernels: Annotated[int | None, typer.Option(help="Exit 3 if the plan has more kernels.")] = None,
-    optimization_level: Annotated[int | None, typer.Option(help="0 to 5: how long to search. TensorRT.")] = None,
-    workspace_mib: Annotated[int | None, typer.Option(help="Limit of scratch memory, MiB.")] = None,
+    max_kernels: Annotated[
+        int | None, typer.Option(metavar="N", help="Exit 3 if the plan has more kernels.", rich_help_panel=CHECKS)
+    ] = None,
+    optimization_level: Annotated[
+        int | None,
+        typer.Option(metavar="0-5", help="How long to search for kernels.", rich_help_panel=TENSORRT),
+    ] = None,
     hardware_compatibility: Annotated[
-        Hardware | None, typer.Option(help="Other GPUs that may run it. TensorRT.")
+        Hardware | None, typer.Option(help="Other GPUs that may run the engine.", rich_help_panel=TENSORRT)
     ] = None,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="Newer minor versions may load it. TensorRT.")
+        bool,
+        typer.Option(
+            "--version-compatible", help="Let newer minor versions load the engine.", rich_help_panel=TENSORRT
+        ),
     ] = False,
-    tiling: Annotated[Tiling | None, typer.Option(help="Tiling for the L2 cache. TensorRT.")] = None,
-    compute_capability: Annotated[
-        str | None, typer.Option(help="GPUs to build for, such as 8.6,12.0. TensorRT-RTX; default 8.0 and newer.")
-    ] = None,
-    refit: Annotated[bool, typer.Option("--refit", help="Let the weights be replaced.")] = False,
-    strip_plan: Annotated[
-        bool, typer.Option("--strip-plan", help="Leave the weights out; they come from the ONNX file.")
-    ] = False,
+    tiling: Annotated[Tiling | None, typer.Option(help="Tiling for the L2 cache.", rich_help_panel=TENSORRT)] = None,
     timing_cache: Annotated[
-        bool, typer.Option("--timing-cache/--no-timing-cache", help="Reuse kernel timings. TensorRT.")
+        bool,
+        typer.Option("--timing-cache/--no-timing-cache", help="Reuse kernel timings.", rich_help_panel=TENSORRT),
     ] = True,
-    verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Compare the outputs where the engine can run.")
-    ] = True,
-    force: Force = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(
+            metavar="8.6,12.0",
+            help="GPUs to build for; TensorRT-RTX only. Default: 8.0 and newer.",
+            rich_help_panel=shared.ENGINE,
+        ),
+    ] = None,
+    workspace_mib: Annotated[
+        int | None,
+        typer.Option(metavar="MIB", help="Limit of scratch memory.", rich_help_panel=shared.ENGINE),
+    ] = None,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Let the weights be replaced later.", rich_help_panel=shared.ENGINE)
+    ] = False,
+    strip_plan: Annotated[
+        bool,
+        typer.Option(
+            "--strip-plan",
+            help="Leave the weights out; they are read from the ONNX file.",
+            rich_help_panel=shared.ENGINE,
+        ),
+    ] = False,
+    force: shared.Force = False,
+    json: shared.Json = False,
 ) -> None:
     """Build a TensorRT engine from an ONNX file and report what is in its plan.
 
-    For example: evovit build model.onnx --profile l4 --max-batch 32 --require-fused-attention
+    From a checkpoint in one go: evovit export CHECKPOINT --format engine
 
-    From a checkpoint in one go: evovit export CKPT --format engine
+    Examples:
+      evovit build model.onnx
+      evovit build model.onnx --profile l4 --max-batch 32 --require-fused-attention
     """
     from ..engines.profiles import BuildProfile, load_profile
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..errors import EngineError
+from . import _options as shared
 from ._console import out, print_json, waiting
 from ._default_group import DEFAULT
 
@@ -18,10 +19,13 @@ __all__ = ["command_names", "doctor"]
 COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
-def doctor(
-    ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
-) -> None:
-    """Say what this machine has and which commands work on it; exits 4 when the essentials do not."""
+def doctor(ctx: typer.Context, json: shared.Json = False) -> None:
+    """Show what this machine has and which commands work on it; exit 4 if the essentials do not.
+
+    Examples:
+      evovit doctor
+      evovit doctor --json
+    """
     from ..doctor import examine
     from ..extras import distribution_of
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..files import printable
-from ._choices import ClassOrder, Force, Provider
+from . import _completion as complete
+from . import _options as shared
+from ._choices import ClassOrder, Provider
 from ._console import err, print_json, progress
 from ._evaluation import show
 from ._model import ModelChoice, note, open_models, warn
@@ -24,58 +26,56 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Checkpoint, ONNX file or engine.")],
+    model: shared.Model,
     data: Annotated[
-        Path, typer.Option(help="Folder with one folder a class, or a CSV or JSONL file with path and label.")
+        Path,
+        typer.Option(
+            metavar="FOLDER|FILE",
+            help="Folder with one folder per class, or a CSV or JSONL file with path and label.",
+            rich_help_panel=shared.DATA,
+        ),
     ],
-    against: Annotated[
-        Path | None, typer.Option(help="Second model on the same images: FP32 reference, vanilla twin, ...")
-    ] = None,
-    labels: Annotated[
+    against: shared.Against = None,
+    labels: shared.Labels = None,
+    class_order: shared.ClassOrder = ClassOrder.auto,
+    predictions: Annotated[
         Path | None,
         typer.Option(
-            help="Class names: a text file with one per line, or JSON (list, number to name, name to number)."
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write every prediction to this CSV file, one line per image.",
+            rich_help_panel=shared.OUTPUT,
         ),
     ] = None,
-    class_order: Annotated[
-        ClassOrder,
-        typer.Option(
-            help="How training numbered the class folders: text (torchvision's ImageFolder: 1, 10, 2) or natural (timm's own "
-            "reader: 1, 2, 10). auto: by label, else by number, else text."
-        ),
-    ] = ClassOrder.auto,
-    predictions: Annotated[
-        Path | None, typer.Option("--predictions", "-o", help="Write a CSV file with a line an image.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in one run.")] = 32,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode; default: the CPU count, at most 8.")
-    ] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Begin again instead of going on with an interrupted run.")
-    ] = False,
-    provider: Annotated[
-        Provider, typer.Option(help="auto is CUDA where a GPU can be used, else the CPU.")
-    ] = Provider.auto,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads within an operator.")] = None,
+    batch: shared.Batch = 32,
+    workers: shared.Workers = None,
+    restart: shared.Restart = False,
+    provider: shared.Provider = Provider.auto,
+    threads: shared.Threads = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Recipe of a checkpoint. Of another file: the transform it must have been exported with."),
-    ] = None,
-    keep: Annotated[str | None, typer.Option(help="Keep ratios of a checkpoint, e.g. 0.7,0.5.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Schedule of a checkpoint: stage or layer.")] = None,
-    ema: Annotated[bool, typer.Option("--ema", help="Use a checkpoint's model_ema.")] = False,
-    num_heads: Annotated[int | None, typer.Option(help="Attention heads of a checkpoint that does not tell.")] = None,
-    from_timm: Annotated[
-        str | None,
         typer.Option(
-            metavar="NAME", help="MODEL holds the weights of this ViT of timm; token evolution is put on top of it."
+            metavar="NAME|FILE",
+            autocompletion=complete.recipes,
+            help="Recipe of a checkpoint; for another file, the transform that it must have been exported with.",
+            rich_help_panel=shared.CHECKPOINT,
         ),
     ] = None,
-    force: Force = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    keep: shared.Keep = None,
+    schedule: shared.Schedule = None,
+    ema: shared.Ema = False,
+    num_heads: shared.NumHeads = None,
+    from_timm: shared.FromTimm = None,
+    force: shared.Force = False,
+    json: shared.Json = False,
 ) -> None:
-    """Accuracy on labelled images, alone or against a second model; run it again after an interruption to go on."""
+    """Measure accuracy on labelled images, alone or against a second model; the same command resumes after an interruption.
+
+    Examples:
+      evovit eval model.onnx --data val/ --labels labels.txt
+      evovit eval model.onnx --data val.csv --against ckpt.pth -o predictions.csv
+    """
     from ..evaluate import Subject, read_dataset
     from ..evaluate import evaluate as run
     from ..labels import ClassNames
@@ -101,7 +101,7 @@ def evaluate(
                 classes,
                 reference=subjects[1] if against is not None else None,
                 predictions=predictions,
-                batch_size=batch_size,
+                batch_size=batch,
                 workers=workers,
                 restart=restart,
                 force=force,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..files import printable
-from ._choices import Force, Provider
+from . import _options as shared
+from ._choices import Provider
 from ._console import err, out, print_json, progress
 from ._model import ModelChoice, note, open_models, warn
 
@@ -20,40 +21,46 @@ __all__ = ["explain"]
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(help="Checkpoint, or an ONNX file or engine with the output kept.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched for images.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for index.html and the PNG files.")] = Path(
-        "explain"
-    ),
-    against: Annotated[
-        Path | None, typer.Option(help="Second model, such as another precision: which patches do both keep?")
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="Class names: a text file with one per line, or JSON (list, number to name, name to number)."
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="Checkpoint; or an ONNX file or engine exported with --outputs logits,kept."
         ),
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Images that are drawn; the summary counts all.")] = 200,
-    provider: Annotated[
-        Provider, typer.Option(help="auto is CUDA where a GPU can be used, else the CPU.")
-    ] = Provider.auto,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads within an operator.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file of a checkpoint.")] = None,
-    keep: Annotated[str | None, typer.Option(help="Keep ratios of a checkpoint, e.g. 0.7,0.5.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Schedule of a checkpoint: stage or layer.")] = None,
-    ema: Annotated[bool, typer.Option("--ema", help="Use a checkpoint's model_ema.")] = False,
-    num_heads: Annotated[int | None, typer.Option(help="Attention heads of a checkpoint that does not tell.")] = None,
-    from_timm: Annotated[
-        str | None,
+    ],
+    images: shared.Images,
+    output: Annotated[
+        Path,
         typer.Option(
-            metavar="NAME", help="MODEL holds the weights of this ViT of timm; token evolution is put on top of it."
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for index.html and the PNG files.",
+            rich_help_panel=shared.OUTPUT,
         ),
-    ] = None,
-    force: Force = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    ] = Path("explain"),
+    against: shared.Against = None,
+    labels: shared.Labels = None,
+    limit: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Images to draw; the summary counts all.", rich_help_panel=shared.OUTPUT),
+    ] = 200,
+    provider: shared.Provider = Provider.auto,
+    threads: shared.Threads = None,
+    recipe: shared.Recipe = None,
+    keep: shared.Keep = None,
+    schedule: shared.Schedule = None,
+    ema: shared.Ema = False,
+    num_heads: shared.NumHeads = None,
+    from_timm: shared.FromTimm = None,
+    force: shared.Force = False,
+    json: shared.Json = False,
 ) -> None:
-    """Draw which patches are kept and the class attention: PNG files and one HTML gallery; exits 1 if an image is unreadable."""
+    """Draw which patches are kept, and the class attention: PNG files and one HTML gallery; exit 1 if an image is unreadable.
+
+    Examples:
+      evovit explain ckpt.pth photos/ -o gallery
+      evovit explain model.onnx photo.jpg --against ckpt.pth
+    """
     from ..evaluate.transform import settle_transform
     from ..explain import explain as run
     from ..labels import ClassNames

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ._choices import Force, Target
+from . import _completion as complete
+from . import _options as shared
+from ._choices import BaselineKind, Format, ImageInput, Pool, Precision, SelectionPattern
 from ._console import out, print_json, progress
 from ._model import note
 from .build import build_document, build_with_progress, show_build
@@ -22,141 +23,131 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
-ENGINE: dict[str, Any] = {"rich_help_panel": "With --format engine"}
-TIMM: dict[str, Any] = {"rich_help_panel": "A plain ViT of timm"}
-
-
-class Precision(str, Enum):
-    """Precision of weights and activations."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
-
-
-class Format(str, Enum):
-    """What to write."""
-
-    onnx = "onnx"
-    engine = "engine"
-
-
-class ImageInput(str, Enum):
-    """What the model takes."""
-
-    float32 = "float32"
-    uint8 = "uint8"
-
-
-class SelectionPattern(str, Enum):
-    """How tokens are selected."""
-
-    auto = "auto"
-    sort = "sort"
-    topk = "topk"
-    rank = "rank"
-    onehot = "onehot"
-
-
-class Pool(str, Enum):
-    """What a timm ViT classifies."""
-
-    token = "token"
-    avg = "avg"
-
-
-class Kind(str, Enum):
-    """Which vanilla baseline."""
-
-    twin = "twin"
-    trimmed = "trimmed"
-    stock = "stock"
+GRAPH, NO_CHECKPOINT = "Graph", "Without a checkpoint"
 
 
 def export(
-    checkpoint: Annotated[Path | None, typer.Argument(help="Checkpoint: .pth, .pt, .bin or .safetensors.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Argument(metavar="CHECKPOINT", help="Checkpoint: .pth, .pt, .bin or .safetensors.")
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File to write, .onnx or .engine; what describes it lands beside it."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="File to write, .onnx or .engine; its description goes beside it. Default: named after the model.",
+            rich_help_panel=shared.OUTPUT,
+        ),
     ] = None,
     format_: Annotated[
-        Format, typer.Option("--format", help="engine: also build a TensorRT engine from the ONNX file.")
+        Format,
+        typer.Option(
+            "--format",
+            help="engine: also build a TensorRT engine from the ONNX file.",
+            rich_help_panel=shared.OUTPUT,
+        ),
     ] = Format.onnx,
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Weights and activations; scores stay FP32. Default fp32, and fp16 for an engine."),
-    ] = None,
-    batch: Annotated[str, typer.Option(help="`dynamic`, or a number for a static batch.")] = "dynamic",
-    input_: Annotated[
-        ImageInput, typer.Option("--input", help="float32: [B, 3, S, S] normalised. uint8: [B, S, S, 3] as decoded.")
-    ] = ImageInput.float32,
-    selection: Annotated[
-        SelectionPattern, typer.Option(help="Selection pattern; all keep the same tokens.")
-    ] = SelectionPattern.auto,
-    outputs: Annotated[str, typer.Option(help="Comma-separated: logits, probabilities, kept.")] = "logits",
-    opset: Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23. Default 20; 22 for bf16.")] = None,
-    fold: Annotated[bool, typer.Option("--fold/--no-fold", help="Fold weights exactly into fewer operations.")] = True,
-    recipe: Annotated[
-        str | None, typer.Option(help="Recipe name or TOML file; found from the checkpoint by default.")
-    ] = None,
-    keep: Annotated[str | None, typer.Option(help="Keep ratios: 0.5, or one a stage: 0.7,0.5.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="stage (published) or layer.")] = None,
-    num_heads: Annotated[
-        int | None, typer.Option(help="Attention heads, if they cannot be told from the checkpoint.")
-    ] = None,
-    img_size: Annotated[int | None, typer.Option(help="Image size; the position embedding is resized.")] = None,
-    ema: Annotated[bool, typer.Option("--ema", help="Use the checkpoint's model_ema.")] = False,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="No checkpoint: seeded random weights for --recipe.")
-    ] = False,
-    baseline: Annotated[
-        str | None, typer.Option(help="Export a vanilla model instead, e.g. deit_small_patch16_224 or levit_128s_224.")
-    ] = None,
-    baseline_kind: Annotated[
-        Kind | None,
         typer.Option(
-            help="twin: folded. trimmed: and no dead work. stock: as timm ships it. With --from-timm it exports the original.",
-            show_default="twin",
+            help="Weights and activations; scores stay FP32. Default: fp32, and fp16 for an engine.",
+            rich_help_panel=GRAPH,
         ),
     ] = None,
-    from_timm: Annotated[
+    batch: Annotated[
+        str,
+        typer.Option(metavar="dynamic|N", help="Any batch size, or this one only.", rich_help_panel=GRAPH),
+    ] = "dynamic",
+    input_: Annotated[
+        ImageInput,
+        typer.Option(
+            "--input",
+            help="float32: [B, 3, S, S], normalised. uint8: [B, S, S, 3], as decoded.",
+            rich_help_panel=GRAPH,
+        ),
+    ] = ImageInput.float32,
+    outputs: Annotated[
+        str,
+        typer.Option(
+            metavar="logits,kept",
+            autocompletion=complete.outputs,
+            help="What the model returns: logits, probabilities, kept (the selected patches).",
+            rich_help_panel=GRAPH,
+        ),
+    ] = "logits",
+    selection: Annotated[
+        SelectionPattern,
+        typer.Option(help="How patches are selected; all patterns keep the same ones.", rich_help_panel=GRAPH),
+    ] = SelectionPattern.auto,
+    opset: Annotated[
+        int | None,
+        typer.Option(metavar="18-23", help="ONNX opset. Default: 20, and 22 for bf16.", rich_help_panel=GRAPH),
+    ] = None,
+    fold: Annotated[
+        bool,
+        typer.Option("--fold/--no-fold", help="Fold weights into fewer operations, exactly.", rich_help_panel=GRAPH),
+    ] = True,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify/--no-verify", help="Prove parity before the file is kept.", rich_help_panel=GRAPH),
+    ] = True,
+    recipe: shared.Recipe = None,
+    keep: shared.Keep = None,
+    schedule: shared.Schedule = None,
+    num_heads: shared.NumHeads = None,
+    img_size: shared.ImgSize = None,
+    ema: shared.Ema = False,
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Seeded random weights for --recipe.", rich_help_panel=NO_CHECKPOINT),
+    ] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of random weights.", rich_help_panel=NO_CHECKPOINT)] = 0,
+    baseline: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Put token evolution on a class-token ViT of timm: vit_small_patch16_224, ...", **TIMM
+            metavar="NAME",
+            autocompletion=complete.baselines,
+            help="A vanilla model instead, such as deit_small_patch16_224 (see `evovit list baselines`).",
+            rich_help_panel=NO_CHECKPOINT,
         ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Its weights, in timm's names; without them they are random.", **TIMM)
+    baseline_kind: Annotated[
+        BaselineKind | None,
+        typer.Option(
+            help="twin: folded. trimmed: dead work left out too. stock: as timm ships it. With --from-timm: export the "
+            "original.",
+            show_default="twin",
+            rich_help_panel=NO_CHECKPOINT,
+        ),
     ] = None,
+    from_timm: shared.FromTimm = None,
+    weights: shared.TimmWeights = None,
     pool: Annotated[
         Pool | None,
-        typer.Option(help="Class token, or mean of the patches; default: as the weights or timm say.", **TIMM),
+        typer.Option(
+            help="Class token, or mean of the patches. Default: as the weights or timm say.",
+            rich_help_panel=shared.TIMM,
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Prove parity before the file is kept.")] = True,
-    target: Annotated[
-        Target | None, typer.Option(help="auto: TensorRT where it and a GPU are found, else TensorRT-RTX.", **ENGINE)
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Build profile, such as h100 or l4.", **ENGINE)
-    ] = None,
-    min_batch: Annotated[int | None, typer.Option(help="Smallest batch. Default 1.", **ENGINE)] = None,
-    opt_batch: Annotated[int | None, typer.Option(help="Batch to tune for. Default 8.", **ENGINE)] = None,
-    max_batch: Annotated[int | None, typer.Option(help="Largest batch. Default 64.", **ENGINE)] = None,
-    require_fused_attention: Annotated[
-        bool, typer.Option("--require-fused-attention", help="Exit 3 unless every attention is one kernel.", **ENGINE)
-    ] = False,
-    max_kernels: Annotated[int | None, typer.Option(help="Exit 3 if the plan has more kernels.", **ENGINE)] = None,
-    force: Force = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    target: shared.Target = None,
+    profile: shared.Profile = None,
+    min_batch: shared.MinBatch = None,
+    opt_batch: shared.OptBatch = None,
+    max_batch: shared.MaxBatch = None,
+    require_fused_attention: shared.RequireFusedAttention = False,
+    max_kernels: shared.MaxKernels = None,
+    force: shared.Force = False,
+    json: shared.Json = False,
 ) -> None:
     """Export a checkpoint to ONNX and prove it against the FP32 PyTorch model; build a TensorRT engine too if asked.
 
-    For example: evovit export ckpt.pth -o model.onnx --precision fp16
-
-    An engine in one go: evovit export ckpt.pth --format engine --max-batch 32
-
-    A ViT that is trained already: evovit export --from-timm vit_small_patch16_224 --weights vit.safetensors
+    Examples:
+      evovit export ckpt.pth -o model.onnx
+      evovit export ckpt.pth -o model.onnx --precision fp16 --outputs logits,kept
+      evovit export ckpt.pth --format engine --max-batch 32
+      evovit export --recipe evo_deit_small_patch16_224 --random-weights
+      evovit export --from-timm vit_small_patch16_224 --weights vit.pth --keep 0.7
     """
     from ..export import ExportOptions, export_baseline, export_onnx
     from ..export.onnx import default_name
@@ -195,7 +186,7 @@ def export(
         prove=verify,
     )
     write: Callable[..., ExportResult]
-    kind = (baseline_kind or Kind.twin).value
+    kind = (baseline_kind or BaselineKind.twin).value
     original = from_timm is not None and baseline_kind is not None
     if original and (keep is not None or schedule is not None):
         raise InputError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import _options as shared
 from ._console import out, print_json, progress
 
 if TYPE_CHECKING:
@@ -24,18 +25,18 @@ def inspect(
             help="Checkpoint (.pth, .pt, .bin, .safetensors), ONNX file or TensorRT engine (.engine, .plan, .trt).",
         ),
     ],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    recipe: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Recipe with the keep ratios and heads of a checkpoint.")
-    ] = None,
-    num_heads: Annotated[int | None, typer.Option(help="Attention heads, where nothing else says it.")] = None,
-    ema: Annotated[bool, typer.Option("--ema", help="Look at the averaged weights (model_ema).")] = False,
+    recipe: shared.Recipe = None,
+    num_heads: shared.NumHeads = None,
+    ema: shared.Ema = False,
+    json: shared.Json = False,
 ) -> None:
-    """Say what a checkpoint, an ONNX file or an engine holds: model, sizes, schedule, precision, inputs and outputs.
+    """Show what a checkpoint, an ONNX file or an engine holds: model, sizes, schedule, precision, inputs and outputs.
 
-    For an engine also its plan: kernels, fused attention, memory. It needs neither TensorRT nor a GPU.
+    For an engine also its plan: kernels, fused attention, memory. Needs neither TensorRT nor a GPU.
 
-    For example: evovit inspect model.engine
+    Examples:
+      evovit inspect ckpt.pth
+      evovit inspect model.engine --json
     """
     from ..describe import describe
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from . import _options as shared
 from ._console import err, out, print_json, progress
 
 __all__ = ["list_"]
@@ -28,23 +29,20 @@ def list_(
     what: Annotated[
         Kind | None,
         typer.Argument(
-            metavar="WHAT", help="recipes, profiles, suites, baselines, backends or timm; default: all but timm."
+            metavar="WHAT", help="recipes, profiles, suites, baselines, backends or timm. Default: all but timm."
         ),
     ] = None,
     pattern: Annotated[
         str | None, typer.Argument(metavar="PATTERN", help="Part of a name, or a pattern such as 'evo_levit_*_384'.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: shared.Json = False,
 ) -> None:
     """List what there is to choose from: recipes, build profiles, suites, baselines, backends, ViTs of timm.
 
     Examples:
-
-        evovit list
-
-        evovit list recipes levit
-
-        evovit list timm 'vit_small*'
+      evovit list
+      evovit list recipes levit
+      evovit list timm 'vit_small*'
     """
     from ..catalogue import KINDS, OPTIONS, matching
 

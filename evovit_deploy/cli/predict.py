@@ -10,6 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..files import exact, plain, printable
+from . import _options as shared
 from ._choices import Backend, ClassOrder, Provider
 from ._console import err, out, print_json, progress
 from ._model import note, warn
@@ -27,47 +28,61 @@ __all__ = ["predict"]
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="ONNX file, TensorRT engine or checkpoint.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched for images.")],
-    top_k: Annotated[int, typer.Option(min=1, help="Classes an image, shown for one image and with --json.")] = 5,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="Class names: a text file with one per line, or JSON (list, number to name, name to number)."
-        ),
-    ] = None,
+    model: shared.Model,
+    images: shared.Images,
+    labels: shared.Labels = None,
     accuracy: Annotated[
-        bool, typer.Option("--accuracy", help="Images lie in folders named by class (name or number): top-1 accuracy.")
+        bool,
+        typer.Option(
+            "--accuracy",
+            help="Report top-1 accuracy: the images lie in folders named by class.",
+            rich_help_panel=shared.DATA,
+        ),
     ] = False,
-    class_order: Annotated[
-        ClassOrder, typer.Option(help="With --accuracy: how training numbered the folders, as for eval.")
-    ] = ClassOrder.auto,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in one run.")] = 32,
-    provider: Annotated[
-        Provider, typer.Option(help="auto is CUDA where a GPU can be used, else the CPU.")
-    ] = Provider.auto,
-    backend: Annotated[Backend, typer.Option(help="auto goes by the file's suffix.")] = Backend.auto,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads within an operator.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file of a checkpoint.")] = None,
-    num_heads: Annotated[int | None, typer.Option(help="Attention heads of a checkpoint that does not tell.")] = None,
+    class_order: shared.ClassOrder = ClassOrder.auto,
+    top_k: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Classes per image, shown for a single image and with --json.",
+            rich_help_panel=shared.OUTPUT,
+        ),
+    ] = 5,
+    batch: shared.Batch = 32,
+    provider: shared.Provider = Provider.auto,
+    backend: shared.Backend = Backend.auto,
+    threads: shared.Threads = None,
+    recipe: shared.Recipe = None,
+    num_heads: shared.NumHeads = None,
     ray: Annotated[
         bool,
         typer.Option(
-            "--ray", help="Run on a Ray cluster (extra `ray`); after an interruption the same command goes on."
+            "--ray",
+            help="Run on a Ray cluster (extra `ray`); the same command resumes after an interruption.",
+            rich_help_panel=shared.RAY,
         ),
     ] = False,
-    ray_address: Annotated[
-        str, typer.Option(help="Ray cluster: local starts one here, auto is the one that runs here, or HOST:PORT.")
-    ] = "local",
-    replicas: Annotated[int, typer.Option(min=1, help="With --ray, copies of the model.")] = 1,
-    cpus: Annotated[float, typer.Option(min=0, help="With --ray, CPUs of each copy.")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="With --ray, GPUs of each copy.")] = 0.0,
-    restart: Annotated[bool, typer.Option("--restart", help="With --ray, begin again instead of going on.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    ray_address: shared.RayAddress = "local",
+    replicas: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Copies of the model.", rich_help_panel=shared.RAY)
+    ] = 1,
+    cpus: shared.Cpus = 1.0,
+    gpus: shared.Gpus = 0.0,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart", help="Start over instead of resuming an interrupted run.", rich_help_panel=shared.RAY
+        ),
+    ] = False,
+    json: shared.Json = False,
 ) -> None:
-    """Classify images; exits 1 if any image could not be classified.
+    """Classify images; exit 1 if any of them could not be classified.
 
-    For example: evovit predict model.onnx photos/ --labels labels.txt --top-k 3
+    Examples:
+      evovit predict model.onnx photo.jpg --labels labels.txt --top-k 3
+      evovit predict ckpt.pth photos/ --accuracy --json
+      evovit predict model.onnx photos/ --ray --replicas 4
     """
     from ..class_folders import true_classes
     from ..engines import Engine
@@ -105,13 +120,13 @@ def predict(
     opened: Engine | Described
     if ray:
         opened, best, failures = predict_on_ray(
-            model, paths, options, top_k, batch_size, prepare,
+            model, paths, options, top_k, batch, prepare,
             address=ray_address, replicas=replicas, resources=(cpus, gpus), restart=restart,
         )  # fmt: skip
     else:
         with Engine.open(model, **options) as opened:
             prepare(opened.spec)
-            best, failures = _classify(opened, paths, opened.spec.batch or batch_size, top_k)
+            best, failures = _classify(opened, paths, opened.spec.batch or batch, top_k)
     spec = opened.spec
     results = [_result(path, best.get(path, []), failures.get(path), classes) for path in paths]
     score = None if truth is None else _score(results, [truth[path] for path in paths])

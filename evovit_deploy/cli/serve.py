@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from . import _options as shared
 from ._choices import Provider
 from ._console import err
 from ._ray import serve_on_ray
@@ -17,76 +18,115 @@ from ._ray import serve_on_ray
 __all__ = ["serve"]
 
 TOKEN = "EVOVIT_TOKEN"
+NETWORK = "Network"
 
 
 def serve(
     engines: Annotated[
         list[str],
         typer.Argument(
-            help="Models: FILE, NAME=FILE or NAME:VERSION=FILE. The name is the file's stem by default, and versions of a "
-            "name count from 1.",
-            metavar="ENGINE...",
+            help="Models: FILE, NAME=FILE or NAME:VERSION=FILE. NAME is the file's stem by default, and the versions of a name "
+            "count from 1.",
+            metavar="MODEL",
         ),
     ],
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 for every one of this machine.")
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for all of this machine's.", rich_help_panel=NETWORK
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.")] = 8001,
-    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="HTTP only.")] = False,
-    labels: Annotated[Path | None, typer.Option(help="Class names for /v1/classify, as for `evovit predict`.")] = None,
-    provider: Annotated[Provider, typer.Option(help="auto: CUDA where it works, else the CPU.")] = Provider.auto,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads within an operator.")] = None,
-    max_batch: Annotated[
-        int | None, typer.Option(min=1, help="Images in a batch; default: the engine's most, or 32.")
-    ] = None,
-    fixed_batch: Annotated[
-        bool,
-        typer.Option("--fixed-batch", help="Run every batch at its full size, for answers that never differ in a bit."),
-    ] = False,
-    max_delay_ms: Annotated[float, typer.Option(min=0, help="How long a request may wait for a fuller batch.")] = 0.0,
-    max_queue: Annotated[int, typer.Option(min=1, help="Images that may wait; beyond, requests get 503.")] = 256,
-    workers: Annotated[int, typer.Option(min=1, help="Batches at once; 2 helps on a GPU.")] = 1,
-    timeout: Annotated[float, typer.Option(help="Seconds until a request gets 504.")] = 30.0,
-    run_timeout: Annotated[float, typer.Option(help="Seconds until a run of the engine counts as hung.")] = 60.0,
-    max_request_mib: Annotated[int, typer.Option(min=1, help="Size of a request, MiB.")] = 64,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image for /v1/classify.")] = 50_000_000,
-    max_concurrent: Annotated[int, typer.Option(min=1, help="Requests at work at once; beyond, 503.")] = 512,
-    drain: Annotated[float, typer.Option(min=0, help="Seconds that accepted requests have after SIGTERM.")] = 30.0,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="HTTP port; 0 takes a free one.", rich_help_panel=NETWORK)
+    ] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option(metavar="PORT", help="gRPC port; 0 takes a free one.", rich_help_panel=NETWORK)
+    ] = 8001,
+    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Serve HTTP only.", rich_help_panel=NETWORK)] = False,
     token_file: Annotated[
-        Path | None, typer.Option(help=f"File with the bearer token that clients must send; or set {TOKEN}.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"File with the bearer token that clients must send; or set {TOKEN}.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     tls_certificate: Annotated[
-        Path | None, typer.Option(help="PEM file; with --tls-key, HTTPS and gRPC over TLS.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="PEM file; with --tls-key, HTTPS and gRPC over TLS.", rich_help_panel=NETWORK
+        ),
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file of the private key.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PEM file of the private key.", rich_help_panel=NETWORK)
+    ] = None,
     allow_control: Annotated[
-        bool, typer.Option("--allow-control", help="Clients may reload and unload these models.")
+        bool,
+        typer.Option("--allow-control", help="Let clients reload and unload these models.", rich_help_panel=NETWORK),
     ] = False,
-    no_access_log: Annotated[bool, typer.Option("--no-access-log", help="No line on stderr for each request.")] = False,
+    labels: shared.Labels = None,
+    provider: shared.Provider = Provider.auto,
+    threads: shared.Threads = None,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Batches run at once; 2 helps on a GPU.", rich_help_panel=shared.RUN),
+    ] = 1,
+    max_batch: shared.ServedBatch = None,
+    max_delay_ms: shared.MaxDelayMs = 0.0,
+    fixed_batch: Annotated[
+        bool,
+        typer.Option(
+            "--fixed-batch",
+            help="Run every batch at its full size, so that answers never differ in a bit.",
+            rich_help_panel=shared.BATCHING,
+        ),
+    ] = False,
+    max_queue: shared.MaxQueue = 256,
+    timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="When a request gets 504.", rich_help_panel=shared.LIMITS),
+    ] = 30.0,
+    run_timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="When a run of the engine counts as hung.", rich_help_panel=shared.LIMITS),
+    ] = 60.0,
+    max_request_mib: Annotated[
+        int, typer.Option(min=1, metavar="MIB", help="Largest request.", rich_help_panel=shared.LIMITS)
+    ] = 64,
+    max_pixels: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Pixels of an image for /v1/classify.", rich_help_panel=shared.LIMITS),
+    ] = 50_000_000,
+    max_concurrent: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Requests at work at once; beyond, 503.", rich_help_panel=shared.LIMITS),
+    ] = 512,
+    drain: shared.Drain = 30.0,
     ray: Annotated[
-        bool, typer.Option("--ray", help="Serve the HTTP routes with Ray Serve, on one machine or many (extra `ray`).")
+        bool,
+        typer.Option(
+            "--ray",
+            help="Serve the HTTP routes with Ray Serve, on one machine or many (extra `ray`).",
+            rich_help_panel=shared.RAY,
+        ),
     ] = False,
-    ray_address: Annotated[
-        str, typer.Option(help="Ray cluster: local starts one here, auto is the one that runs here, or HOST:PORT.")
-    ] = "local",
-    replicas: Annotated[
-        str, typer.Option(help="With --ray, copies of the service: a number, or MIN-MAX to follow the load.")
-    ] = "1",
-    cpus: Annotated[float, typer.Option(min=0, help="With --ray, CPUs of each copy.")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="With --ray, GPUs of each copy.")] = 0.0,
+    ray_address: shared.RayAddress = "local",
+    replicas: shared.Replicas = "1",
+    cpus: shared.Cpus = 1.0,
+    gpus: shared.Gpus = 0.0,
+    no_access_log: Annotated[
+        bool,
+        typer.Option("--no-access-log", help="Do not log each request on stderr.", rich_help_panel=shared.OUTPUT),
+    ] = False,
 ) -> None:
     """Serve models over HTTP and gRPC (KServe v2), with image classification and metrics.
 
     Examples:
+      evovit serve model.onnx --labels labels.txt
+      evovit serve digits=digits.onnx digits:2=digits_fp16.onnx --port 9000 --no-grpc
+      evovit serve model.onnx --ray --replicas 1-4
 
-        evovit serve model.onnx --labels labels.txt
-
-        evovit serve digits=digits.onnx digits:2=digits_fp16.onnx --port 9000 --no-grpc
-
-        curl --data-binary @image.png -H 'Content-Type: image/png' localhost:8000/v1/classify
-
-        evovit serve model.onnx --ray --replicas 1-4
+    Then: curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' localhost:8000/v1/classify
     """
     from ..extras import require
     from ..serve.server import run

@@ -11,8 +11,9 @@ import typer
 from ..errors import InputError
 from ..files import exact, printable, write_bytes
 from ..ownership import check_replaceable, is_signed, signed
+from . import _options as shared
 from ._bench import duration, print_table
-from ._choices import ClassOrder, Force, MeasuredBackend, Precision, Provider
+from ._choices import ClassOrder, MeasuredBackend, Precision, Provider
 from ._console import err, out, print_json, progress
 from ._model import note, warn
 from ._source import open_checkpoint
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ..sweep import Outcome
 
 __all__ = ["sweep"]
+
+CANDIDATES = "Candidates"
 
 
 class Schedules(str, Enum):
@@ -33,53 +36,97 @@ class Schedules(str, Enum):
 
 def sweep(
     data: Annotated[
-        Path, typer.Option(help="As for eval. Without labels, agreement with the full model stands for accuracy.")
+        Path,
+        typer.Option(
+            metavar="FOLDER|FILE",
+            help="Images as for eval. Without labels, agreement with the full model stands in for accuracy.",
+            rich_help_panel=shared.DATA,
+        ),
     ],
-    checkpoint: Annotated[Path | None, typer.Argument(help="Checkpoint.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Argument(metavar="CHECKPOINT", help="Checkpoint: .pth, .pt, .bin or .safetensors.")
+    ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for models, records, plot and recipe; goes on where it was.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for models, records, plot and recipe; what is there already is reused.",
+            rich_help_panel=shared.OUTPUT,
+        ),
     ] = Path("sweep"),
-    ratios: Annotated[str, typer.Option(help="Keep ratios to try.")] = "0.3,0.5,0.7,0.9",
+    ratios: Annotated[
+        str, typer.Option(metavar="0.3,0.5", help="Keep ratios to try.", rich_help_panel=CANDIDATES)
+    ] = "0.3,0.5,0.7,0.9",
     per_stage: Annotated[
-        bool, typer.Option("--per-stage", help="Every combination over the stages, not the same in all.")
+        bool,
+        typer.Option(
+            "--per-stage",
+            help="Try every combination of them over the stages, not one ratio for all.",
+            rich_help_panel=CANDIDATES,
+        ),
     ] = False,
-    schedule: Annotated[Schedules, typer.Option(help="Schedules to try.")] = Schedules.stage,
+    schedule: Annotated[
+        Schedules, typer.Option(help="Schedules to try.", rich_help_panel=CANDIDATES)
+    ] = Schedules.stage,
     budget: Annotated[
-        str | None, typer.Option(help="Pick the most accurate within this latency of a call, e.g. 5ms.")
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Pick the most accurate candidate within this latency per call, such as 5ms.",
+            rich_help_panel=CANDIDATES,
+        ),
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(help="Pick the fastest that drops by at most this many points.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(help="Class names, as for eval.")] = None,
-    class_order: Annotated[
-        ClassOrder,
+        float | None,
         typer.Option(
-            help="How training numbered the class folders: text (torchvision's ImageFolder: 1, 10, 2) or natural (timm's own "
-            "reader: 1, 2, 10). auto: by label, else by number, else text."
+            metavar="POINTS",
+            help="Pick the fastest candidate that loses at most this many percentage points.",
+            rich_help_panel=CANDIDATES,
         ),
-    ] = ClassOrder.auto,
-    precision: Annotated[Precision, typer.Option(help="Parameters and activations.")] = Precision.fp32,
-    backend: Annotated[
-        MeasuredBackend, typer.Option(help="What runs them, as in bench; a TensorRT engine is built for --batch.")
-    ] = MeasuredBackend.auto,
-    batch: Annotated[int, typer.Option(min=1, help="Images a measured call.")] = 1,
-    provider: Annotated[Provider, typer.Option(help="Where ONNX Runtime or PyTorch runs them.")] = Provider.auto,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the cores of this machine.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="1 s and 20 calls a candidate instead of 5 s and 50.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Measure and evaluate again what is done.")] = False,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file of the checkpoint.")] = None,
-    ema: Annotated[bool, typer.Option("--ema", help="Use the checkpoint's model_ema.")] = False,
-    num_heads: Annotated[int | None, typer.Option(help="Attention heads of a checkpoint that does not tell.")] = None,
-    from_timm: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Sweep a class-token ViT of timm instead of a checkpoint.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Its weights, in timm's names.")] = None,
-    img_size: Annotated[int | None, typer.Option(help="Image size; the position embedding is resized.")] = None,
-    force: Force = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    labels: shared.Labels = None,
+    class_order: shared.ClassOrder = ClassOrder.auto,
+    precision: Annotated[
+        Precision, typer.Option(help="Weights and activations.", rich_help_panel=shared.RUN)
+    ] = Precision.fp32,
+    backend: Annotated[
+        MeasuredBackend,
+        typer.Option(
+            help="What runs the candidates, as for bench; a TensorRT engine is built for --batch.",
+            rich_help_panel=shared.RUN,
+        ),
+    ] = MeasuredBackend.auto,
+    batch: shared.Batch = 1,
+    provider: shared.Provider = Provider.auto,
+    threads: shared.MeasuredThreads = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Measure 1 s and 20 calls per candidate instead of 5 s and 50.",
+            rich_help_panel=shared.RUN,
+        ),
+    ] = False,
+    restart: shared.Restart = False,
+    workers: shared.Workers = None,
+    recipe: shared.Recipe = None,
+    ema: shared.Ema = False,
+    num_heads: shared.NumHeads = None,
+    img_size: shared.ImgSize = None,
+    from_timm: shared.FromTimm = None,
+    weights: shared.TimmWeights = None,
+    force: shared.Force = False,
+    json: shared.Json = False,
 ) -> None:
-    """Try keep ratios and schedules: speed beside accuracy, the front as table and plot, and the recipe to deploy."""
+    """Try keep ratios and schedules: speed beside accuracy as table and plot, and the recipe to deploy.
+
+    Examples:
+      evovit sweep ckpt.pth --data val/ --max-drop 1
+      evovit sweep ckpt.pth --data val/ --ratios 0.5,0.7 --per-stage --budget 5ms
+      evovit sweep --from-timm vit_small_patch16_224 --weights vit.pth --data val/
+    """
     import dataclasses
 
     from ..bench.environment import physical_cores

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ModelFileError, ParityError
+from . import _options as shared
 from ._choices import Provider
 from ._console import err, out, print_json
 from ._model import warn
@@ -20,22 +21,25 @@ __all__ = ["verify"]
 
 
 def verify(
-    reference: Annotated[Path, typer.Argument(help="Reference: checkpoint, ONNX or engine.")],
-    model: Annotated[Path, typer.Argument(help="What is held against it: checkpoint, ONNX or engine.")],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="Checkpoint, ONNX file or TensorRT engine to compare with.")
+    ],
+    model: shared.Model,
     images: Annotated[
-        list[Path] | None, typer.Option(help="Image file or folder, repeatable; seeded images by default.")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|FOLDER", help="Images, repeatable. Default: seeded ones.", rich_help_panel=shared.DATA
+        ),
     ] = None,
-    ema: Annotated[bool, typer.Option("--ema", help="Use the checkpoint's model_ema.")] = False,
-    provider: Annotated[
-        Provider, typer.Option(help="Where ONNX files run; auto is CUDA where a GPU can be used, else the CPU.")
-    ] = Provider.auto,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    ema: shared.Ema = False,
+    provider: shared.Provider = Provider.auto,
+    json: shared.Json = False,
 ) -> None:
-    """Compare any two of checkpoint, ONNX file and TensorRT engine on the same images; exits 3 when they differ.
+    """Compare any two of checkpoint, ONNX file and TensorRT engine on the same images; exit 3 if they differ.
 
-    For example: evovit verify ckpt.pth model.onnx --images photos/
-
-    On a machine with a GPU: evovit verify model.onnx model.engine
+    Examples:
+      evovit verify ckpt.pth model.onnx --images photos/
+      evovit verify model.onnx model.engine
     """
     from ..export import verify as compare_engines
 

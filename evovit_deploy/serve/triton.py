@@ -61,8 +61,8 @@ class TritonOptions:
             raise InputError(f"max_delay_us is {self.max_delay_us}; give 0 or more.")
         if self.max_delay_us >= 1000 * self.timeout_ms:
             raise InputError(
-                f"a request may wait {self.timeout_ms} ms and would wait {self.max_delay_us} microseconds for a fuller batch; "
-                "give a longer timeout_ms or a shorter max_delay_us."
+                f"a request may wait {self.timeout_ms} ms and would wait {self.max_delay_us / 1000:g} ms for a fuller batch; "
+                "give a longer timeout or a shorter delay."
             )
         if self.max_batch is not None and self.max_batch < 1:
             raise InputError(f"max_batch is {self.max_batch}; give a whole number from 1.")
@@ -246,7 +246,7 @@ def _check_place(folder: Path, config: Any, version: int, *, force: bool) -> Any
     try:
         old = text_format.Parse((folder / "config.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
     except (OSError, ValueError, text_format.ParseError) as error:
-        raise OutputError(f"{folder} exists and has no readable config.pbtxt. Give another --name.") from error
+        raise OutputError(f"{folder} exists and has no readable config.pbtxt. Give another --model-name.") from error
 
     def signature(message: Any) -> list[tuple[Any, ...]]:
         tensors = (*message.input, *message.output)
@@ -254,6 +254,6 @@ def _check_place(folder: Path, config: Any, version: int, *, force: bool) -> Any
 
     if signature(old) != signature(config):
         raise OutputError(
-            f"{folder} holds a model with another backend, batch, inputs or outputs. Give another --name."
+            f"{folder} holds a model with another backend, batch, inputs or outputs. Give another --model-name."
         )
     return old

@@ -8,36 +8,63 @@ from typing import Annotated, Any
 
 import typer
 
-from .._choices import Force
 from .._console import out, print_json
+from .._options import (
+    BATCHING,
+    LIMITS,
+    OUTPUT,
+    RAY,
+    RUN,
+    Cpus,
+    Drain,
+    Force,
+    Json,
+    Labels,
+    MaxDelayMs,
+    MaxQueue,
+    Replicas,
+    ServedBatch,
+    Threads,
+)
 
 __all__ = [
+    "BATCHING",
+    "LIMITS",
+    "OUTPUT",
+    "RAY",
+    "RUN",
+    "Cpus",
     "Drain",
     "Force",
-    "Gpu",
     "Json",
     "Labels",
-    "MaxBatch",
     "MaxDelayMs",
     "MaxQueue",
-    "Model",
-    "Name",
+    "ModelName",
+    "Packaged",
+    "Replicas",
+    "ServedBatch",
     "Template",
     "Threads",
     "written",
 ]
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX file, or a TensorRT plan with its manifest.")]
-Name = Annotated[str | None, typer.Option("--model-name", help="Model name in requests; default: the file's stem.")]
-Labels = Annotated[Path | None, typer.Option(help="Class names for /v1/classify, as for `evovit predict`.")]
-MaxBatch = Annotated[int | None, typer.Option(min=1, help="Images in a batch; default: the model's most, or 32.")]
-MaxDelayMs = Annotated[float, typer.Option(min=0, help="How long a request may wait for a fuller batch.")]
-MaxQueue = Annotated[int, typer.Option(min=1, help="Images that may wait; beyond, requests get 503.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads within an operator.")]
-Drain = Annotated[float, typer.Option(min=0, help="Seconds that accepted requests have after SIGTERM.")]
-Gpu = Annotated[bool, typer.Option("--gpu", help="For an NVIDIA GPU. A plan always is.")]
-Template = Annotated[Path | None, typer.Option(help="A Jinja2 template of your own in place of the shipped one.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Packaged = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="ONNX file, or a TensorRT engine with its manifest beside it.")
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model-name",
+        metavar="NAME",
+        help="Name of the model in requests. Default: the file's stem.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Template = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Jinja2 template to use in place of the shipped one.", rich_help_panel=OUTPUT),
+]
 
 
 def written(files: Sequence[Path], json: bool, **facts: Any) -> None:

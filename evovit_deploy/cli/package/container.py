@@ -13,28 +13,48 @@ __all__ = ["container"]
 
 
 def container(
-    model: shared.Model,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to build in; made if it is missing.")],
-    model_name: shared.Name = None,
+    model: shared.Packaged,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FOLDER",
+            help="Folder to build the image in; made if it is missing.",
+            rich_help_panel=shared.OUTPUT,
+        ),
+    ],
+    model_name: shared.ModelName = None,
     labels: shared.Labels = None,
-    gpu: shared.Gpu = False,
-    max_batch: shared.MaxBatch = None,
+    gpu: Annotated[
+        bool,
+        typer.Option("--gpu", help="For an NVIDIA GPU; a TensorRT engine always is.", rich_help_panel=shared.RUN),
+    ] = False,
+    max_batch: shared.ServedBatch = None,
     max_delay_ms: shared.MaxDelayMs = 0.0,
     max_queue: shared.MaxQueue = 256,
     threads: shared.Threads = None,
     drain: shared.Drain = 30.0,
     wheel: Annotated[
-        Path | None, typer.Option(help="Wheel of evovit-deploy to install, in place of its version on an index.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Wheel of evovit-deploy to install, in place of its version on an index.",
+            rich_help_panel=shared.OUTPUT,
+        ),
     ] = None,
     template: shared.Template = None,
     force: shared.Force = False,
     json: shared.Json = False,
 ) -> None:
-    """Write a folder that a container with the service is built from.
+    """Write a folder that a container image with the service is built from.
 
     For a CPU the image has no torch in it. Versions are those that are installed here.
 
-    Example: evovit package container model.onnx -o image && docker build -f image/Containerfile -t model:1 image
+    Examples:
+      evovit package container model.onnx -o image
+
+    Then: docker build -f image/Containerfile -t model:1 image
     """
     from ...serve.packages import ServiceOptions, read_contents
     from ...serve.packages import container as write

@@ -13,27 +13,73 @@ from . import _options as shared
 
 __all__ = ["kubernetes"]
 
+CLUSTER = "Cluster"
+
 
 def kubernetes(
-    model: shared.Model,
-    image: Annotated[str, typer.Option(help="Image built from `evovit package container`, such as HOST/evovit:1.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write.")],
-    name: Annotated[str | None, typer.Option(help="Name of the objects; default: made of the model's name.")] = None,
-    namespace: Annotated[str | None, typer.Option(help="Default: what kubectl is told.")] = None,
-    kserve: Annotated[bool, typer.Option("--kserve", help="An InferenceService, for a cluster with KServe.")] = False,
-    replicas: Annotated[str, typer.Option(help="Pods: a number, or MIN-MAX to follow the load.")] = "2",
-    cpus: Annotated[float, typer.Option(help="CPUs that each pod asks for.")] = 2.0,
-    memory: Annotated[str | None, typer.Option(help="Memory of each pod; default: 2Gi, with a GPU 8Gi.")] = None,
-    gpu: Annotated[bool, typer.Option("--gpu", help="One NVIDIA GPU for each pod. A plan always has one.")] = False,
-    token_secret: Annotated[
-        str | None, typer.Option(help="Secret whose key `token` holds the bearer token that clients must send.")
+    model: shared.Packaged,
+    image: Annotated[
+        str,
+        typer.Option(
+            metavar="IMAGE",
+            help="Image built from `evovit package container`, such as HOST/evovit:1.",
+            rich_help_panel=CLUSTER,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="FILE", help="YAML file to write.", rich_help_panel=shared.OUTPUT),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the objects. Default: from the model's name.", rich_help_panel=CLUSTER
+        ),
     ] = None,
-    model_name: shared.Name = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Namespace. Default: what kubectl is told.", rich_help_panel=CLUSTER),
+    ] = None,
+    kserve: Annotated[
+        bool,
+        typer.Option("--kserve", help="An InferenceService, for a cluster with KServe.", rich_help_panel=CLUSTER),
+    ] = False,
+    replicas: Annotated[
+        str,
+        typer.Option(
+            metavar="N|MIN-MAX", help="Pods: a number, or a range that follows the load.", rich_help_panel=CLUSTER
+        ),
+    ] = "2",
+    cpus: Annotated[float, typer.Option(metavar="N", help="CPUs per pod.", rich_help_panel=CLUSTER)] = 2.0,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Memory per pod, such as 4Gi. Default: 2Gi, with a GPU 8Gi.", rich_help_panel=CLUSTER
+        ),
+    ] = None,
+    gpu: Annotated[
+        bool,
+        typer.Option(
+            "--gpu", help="One NVIDIA GPU per pod; a TensorRT engine always has one.", rich_help_panel=CLUSTER
+        ),
+    ] = False,
+    token_secret: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Secret whose key `token` holds the bearer token that clients must send.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    model_name: shared.ModelName = None,
     labels: shared.Labels = None,
-    max_batch: shared.MaxBatch = None,
+    max_batch: shared.ServedBatch = None,
     max_delay_ms: shared.MaxDelayMs = 0.0,
     max_queue: shared.MaxQueue = 256,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads within an operator; default: --cpus.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="CPU threads per operator. Default: --cpus.", rich_help_panel=shared.RUN),
+    ] = None,
     drain: shared.Drain = 30.0,
     template: shared.Template = None,
     force: shared.Force = False,
@@ -41,9 +87,11 @@ def kubernetes(
 ) -> None:
     """Write manifests for Kubernetes: Deployment, Service, PodDisruptionBudget, and a HorizontalPodAutoscaler for a range.
 
-    Give the model, its name and its labels as they were given to `evovit package container`.
+    Give the same model, model name and labels as to `evovit package container`.
 
-    Example: evovit package kubernetes model.onnx --image registry.example.com/model:1 --replicas 2-6 -o model.yaml
+    Examples:
+      evovit package kubernetes model.onnx --image registry.example.com/model:1 -o model.yaml
+      evovit package kubernetes model.onnx --image registry.example.com/model:1 --replicas 2-6 -o model.yaml
     """
     from ...serve.packages import Cluster, ServiceOptions, read_contents
     from ...serve.packages import kubernetes as write

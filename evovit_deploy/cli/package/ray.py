@@ -14,28 +14,58 @@ __all__ = ["ray"]
 
 
 def ray(
-    model: shared.Model,
-    output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write.")],
+    model: shared.Packaged,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="FILE", help="YAML file to write.", rich_help_panel=shared.OUTPUT),
+    ],
     folder: Annotated[
-        Path | None, typer.Option(help="Folder with model and labels on every node; default: where they are here.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of model and labels on every node. Default: where they are here.",
+            rich_help_panel=shared.RAY,
+        ),
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the application.")] = "evovit",
-    host: Annotated[str, typer.Option(help="Address that each node listens on; 0.0.0.0 for every one.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="HTTP port of each node.")] = 8000,
-    replicas: Annotated[
-        str, typer.Option(help="Copies of the service: a number, or MIN-MAX to follow the load.")
-    ] = "1",
-    cpus: Annotated[float, typer.Option(min=0, help="CPUs of each copy.")] = 1.0,
-    gpus: Annotated[float | None, typer.Option(min=0, help="GPUs of each copy; default: 0, and 1 for a plan.")] = None,
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the application.", rich_help_panel=shared.RAY)
+    ] = "evovit",
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address that each node listens on; 0.0.0.0 for all of its own.",
+            rich_help_panel=shared.RAY,
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="HTTP port of each node.", rich_help_panel=shared.RAY)
+    ] = 8000,
+    replicas: shared.Replicas = "1",
+    cpus: shared.Cpus = 1.0,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="N", help="GPUs per replica. Default: 0, and 1 for an engine.", rich_help_panel=shared.RAY
+        ),
+    ] = None,
     token_file: Annotated[
-        Path | None, typer.Option(help="File on every node with the bearer token that clients must send.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File on every node with the bearer token that clients must send.",
+            rich_help_panel=shared.RAY,
+        ),
     ] = None,
-    model_name: shared.Name = None,
+    model_name: shared.ModelName = None,
     labels: shared.Labels = None,
-    max_batch: shared.MaxBatch = None,
+    max_batch: shared.ServedBatch = None,
     max_delay_ms: shared.MaxDelayMs = 0.0,
     max_queue: shared.MaxQueue = 256,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads within an operator; default: --cpus.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="CPU threads per operator. Default: --cpus.", rich_help_panel=shared.RUN),
+    ] = None,
     drain: shared.Drain = 30.0,
     template: shared.Template = None,
     force: shared.Force = False,
@@ -43,7 +73,8 @@ def ray(
 ) -> None:
     """Write a config file for `serve deploy`, which runs the service on a Ray cluster.
 
-    Example: evovit package ray model.onnx --folder /models --replicas 1-4 --cpus 2 -o model.yaml
+    Examples:
+      evovit package ray model.onnx --folder /models --replicas 1-4 --cpus 2 -o model.yaml
     """
     from ...errors import InputError
     from ...serve.packages import ServiceOptions, ray_config, read_contents

@@ -7,32 +7,53 @@ from typing import Annotated
 
 import typer
 
-from .._choices import Force
 from .._console import out, print_json
+from . import _options as shared
 
 __all__ = ["triton"]
 
 
 def triton(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX file, or a TensorRT plan with its manifest.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Model repository; made if it is missing.")],
-    name: Annotated[str | None, typer.Option(help="Model name; default: the file's stem.")] = None,
-    model_version: Annotated[int, typer.Option(min=1, help="Version folder.")] = 1,
-    labels: Annotated[Path | None, typer.Option(help="Class names, as for `evovit predict`.")] = None,
-    max_batch: Annotated[
-        int | None, typer.Option(min=1, help="Largest batch; default: the model's most, or 32.")
-    ] = None,
-    max_delay_us: Annotated[int, typer.Option(min=0, help="Microseconds to wait for a fuller batch.")] = 0,
-    max_queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 256,
-    timeout_ms: Annotated[int, typer.Option(min=1, help="Milliseconds that a request may wait.")] = 1000,
-    instances: Annotated[int, typer.Option(min=1, help="Copies of the model on each GPU.")] = 1,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Run on the CPU (ONNX).")] = False,
-    force: Force = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    model: shared.Packaged,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FOLDER",
+            help="Model repository; made if it is missing.",
+            rich_help_panel=shared.OUTPUT,
+        ),
+    ],
+    name: shared.ModelName = None,
+    model_version: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Version folder.", rich_help_panel=shared.OUTPUT)
+    ] = 1,
+    labels: shared.Labels = None,
+    max_batch: shared.ServedBatch = None,
+    max_delay_ms: shared.MaxDelayMs = 0.0,
+    max_delay_us: Annotated[int | None, typer.Option(min=0, hidden=True)] = None,
+    max_queue: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Requests that may wait.", rich_help_panel=shared.LIMITS)
+    ] = 256,
+    timeout: Annotated[
+        float,
+        typer.Option(min=0.001, metavar="SECONDS", help="How long a request may wait.", rich_help_panel=shared.LIMITS),
+    ] = 1.0,
+    timeout_ms: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
+    instances: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Copies of the model on each GPU.", rich_help_panel=shared.RUN),
+    ] = 1,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Run on the CPU (ONNX).", rich_help_panel=shared.RUN)] = False,
+    force: shared.Force = False,
+    json: shared.Json = False,
 ) -> None:
     """Add a model to a repository of Triton Inference Server.
 
-    Example: evovit package triton model.onnx -o repository --labels labels.txt
+    Examples:
+      evovit package triton model.onnx -o repository --labels labels.txt
+      evovit package triton model.engine -o repository --max-delay-ms 0.5 --instances 2
     """
     from ...extras import require
     from ...labels import read_labels
@@ -46,9 +67,9 @@ def triton(
         name=name,
         version=model_version,
         max_batch=max_batch,
-        max_delay_us=max_delay_us,
+        max_delay_us=round(1000 * max_delay_ms) if max_delay_us is None else max_delay_us,
         max_queue=max_queue,
-        timeout_ms=timeout_ms,
+        timeout_ms=round(1000 * timeout) if timeout_ms is None else timeout_ms,
         instances=instances,
         cpu=cpu,
     )
