@@ -105,7 +105,7 @@ def test_ctrl_c_says_how_to_go_on(some: Path, monkeypatch: pytest.MonkeyPatch) -
         return real(self, images)
 
     monkeypatch.setattr(TorchEngine, "run", run)
-    command = (CHECKPOINT, "--data", some, "--batch-size", 8, "--json")
+    command = (CHECKPOINT, "--data", some, "--batch", 8, "--json")
     result = call(*command, code=130)
     assert "interrupted after 16 images, which are kept" in result.stderr
     assert result.stdout == ""
@@ -136,4 +136,4 @@ def test_wrong_usage(some: Path, exports: dict[str, Path], tmp_path: Path) -> No
         with pytest.raises(kind, match=reason):
             call(*arguments)
     call(CHECKPOINT, code=2)
-    call(CHECKPOINT, "--data", some, "--batch-size", 0, code=2)
+    call(CHECKPOINT, "--data", some, "--batch", 0, code=2)

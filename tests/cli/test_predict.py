@@ -104,7 +104,7 @@ def test_many_images_a_row_each_in_batches(
 ) -> None:
     for i in range(7):
         paint(f"set/{i}.png", i % CLASSES)
-    result = call("m.onnx", tmp_path / "set", "--batch-size", 3)
+    result = call("m.onnx", tmp_path / "set", "--batch", 3)
     rows = [[cell.strip() for cell in line.rsplit("  ", 2)] for line in result.stdout.splitlines()]
     assert [Path(path).name for path, _, _ in rows] == [f"{i}.png" for i in range(7)]
     assert [label for _, label, _ in rows] == [f"class {i % CLASSES}" for i in range(7)]
@@ -222,7 +222,7 @@ def test_an_image_in_place_of_the_model(paint: Callable[[str, int], Path]) -> No
         call(a, b)
 
 
-@pytest.mark.parametrize("option", [("--top-k", 0), ("--batch-size", 0), ("--threads", 0), ("--provider", "tpu")])
+@pytest.mark.parametrize("option", [("--top-k", 0), ("--batch", 0), ("--threads", 0), ("--provider", "tpu")])
 def test_impossible_options(option: tuple[object, ...], paint: Callable[[str, int], Path]) -> None:
     assert call("m.onnx", paint("x.png", 0), *option).exit_code == 2
 

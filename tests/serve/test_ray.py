@@ -202,7 +202,7 @@ def pictures(ray_: Ray, tmp_path: Path) -> Path:
 
 
 def predict(model: Path, folder: Path, *more: object) -> tuple[int, Any, str]:
-    arguments = ["predict", model, folder, "--provider", "cpu", "--threads", 1, "--batch-size", 2, "--json", *more]
+    arguments = ["predict", model, folder, "--provider", "cpu", "--threads", 1, "--batch", 2, "--json", *more]
     result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, json.loads(result.stdout) if result.stdout else None, result.stderr
