@@ -14,7 +14,7 @@ from .waiting import result_of
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-__all__ = ["compress", "read_body", "unpack"]
+__all__ = ["compress", "read_body", "unpack", "unpacked"]
 
 WINDOWS = {"gzip": 31, "deflate": 15}  # of zlib, by the content coding
 WORTH_IT = 1024  # bytes; below, a compressed answer is hardly smaller
@@ -41,15 +41,23 @@ async def read_body(request: Request, visit: Visit, limit: int, seconds: float) 
         body = await result_of(_read(request, visit, limit), seconds=seconds)
     except asyncio.TimeoutError:
         raise Rejected(408, f"the request did not arrive within {seconds:g} s.") from None
-    if coding == "identity":
-        return body
-    unpacked: list[bytes] = []
-    parts = unpack(body, coding, limit)
+    return body if coding == "identity" else await unpacked(body, visit, coding, limit)
+
+
+async def unpacked(data: bytes, visit: Visit, coding: str, limit: int) -> bytes:
+    """Undo gzip or deflate in threads; the visit holds the result's memory in the place of the data's.
+
+    Raises:
+        Rejected: As :func:`unpack`.
+        Overloaded: There is no memory for it.
+    """
+    result: list[bytes] = []
+    parts = unpack(data, coding, limit)
     while (part := await asyncio.to_thread(next, parts, None)) is not None:
         visit.take(len(part))
-        unpacked.append(part)
-    visit.take(-len(body))
-    return b"".join(unpacked)
+        result.append(part)
+    visit.take(-len(data))
+    return b"".join(result)
 
 
 async def _read(request: Request, visit: Visit, limit: int) -> bytes:

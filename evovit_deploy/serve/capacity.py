@@ -30,6 +30,11 @@ class Capacity:
         self.at_work = self.held = 0
         self.arriving: dict[Visit, None] = {}  # oldest first
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is at work or arrives."""
+        return not self.at_work and not self.arriving
+
     def check(self) -> None:
         """Raise Overloaded if no place is free."""
         if self.at_work >= self.places:
@@ -38,10 +43,15 @@ class Capacity:
     def make_room(self, visit: Visit) -> None:
         """Raise Overloaded unless the memory suffices, if need be without the bodies that have been arriving for longest."""
         while self.held > self.memory:
-            oldest = next(iter(self.arriving), visit)
+            oldest = next((other for other in self.arriving if other.size), visit)
             if oldest is visit:
                 raise no_memory(self.memory)
             oldest.lose()
+
+    def lose_arriving(self) -> None:
+        """Throw away what has not arrived: the service stops."""
+        for visit in list(self.arriving):
+            visit.lose()
 
 
 class Visit:
@@ -50,6 +60,7 @@ class Visit:
     Attributes:
         model, images, id: Gathered on the way; None while unknown.
         parts: Of a body that arrives.
+        size: Bytes held.
         lost: The body was thrown away to make room for others.
     """
 
@@ -61,7 +72,7 @@ class Visit:
         self.parts: list[bytes] = []
         self.lost = False
         self._task: asyncio.Task[object] | None = None
-        self._size, self._at_work = 0, False
+        self.size, self._at_work = 0, False
 
     def check(self) -> None:
         """Raise Overloaded if no place is free now."""
@@ -96,7 +107,7 @@ class Visit:
         Raises:
             Overloaded: There is not enough.
         """
-        self._size += size
+        self.size += size
         self._capacity.held += size
         if size > 0:
             self._capacity.make_room(self)
@@ -121,8 +132,8 @@ class Visit:
 
     def _forget(self) -> None:
         self._capacity.arriving.pop(self, None)
-        self._capacity.held -= self._size
-        self._size, self._task = 0, None
+        self._capacity.held -= self.size
+        self.size, self._task = 0, None
         self.parts.clear()
 
 

@@ -1,4 +1,4 @@
-"""The gRPC service of the Open Inference Protocol, with the messages and stubs of ``tritonclient.grpc``."""
+"""The gRPC service of the Open Inference Protocol, with the messages of ``tritonclient.grpc``."""
 
 from __future__ import annotations
 
@@ -10,45 +10,62 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf import message_factory
 from google.protobuf.json_format import ParseDict
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc as stubs
 
-from ..errors import DeadlineExceeded, Overloaded
+from ..errors import DeadlineExceeded, EvoVitError, Overloaded
+from .bodies import unpacked
 from .capacity import Visit
 from .documents import model_config, model_metadata, model_statistics, server_metadata
 from .edge import access
-from .models import ServedModel
+from .grpc_messages import InferMessage, coding_of, parse
+from .grpc_streams import Streams
 from .protocol import pick_outputs, timeout_of
 from .rejections import Rejected, rejection
-from .requests import Array
 from .service import Service
-from .tensors import DATATYPES, check, from_bytes, from_values
+from .tensors import DATATYPES
+from .turns import Turns
+from .waiting import result_of
 
 __all__ = ["GrpcService", "add_grpc"]
 
 log = logging.getLogger("evovit.serve")
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 OPEN = ("ServerLive", "ServerReady")  # as in HTTP: no token, no limit
-STREAM_AHEAD = 32  # requests of one stream that may be at work at once
+PATIENCE = 2.0  # seconds after which a message that still arrives is given up if others wait
 RETRY = (("grpc-retry-pushback-ms", "1000"),)  # what Retry-After is in HTTP; clients with a retry policy heed it
-CONTENTS = {"FP32": "fp32_contents", "UINT8": "uint_contents"}
 
 
-def add_grpc(service: Service, server: Any) -> None:
-    """Register the service with a ``grpc.aio`` server."""
-    stubs.add_GRPCInferenceServiceServicer_to_server(GrpcService(service), server)
+def add_grpc(service: Service, server: Any) -> Streams:
+    """Register the service with a ``grpc.aio`` server; returns its streams, to be stopped before it."""
+    methods = GrpcService(service)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, methods.handlers()),))
+    return methods.streams
+
+
+def _class_of(method: str) -> Any:
+    """The class of the messages that a method takes."""
+    return message_factory.GetMessageClass(SERVICE.methods_by_name[method].input_type)
 
 
 def endpoint(method: Callable[[Any, Any, Any, Visit], Awaitable[Any]]) -> Any:
-    """Authorise, count, log, and turn errors into gRPC status codes."""
+    """Authorise, receive the message, count, log, and turn errors into gRPC status codes.
+
+    To grpc this is a method that takes a stream, of which it reads one message: so nothing is read of calls that are refused,
+    and a message has a limit of time.
+    """
+    kind = _class_of(method.__name__)
 
     @functools.wraps(method)
-    async def call(self: GrpcService, request: Any, context: Any) -> Any:
+    async def call(self: GrpcService, messages: Any, context: Any) -> Any:
         started, code, visit = time.monotonic(), "OK", Visit(self.service.capacity)
         try:
             if method.__name__ in OPEN:
-                return await method(self, request, context, visit)
+                return await method(self, None, context, visit)
             self.authorise(context)
+            visit.check()
+            request = await self.receive(messages, visit, kind)
             visit.enter()
             return await method(self, request, context, visit)
         except asyncio.CancelledError:
@@ -64,18 +81,53 @@ def endpoint(method: Callable[[Any, Any, Any, Visit], Awaitable[Any]]) -> Any:
             self.log(method.__name__, visit, code, time.monotonic() - started, context)
         # Here, where the error is gone and with the request let go: grpc keeps what abort raises in a circle, so that its context
         # would stay, images and all, until the garbage collector comes by.
-        del request
+        request = None
         trailing = RETRY if answer.status == 503 else ()
         return await context.abort(getattr(grpc.StatusCode, code), answer.reason, trailing)
 
     return call
 
 
-class GrpcService(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class GrpcService:
     """The methods of the protocol; those of Triton that have no meaning here answer UNIMPLEMENTED."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        settings = service.settings
+        self._turns = Turns(max(1, settings.body_bytes // settings.max_bytes), settings.max_concurrent, PATIENCE)
+        self.streams = Streams(settings.max_streams)
+
+    def handlers(self) -> dict[str, Any]:
+        """What grpc calls, by the name of the method; messages are bytes."""
+        return {
+            name: grpc.stream_stream_rpc_method_handler(getattr(self, name), response_serializer=_written)
+            if method.server_streaming
+            else grpc.stream_unary_rpc_method_handler(getattr(self, name), response_serializer=_written)
+            for name, method in SERVICE.methods_by_name.items()
+            if hasattr(self, name)
+        }
+
+    async def receive(self, messages: Any, visit: Visit, kind: Any) -> Any:
+        """The one message of a call, as :func:`parse` gives it.
+
+        Raises:
+            Rejected: It takes too long, is damaged, or too large.
+            Overloaded: There is no memory for it.
+        """
+        seconds = self.service.settings.body_timeout
+        try:
+            data = await result_of(self._turns.read(visit, functools.partial(_next, messages)), seconds=seconds)
+        except asyncio.TimeoutError:
+            raise Rejected(408, f"the message did not arrive within {seconds:g} s.") from None
+        return await self.read(data, visit, kind)
+
+    async def read(self, data: bytes, visit: Visit, kind: Any) -> Any:
+        """A message from its bytes; see :meth:`receive`."""
+        visit.take(len(data))
+        coding = coding_of(data)
+        if coding is not None:
+            data = await unpacked(data, visit, coding, self.service.settings.max_bytes)
+        return parse(kind, data)
 
     def authorise(self, context: Any) -> None:
         """Raise Rejected(401) unless the call carries the token, where one is needed."""
@@ -171,53 +223,47 @@ class GrpcService(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
         """Run images; cancelled when the client goes away."""
         return await self._infer(request, context.time_remaining(), visit)
 
-    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def ModelStreamInfer(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         """Run the requests of a stream, several at once; answers keep their order, and an error ends its request only."""
         try:
             self.authorise(context)
-        except Rejected as error:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-        pending: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(STREAM_AHEAD)
+            async for response in self.streams.answers(messages, functools.partial(self._stream_one, context)):
+                yield response
+        except EvoVitError as error:
+            answer = rejection(error)
+            await context.abort(getattr(grpc.StatusCode, answer.grpc_code), answer.reason)
 
-        async def read() -> None:
-            try:
-                async for request in requests:
-                    await pending.put(asyncio.ensure_future(self._stream_one(request, context)))
-            finally:
-                await pending.put(None)
-
-        reader = asyncio.ensure_future(read())
-        try:
-            while (task := await pending.get()) is not None:
-                yield await task
-        finally:
-            reader.cancel()
-            while not pending.empty():
-                left = pending.get_nowait()
-                if left is not None:
-                    left.cancel()
-
-    async def _stream_one(self, request: Any, context: Any) -> Any:
+    async def _stream_one(self, context: Any, data: bytes) -> Any:
         started, code, visit = time.monotonic(), "OK", Visit(self.service.capacity)
+        message = None
         try:
+            visit.check()
+            message = await self.read(data, visit, pb.ModelInferRequest)
             visit.enter()
-            response = await self._infer(request, context.time_remaining(), visit)
+            response = await self._infer(message, context.time_remaining(), visit)
             return pb.ModelStreamInferResponse(infer_response=response)
         except Exception as error:
             answer = rejection(error)
             code = answer.grpc_code
             if not answer.expected:
                 log.error("gRPC ModelStreamInfer failed", exc_info=error)
-            failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+            names = {} if message is None else {"model_name": message.request.model_name, "id": message.request.id}
+            failed = pb.ModelInferResponse(**names)
             return pb.ModelStreamInferResponse(error_message=answer.reason, infer_response=failed)
         finally:
             visit.leave()
             self.log("ModelStreamInfer", visit, code, time.monotonic() - started, context)
 
-    async def _infer(self, request: Any, remaining: float | None, visit: Visit) -> Any:
+    async def _infer(self, message: InferMessage, remaining: float | None, visit: Visit) -> Any:
+        request = message.request
         model = visit.model = self.service.models.find(request.model_name, request.model_version)
         visit.id = request.id or None
-        images = _images(request, model)
+        if message.large:
+            images = await asyncio.get_running_loop().run_in_executor(
+                self.service.readers, message.images, model.input, model.max_images
+            )
+        else:
+            images = message.images(model.input, model.max_images)
         visit.images = len(images)
         outputs = pick_outputs(model.outputs, [output.name for output in request.outputs])
         for output in request.outputs:
@@ -236,19 +282,14 @@ class GrpcService(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
         return response
 
 
-def _images(request: Any, model: ServedModel) -> Array:
-    info = model.input
-    if len(request.inputs) != 1:
-        raise Rejected(400, f"a request has one input, {info.name}; this one has {len(request.inputs)}.")
-    tensor = request.inputs[0]
-    shape = check(info, tensor.name, tensor.datatype, list(tensor.shape), model.max_images)
-    if "shared_memory_region" in tensor.parameters:
-        raise Rejected(400, "shared memory is not offered; send the data.")
-    if request.raw_input_contents:
-        if len(request.raw_input_contents) != 1 or tensor.HasField("contents"):
-            raise Rejected(400, "one input takes one raw_input_contents, and no contents beside it.")
-        return from_bytes(info, shape, request.raw_input_contents[0])
-    return from_values(info, shape, list(getattr(tensor.contents, CONTENTS[info.datatype])))
+async def _next(messages: AsyncIterator[bytes]) -> bytes:
+    async for data in messages:
+        return data
+    raise Rejected(400, "the call has no message.")
+
+
+def _written(message: Any) -> bytes:
+    return message.SerializeToString()
 
 
 def _value(parameter: Any) -> Any:

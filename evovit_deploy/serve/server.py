@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     import grpc
     import uvicorn
 
+    from .grpc_streams import Streams
+
 __all__ = ["Addresses", "free_port", "run", "serve"]
 
 MAX_PENDING = 100_000  # gRPC requests that have come and that Python has not seen yet
-KEEP_ALIVE = 75  # seconds that an idle connection stays; balancers close theirs after 60, and must be the first to
-GRACE = 2.0  # seconds for the last answers to leave
+LOOKAHEAD = 1 << 16  # bytes that a gRPC call may send before its message is asked for
+KEEP_ALIVE_MS = 60_000  # between the questions whether a gRPC client with an open call is still there
+GRACE = 2.0  # seconds for what is on its way when the service stops
+STEP = 0.05  # seconds between looks at what is left
 log = logging.getLogger("evovit.serve")
 Addresses = dict[str, str]  # protocol -> address; what `on_ready` is told
 
@@ -70,7 +74,7 @@ async def serve(
     settings = service.settings
     listening = _listen(settings)
     http = _http_server(service)
-    rpc, rpc_port = await _grpc_server(service)
+    rpc, rpc_port, streams = await _grpc_server(service)
     stopping, own = stop or asyncio.Event(), stop is None
     if own:
         _on_signals(stopping)
@@ -90,26 +94,48 @@ async def serve(
             await asyncio.wait((waiting, serving), return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping; accepted requests have %g s", settings.drain)
     finally:
-        lost = await _drain(service, http, serving, rpc)
+        lost = await _drain(service, http, serving, rpc, streams)
         waiting.cancel()
         listening.close()
     return lost
 
 
-async def _drain(service: Service, http: uvicorn.Server, serving: asyncio.Future[None], rpc: Any) -> int:
+async def _drain(
+    service: Service, http: uvicorn.Server, serving: asyncio.Future[None], rpc: Any, streams: Streams | None
+) -> int:
     """Refuse what is new, let accepted requests end, then close the models."""
-    drain = service.settings.drain
+    loop, drain = asyncio.get_running_loop(), service.settings.drain
+    end = loop.time() + drain
     service.stopping = True
+    # What is on its way has a moment to arrive; what does not is no accepted request, and is not waited for.
+    loop.call_later(min(drain, GRACE), service.capacity.lose_arriving)
     http.should_exit = True
-    ends = [serving]
-    if rpc is not None:
+    ends: list[asyncio.Future[Any]] = [serving]
+    if rpc is not None and streams is not None:
+        streams.stop()
         ends.append(asyncio.ensure_future(rpc.stop(drain + GRACE)))
-    _, late = await asyncio.wait(ends, timeout=drain)
+    late = await _ended(service, ends, end)
     lost = await service.close(0.0 if late else GRACE)  # what is late gets its 503 now
-    await asyncio.wait(ends, timeout=2 * GRACE)
+    await asyncio.wait(ends, timeout=GRACE / 4)
+    if rpc is not None:
+        await rpc.stop(0)
     http.force_exit = True
     await serving
     return lost
+
+
+async def _ended(service: Service, ends: list[asyncio.Future[Any]], end: float) -> bool:
+    """Wait until the servers end, or only connections without a request are left; True if the time is over before."""
+    idle = 0.0
+    while left := {future for future in ends if not future.done()}:
+        seconds = end - asyncio.get_running_loop().time()
+        if seconds <= 0:
+            return True
+        if idle >= GRACE / 2:
+            return False
+        await asyncio.wait(left, timeout=min(STEP, seconds), return_when=asyncio.FIRST_COMPLETED)
+        idle = idle + STEP if service.capacity.idle else 0.0
+    return False
 
 
 def free_port(host: str, port: int) -> int:
@@ -153,7 +179,7 @@ def _http_server(service: Service) -> uvicorn.Server:
         server_header=False,
         date_header=False,
         backlog=2048,
-        timeout_keep_alive=KEEP_ALIVE,
+        timeout_keep_alive=math.ceil(settings.idle_timeout),
         timeout_graceful_shutdown=math.ceil(settings.drain + GRACE),
         ssl_certfile=None if settings.certificate is None else str(settings.certificate),
         ssl_keyfile=None if settings.private_key is None else str(settings.private_key),
@@ -168,10 +194,10 @@ def _http_server(service: Service) -> uvicorn.Server:
     return Server(config)
 
 
-async def _grpc_server(service: Service) -> tuple[grpc.aio.Server | None, int]:
+async def _grpc_server(service: Service) -> tuple[grpc.aio.Server | None, int, Streams | None]:
     settings = service.settings
     if settings.grpc_port is None:
-        return None, 0
+        return None, 0, None
     import grpc
 
     from .grpc_service import add_grpc
@@ -179,6 +205,14 @@ async def _grpc_server(service: Service) -> tuple[grpc.aio.Server | None, int]:
     server = grpc.aio.server(
         options=(
             ("grpc.max_receive_message_length", settings.max_bytes),
+            ("grpc.per_message_decompression", 0),  # the service does it, within its limits of memory
+            ("grpc.max_concurrent_streams", settings.max_concurrent),
+            ("grpc.max_allowed_incoming_connections", settings.max_connections),
+            ("grpc.max_connection_idle_ms", round(settings.idle_timeout * 1000)),
+            ("grpc.server_handshake_timeout_ms", round(settings.header_timeout * 1000)),
+            ("grpc.keepalive_time_ms", KEEP_ALIVE_MS),
+            ("grpc.http2.lookahead_bytes", LOOKAHEAD),
+            ("grpc.http2.bdp_probe", 0),  # it would let each call that waits for its turn send megabytes ahead
             ("grpc.max_send_message_length", settings.max_bytes),
             ("grpc.so_reuseport", 0),
             # From 1,000 requests on that wait for Python, grpc would end some at random, with CANCELLED and no advice to
@@ -187,7 +221,7 @@ async def _grpc_server(service: Service) -> tuple[grpc.aio.Server | None, int]:
             ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
         )
     )
-    add_grpc(service, server)
+    streams = add_grpc(service, server)
     address = _joined(settings.host, settings.grpc_port)
     try:
         if settings.certificate is None or settings.private_key is None:
@@ -198,7 +232,7 @@ async def _grpc_server(service: Service) -> tuple[grpc.aio.Server | None, int]:
     except RuntimeError as error:
         raise InputError(f"cannot listen on {address} for gRPC. Choose another --grpc-port or --host.") from error
     await server.start()
-    return server, port
+    return server, port, streams
 
 
 def _on_signals(stopping: asyncio.Event) -> None:

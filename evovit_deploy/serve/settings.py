@@ -39,9 +39,14 @@ class Settings:
             :class:`~evovit_deploy.serve.Batcher`.
         timeout: Seconds until a request is answered with 504; a client may ask for less.
         body_timeout: Seconds that a client has to send its request.
+        header_timeout: Seconds that a client has to send the head of a request, or to end a TLS or HTTP/2 handshake.
+        idle_timeout: Seconds that a connection stays without a request. Balancers close theirs after 60, and must be first.
+        max_connections: Connections that may be open, of HTTP and of gRPC each; fewer where the system allows fewer files.
+        max_header_kib: Size of the head of an HTTP request, URL and headers, KiB.
         max_request_mib: Size of a request, also once decompressed, MiB.
         max_body_mib: Memory that the bodies of all requests may take together, MiB; at least one of ``max_request_mib`` fits.
         max_pixels: Width times height of an image for ``/v1/classify``, before it is decoded.
+        max_streams: Streams of gRPC that may be open at once, each of which may be receiving a request of any size.
         max_concurrent: Requests at work at once; more are refused with 503.
         drain: Seconds that accepted requests have to end after SIGTERM.
         token: Bearer token that every request but the health checks must carry.
@@ -62,10 +67,15 @@ class Settings:
     run_timeout: float = 60.0
     timeout: float = 30.0
     body_timeout: float = 30.0
+    header_timeout: float = 10.0
+    idle_timeout: float = 75.0
+    max_connections: int = 1000
+    max_header_kib: int = 32
     max_request_mib: int = 64
     max_body_mib: int = 256
     max_pixels: int = 50_000_000
     max_concurrent: int = 512
+    max_streams: int = 16
     drain: float = 30.0
     token: str | None = None
     certificate: Path | None = None
@@ -79,10 +89,15 @@ class Settings:
             "run_timeout",
             "timeout",
             "body_timeout",
+            "header_timeout",
+            "idle_timeout",
+            "max_connections",
+            "max_header_kib",
             "max_request_mib",
             "max_body_mib",
             "max_pixels",
             "max_concurrent",
+            "max_streams",
         ):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; give more than 0.")

@@ -1,0 +1,70 @@
+"""Streams of inference requests over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from ..errors import Overloaded
+
+__all__ = ["Streams"]
+
+AHEAD = 32  # requests of one stream that may be at work at once
+
+
+class Streams:
+    """The open streams of a service: so many at most, since each may be receiving a message of any size.
+
+    Args:
+        places: Streams that may be open.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places, self._open, self._stopping = places, 0, False
+        self._readers: set[asyncio.Task[None]] = set()
+
+    async def answers(
+        self, messages: AsyncIterator[bytes], answer: Callable[[bytes], Awaitable[Any]]
+    ) -> AsyncIterator[Any]:
+        """What ``answer`` makes of each message, several at once, in their order.
+
+        Raises:
+            Overloaded: Too many streams are open; or, once everything that came is answered, the service stops.
+        """
+        if self._stopping:
+            raise Overloaded("the service stops.")
+        if self._open >= self._places:
+            raise Overloaded(f"{self._open} streams are open, which is the limit; try again later.")
+        pending: asyncio.Queue[asyncio.Future[Any] | None] = asyncio.Queue(AHEAD)
+
+        async def read() -> None:
+            try:
+                async for message in messages:
+                    await pending.put(asyncio.ensure_future(answer(message)))
+                    del message
+            finally:
+                await pending.put(None)
+
+        self._open += 1
+        reader = asyncio.ensure_future(read())
+        self._readers.add(reader)
+        try:
+            while (task := await pending.get()) is not None:
+                yield await task
+        finally:
+            self._open -= 1
+            self._readers.discard(reader)
+            reader.cancel()
+            while not pending.empty():
+                left = pending.get_nowait()
+                if left is not None:
+                    left.cancel()
+        if self._stopping:
+            raise Overloaded("the service stops.")
+
+    def stop(self) -> None:
+        """Read no more; each stream ends when what it sent is answered."""
+        self._stopping = True
+        for reader in self._readers:
+            reader.cancel()
