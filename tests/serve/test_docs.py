@@ -55,4 +55,5 @@ def test_fastapi(monkeypatch: pytest.MonkeyPatch) -> None:
         answer = client.post("/logits", content=images(3, 4).tobytes())
         assert answer.status_code == 200
         assert np.array(answer.json())[:, 0].tolist() == [3, 4]
-        assert client.post("/logits", content=b"x").status_code == 400
+        for body in (b"x", b"", images(3).tobytes()[:-1]):
+            assert client.post("/logits", content=body).status_code == 400
