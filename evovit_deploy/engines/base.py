@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..errors import EngineError, InputError, ModelFileError, RecipeError, translate
 from ..recipes import Recipe, Transform
 from ..suggest import did_you_mean
+from .forking import watch
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,7 @@ BACKENDS = {
     **dict.fromkeys((".engine", ".plan", ".trt"), "tensorrt"),
 }  # by suffix; anything else is taken for ONNX
 _BATCHER = threading.Lock()  # held while an engine's own batcher is made or taken away
+_REVIVE = threading.Lock()  # held while an engine is made to work in a forked child
 
 
 def backend_of(path: str | Path) -> str:
@@ -111,6 +113,12 @@ class Engine(abc.ABC):
     backend: str
     device: str
     _batcher: Batcher | None = None
+    _stale = False  # inherited from the parent process and not used here yet
+
+    def __new__(cls: type[Self], *args: Any, **options: Any) -> Self:
+        engine: Self = super().__new__(cls)
+        watch(engine)
+        return engine
 
     @staticmethod
     def open(
@@ -171,8 +179,9 @@ class Engine(abc.ABC):
             return OrtEngine(path, provider=provider, threads=threads)
         if kind == "pytorch":
             from ..checkpoint import load_checkpoint
-            from .pytorch import TorchEngine
+            from .pytorch import TorchEngine, check_threads
 
+            check_threads(threads)
             checkpoint = load_checkpoint(path, recipe=recipe, num_heads=num_heads, ema=ema)
             return TorchEngine.from_checkpoint(checkpoint, provider=provider, threads=threads)
         raise EngineError(
@@ -183,6 +192,27 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def run(self, images: Array) -> dict[str, Array]:
         """Run one batch that :meth:`__call__` has checked: right shape and dtype, at most ``max_batch`` images."""
+
+    def forked(self) -> None:
+        """Called in a forked child at once; what the engine holds is the parent's until :meth:`revive`."""
+        global _BATCHER, _REVIVE
+        _BATCHER, _REVIVE = threading.Lock(), threading.Lock()  # another thread of the parent may have held them
+        self._stale = True
+
+    def revive(self) -> None:  # noqa: B027
+        """Make the engine work in a forked child, before its first use there. By default there is nothing to do.
+
+        Raises:
+            EngineError: It cannot work in a child; open it after the fork.
+        """
+
+    def _here(self) -> None:
+        """Revive an engine that was inherited."""
+        if self._stale:
+            with _REVIVE:
+                if self._stale:
+                    self.revive()
+                    self._stale = False
 
     def close(self) -> None:
         """Answer what :meth:`submit` took, and free what the engine holds. Calling it again does nothing."""
@@ -231,10 +261,12 @@ class Engine(abc.ABC):
 
         Construct a Batcher yourself to choose its limits. See :meth:`Batcher.submit` for arguments, result and errors.
         """
+        self._here()
         return self._own_batcher().submit(images, timeout=timeout)
 
     async def asubmit(self, images: Array, *, timeout: float | None = None) -> dict[str, Array]:
         """:meth:`submit` for asyncio; cancelling the task cancels a request that still waits."""
+        self._here()
         return await self._own_batcher().asubmit(images, timeout=timeout)
 
     def _own_batcher(self) -> Batcher:
@@ -246,6 +278,7 @@ class Engine(abc.ABC):
             return self._batcher
 
     def _run_any(self, images: Array) -> dict[str, Array]:
+        self._here()
         self.check(images)
         limit = self.spec.batch or self.spec.max_batch or len(images)
         if len(images) == limit and len(images):

@@ -12,6 +12,7 @@ from ..errors import EngineError, ModelFileError, translate
 from ..export import manifest as manifests
 from ..suggest import did_you_mean
 from .base import Engine, ModelSpec
+from .forking import end_without_destructors, keep_for_ever, no_cuda_here
 
 __all__ = ["OrtEngine", "cuda_problem", "session"]
 
@@ -93,13 +94,41 @@ class OrtEngine(Engine):
     ) -> None:
         if provider == "auto":
             provider = "cpu" if cuda_problem() else "cuda"
-        if provider == "cpu" and emulate and _is_bf16(path):
-            self.session = session(_emulated(path), provider, threads, optimise=False)
-        else:
-            self.session = session(str(path), provider, threads)
+        self._path, self._threads = Path(path), threads
+        self._emulate = provider == "cpu" and emulate and _is_bf16(path)
+        self._file = _identity(self._path)
+        self.session = self._session(provider)
         self.device = "cpu" if provider == "cpu" else "cuda:0"
         self.spec = _spec(self.session, Path(path))
         self._input = self.session.get_inputs()[0].name
+
+    def _session(self, provider: str) -> Any:
+        if self._emulate:
+            return session(_emulated(self._path), provider, self._threads, optimise=False)
+        return session(str(self._path), provider, self._threads)
+
+    def forked(self) -> None:
+        """See :meth:`Engine.forked`. The threads of the session stayed with the parent, and its destructor waits for them."""
+        super().forked()
+        keep_for_ever(getattr(self, "session", None))
+        end_without_destructors()
+
+    def revive(self) -> None:
+        """Open the file again, with threads of this process.
+
+        Raises:
+            EngineError: The engine is on a GPU, or the file is no longer the same.
+        """
+        if self.session is None:
+            return
+        if self.device != "cpu":
+            raise no_cuda_here(self.spec.name, self.device)
+        if _identity(self._path) != self._file:
+            raise EngineError(
+                f"{self._path} was replaced or removed since it was opened, so it cannot be opened again in this forked process. "
+                "Open the engine after the fork."
+            )
+        self.session = self._session("cpu")
 
     def run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """See :meth:`Engine.run`."""
@@ -113,6 +142,15 @@ class OrtEngine(Engine):
         """Free the session."""
         super().close()
         self.session = None
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written or replaced; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _is_bf16(model: str | bytes | Path) -> bool:

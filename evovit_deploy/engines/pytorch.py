@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..errors import EngineError, translate
 from ..suggest import did_you_mean
 from .base import Engine, ModelSpec
+from .forking import no_cuda_here
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,30 @@ if TYPE_CHECKING:
     from ..models.evo_deit import ModelOptions
     from ..recipes import Recipe
 
-__all__ = ["TorchEngine"]
+__all__ = ["TorchEngine", "check_threads"]
+
+_lost_pool = 0  # threads of the pool that the parent of this forked process had
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse to start PyTorch on a pool of threads that stayed with the parent process: every call would wait for ever.
+
+    Args:
+        threads: Wanted; 1 needs no pool.
+
+    Raises:
+        EngineError: This process was forked from one where PyTorch ran.
+    """
+    if _lost_pool and threads != 1:
+        raise EngineError(
+            f"this process was forked from one where PyTorch ran on {_lost_pool} CPU threads, which do not exist here: it "
+            "would wait for them for ever. Open the engine in the children only, start them with 'spawn', or open it with "
+            "threads=1 before the fork; an ONNX file has no such limit."
+        )
+    if _lost_pool:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 class TorchEngine(Engine):
@@ -94,6 +118,27 @@ class TorchEngine(Engine):
             threads=threads,
             compiled=compiled,
         )
+
+    def forked(self) -> None:
+        """See :meth:`Engine.forked`."""
+        import torch
+
+        global _lost_pool
+        super().forked()
+        threads = torch.get_num_threads()
+        _lost_pool = threads if threads > 1 else 0
+
+    def revive(self) -> None:
+        """Go on in a forked child if that takes neither threads nor a GPU.
+
+        Raises:
+            EngineError: It does.
+        """
+        if self.module is None:
+            return
+        if self.device != "cpu":
+            raise no_cuda_here(self.spec.name, self.device)
+        check_threads(None)
 
     def run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """See :meth:`Engine.run`."""

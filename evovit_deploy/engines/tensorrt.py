@@ -14,6 +14,7 @@ from . import engine_manifest, timing_cache
 from .base import Engine, ModelSpec
 from .contexts import Pool, Slot
 from .cuda_device import CudaDevice, Device
+from .forking import keep_for_ever, no_cuda_here
 from .trt_api import Api, Gpu, find_gpu, load_api, plan_logger
 from .trt_load import engine_tensors, load_plan, model_spec
 
@@ -100,6 +101,7 @@ class TrtEngine(Engine):
 
     def __call__(self, images: NDArray[Any] | torch.Tensor) -> dict[str, Any]:
         """See :meth:`Engine.__call__`. Tensors on the engine's GPU stay there, in and out."""
+        self._here()
         if isinstance(images, np.ndarray) or str(getattr(images, "device", "cpu")) != self.device:
             return super().__call__(images)
         import torch
@@ -125,10 +127,27 @@ class TrtEngine(Engine):
         super().close()
         if getattr(self, "_closed", True):
             return
+        if self._stale:  # in a forked child: what is on the GPU belongs to the parent
+            self._closed = True
+            return
         self._closed = True
         self._pool.close()
         self._save_cache()
         self._config = self._cache = self._engine = None
+
+    def forked(self) -> None:
+        """See :meth:`Engine.forked`. Nothing of it is freed in a child: that would call CUDA."""
+        super().forked()
+        keep_for_ever(dict(vars(self)))
+
+    def revive(self) -> None:
+        """Refuse: CUDA does not work in a forked child.
+
+        Raises:
+            EngineError: Always, unless it is closed.
+        """
+        if not self._closed:
+            raise no_cuda_here(self.spec.name, self.device)
 
     def _translated(self, count: int) -> Any:
         return translate(EngineError, f"{self._api.title} failed on {self.spec.name} with {count} images", RuntimeError)

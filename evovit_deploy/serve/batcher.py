@@ -16,8 +16,9 @@ import numpy as np
 
 from ..engines.base import Engine
 from ..errors import InputError
-from .clock import Clock
+from .clock import Clock, seconds_of
 from .requests import Array, BatchRecord, Outputs, Request
+from .settings import MAX_DELAY_MS
 from .workers import Workers
 
 __all__ = ["Batcher"]
@@ -31,6 +32,8 @@ class Batcher:
     A batch that raises or hangs is tried again request by request, so that an error reaches the request that causes it and
     no other. Which requests share a batch changes neither the order of rows nor whose they are. Their last bits are those of
     the engine at that batch size: engines choose other kernels for other sizes. ``fixed_batch`` makes them always the same.
+
+    A forked child may use it: there it begins anew, with threads of its own, if the engine can (:meth:`Engine.revive`).
 
     Args:
         engine: Any engine. It stays the caller's: :meth:`close` does not close it.
@@ -56,12 +59,12 @@ class Batcher:
         limit = engine.spec.batch or engine.spec.max_batch
         self.max_batch = max_batch if max_batch is not None else limit or DEFAULT_MAX_BATCH
         for name, value in (("max_batch", self.max_batch), ("max_queue", max_queue), ("workers", workers)):
-            if value < 1:
+            if not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value}; give a whole number from 1.")
         if limit is not None and self.max_batch > limit:
             raise InputError(f"max_batch is {self.max_batch}, and {engine.spec.name} takes {limit} at most.")
-        if not max_delay_ms >= 0 or (run_timeout is not None and not run_timeout > 0):
-            raise InputError(f"max_delay_ms {max_delay_ms} must be 0 or more, run_timeout {run_timeout} more than 0.")
+        if not 0 <= max_delay_ms <= MAX_DELAY_MS:
+            raise InputError(f"max_delay_ms is {max_delay_ms}; give 0 to {MAX_DELAY_MS:,} milliseconds.")
         self.max_queue, self.max_delay_ms, self.workers = max_queue, max_delay_ms, workers
         self._clock = clock or Clock()
         self._workers = Workers(
@@ -71,7 +74,7 @@ class Batcher:
             delay=max_delay_ms / 1000,
             max_queue=max_queue,
             workers=workers,
-            run_timeout=math.inf if run_timeout is None else run_timeout,
+            run_timeout=math.inf if run_timeout is None else seconds_of(run_timeout, "run_timeout"),
             on_batch=on_batch,
             clock=self._clock,
         )
@@ -88,7 +91,7 @@ class Batcher:
 
     @property
     def healthy(self) -> bool:
-        """Whether it takes requests: it is not closed, and a worker is left that does not hang."""
+        """Whether it takes requests: it is not closed, its threads live, and a worker is left that does not hang."""
         return self._workers.healthy
 
     def submit(self, images: Array, *, timeout: float | None = None) -> Future[Outputs]:
@@ -105,13 +108,13 @@ class Batcher:
         Raises:
             InputError: Another shape or dtype than the engine takes, or more images than the queue holds.
             Overloaded: The queue is full, or the batcher is closed.
-            EngineError: So many runs hang that no worker is left.
+            EngineError: So many runs hang that no worker is left, or one of the batcher's threads died.
         """
         if not isinstance(images, np.ndarray):
             raise InputError(f"images are {type(images).__name__}; give a numpy array.")
         self.engine.check(images)
-        if timeout is not None and not timeout > 0:
-            raise InputError(f"timeout is {timeout} s; give more than 0, or None for no limit.")
+        if timeout is not None:
+            timeout = seconds_of(timeout, "timeout")
         if len(images) > self.max_queue:
             raise InputError(f"{len(images)} images in one request; the queue holds {self.max_queue}. Send fewer.")
         request = Request(images, self._clock.now(), timeout)
@@ -151,7 +154,9 @@ class Batcher:
         Returns:
             How many accepted requests were not answered.
         """
-        return self._workers.close(drain=drain, timeout=timeout)
+        return self._workers.close(
+            drain=drain, timeout=None if timeout is None else seconds_of(timeout, "timeout", least=0)
+        )
 
     def __enter__(self) -> Batcher:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .requests import Request, Run
 
@@ -24,6 +24,9 @@ class RequestQueue:
 
     def __bool__(self) -> bool:
         return bool(self._requests)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(list(self._requests))
 
     @property
     def first(self) -> Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +58,14 @@ class Request(Future[Outputs]):
             self.set_exception(outcome)
         else:
             self.set_result(outcome)
+
+    def left_behind(self, error: BaseException) -> None:
+        """End it in a forked child, where nobody works on it. Its callbacks are the parent's and do not run here."""
+        self.settled, self.waiting, self.images = True, False, None
+        self._condition = threading.Condition()  # another thread of the parent may have held it
+        self._done_callbacks: list[Any] = []
+        if not self.done():
+            self.set_exception(error)
 
 
 @dataclass(eq=False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..errors import InputError
 
-__all__ = ["NAME", "ModelSource", "Settings", "check_name", "name_of"]
+__all__ = ["MAX_DELAY_MS", "NAME", "ModelSource", "Settings", "check_name", "name_of"]
 
 MIB = 1 << 20
+LONGEST = 30 * 24 * 3600  # seconds; beyond their own limit, platforms raise OverflowError instead of waiting
+MAX_DELAY_MS = 60_000  # nobody waits longer than a minute for company
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -103,6 +105,14 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}; give more than 0.")
         if not self.drain >= 0:
             raise InputError(f"drain is {self.drain}; give 0 or more seconds.")
+        if not 0 <= self.max_delay_ms <= MAX_DELAY_MS:
+            raise InputError(f"max_delay_ms is {self.max_delay_ms}; give 0 to {MAX_DELAY_MS:,} milliseconds.")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and not isinstance(value, int):
+                raise InputError(f"{field.name} is {value}; give a whole number.")
+            if field.type == "float" and not value <= LONGEST:
+                raise InputError(f"{field.name} is {value:g}; give {LONGEST:,} seconds (30 days) at most.")
         for name in ("port", "grpc_port"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 65535:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 from ..engines.base import Engine
+from ..engines.forking import watch
 from ..errors import DeadlineExceeded, EngineError, EvoVitError, Overloaded
 from .clock import Clock
 from .queueing import RequestQueue, settle
@@ -21,6 +22,9 @@ MAX_HUNG = 4  # runs that may hang before giving up: each holds a thread, and me
 class Workers:
     """Takes requests, runs them in batches, answers them. See :class:`~evovit_deploy.serve.Batcher` for the arguments.
 
+    A child that is forked gets none of the threads: there it starts anew, with threads of its own at the first request. A
+    thread that dies of an error that nothing foresaw takes the whole with it: what waits is refused, and it is unhealthy.
+
     One lock guards everything; answers are given without it, since they run callbacks of the caller. The private methods
     below ``_serve`` and ``_guard`` whose text begins with "Locked" are called with it held.
     """
@@ -30,36 +34,61 @@ class Workers:
         on_batch: Callable[[BatchRecord], None] | None, clock: Clock,
     ) -> None:  # fmt: skip
         self.engine = engine
-        self.queue = RequestQueue()
         self._fixed = fixed
         self._max_batch, self._delay, self._max_queue, self._workers = max_batch, delay, max_queue, workers
         self._run_timeout, self._on_batch, self._clock = run_timeout, on_batch, clock
+        self._closed = False
+        self._reset()
+        with self._lock:
+            self._start()
+        watch(self)
+
+    def _reset(self) -> None:
+        self.queue = RequestQueue()
         self._running: set[Run] = set()
         self._active = self._hung = 0
-        self._closed = False
+        self._started = False
+        self._broken = ""  # what a thread died of
         self._wake = math.inf  # when the watching thread looks again
         self._lock = threading.Lock()
         self._work, self._watch, self._changed = (threading.Condition(self._lock) for _ in range(3))
-        with self._lock:
-            for _ in range(workers):
-                self._start_worker()
-        threading.Thread(target=self._guard, name="evovit-watch", daemon=True).start()
+
+    def _start(self) -> None:
+        """Locked. Start the threads, unless they run."""
+        if self._started or self._closed:
+            return
+        self._started = True
+        for _ in range(self._workers):
+            self._start_worker()
+        threading.Thread(target=self._alive, args=(self._guard,), name="evovit-watch", daemon=True).start()
+
+    def forked(self) -> None:
+        """In a forked child: begin anew. What was accepted before is the parent's; whoever waits for it here gets an error."""
+        accepted = [*self.queue, *(request for run in self._running for request in run.requests)]
+        self._reset()
+        for request in accepted:
+            request.left_behind(
+                EngineError("this request was accepted before the process was forked; the parent has its answer.")
+            )
 
     @property
     def healthy(self) -> bool:
-        """Not closed, and a worker is left that does not hang."""
-        return not self._closed and self._active > 0
+        """Not closed, no thread died, and a worker is left that does not hang."""
+        return not self._closed and not self._broken and (self._active > 0 or not self._started)
 
     def accept(self, request: Request) -> None:
         """Queue a request.
 
         Raises:
             Overloaded: The queue is full or closed.
-            EngineError: Every worker hangs.
+            EngineError: Every worker hangs, or a thread died.
         """
         with self._lock:
             if self._closed:
                 raise Overloaded("closed: no more requests are taken.")
+            if self._broken:
+                raise self._dead()
+            self._start()
             if not self._active:
                 raise self._dead()
             if self.queue.images + request.count > self._max_queue:
@@ -117,7 +146,28 @@ class Workers:
     def _start_worker(self) -> None:
         """Locked."""
         self._active += 1
-        threading.Thread(target=self._serve, name="evovit-batch", daemon=True).start()
+        threading.Thread(target=self._alive, args=(self._serve,), name="evovit-batch", daemon=True).start()
+
+    def _alive(self, work: Callable[[], None]) -> None:
+        """A thread: ``work``, and if that dies, nobody is left waiting."""
+        try:
+            work()
+        except BaseException as error:
+            with self._lock:
+                self._broken = f"{type(error).__name__}: {error}"  # the text: the error's frames would hold images
+                lost = settle(self.queue.clear())
+                lost += settle(request for run in self._running for request in run.requests)
+                for run in self._running:
+                    run.abandoned = True
+                self._hung += len(self._running)
+                self._active -= len(self._running)
+                self._running.clear()
+                for condition in (self._work, self._watch, self._changed):
+                    condition.notify_all()
+                dead = self._dead()
+            for request in lost:
+                request.answer(dead)
+            raise
 
     def _serve(self) -> None:
         """A worker: runs batches until closed, or until it was replaced because its run hung."""
@@ -142,7 +192,7 @@ class Workers:
 
     def _next(self) -> Run | None:
         with self._lock:
-            while self.queue or not self._closed:
+            while not self._broken and (self.queue or not self._closed):
                 delay = self._until_ready()
                 if delay is None or delay > 0:
                     self._clock.wait(self._work, delay)
@@ -205,7 +255,7 @@ class Workers:
 
     def _guard(self) -> None:
         """The watching thread: gives up requests at their deadline, and runs that hang."""
-        while True:
+        while not self._broken:
             with self._lock:
                 now = self._clock.now()
                 answers = self._late(now)
@@ -257,4 +307,6 @@ class Workers:
         return answers
 
     def _dead(self) -> EngineError:
+        if self._broken:
+            return EngineError(f"a thread of the batcher died ({self._broken}); restart the service.")
         return EngineError(f"{self._hung} runs of the engine hang and none comes back; restart the service.")

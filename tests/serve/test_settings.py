@@ -8,6 +8,8 @@ import pytest
 from evovit_deploy.errors import InputError
 from evovit_deploy.serve.settings import ModelSource, Settings
 
+TIMES = ("timeout", "run_timeout", "body_timeout", "drain")
+
 
 def test_names_and_versions() -> None:
     sources = ModelSource.parse_all(["a/b c.onnx", "x=1.onnx", "x=2.onnx", "x:7=d/e=f.onnx", "x=3.onnx"])
@@ -32,7 +34,9 @@ def test_wrong_sources(texts: list[str]) -> None:
         {"port": 70000},
         {"port": 9000, "grpc_port": 9000},
         {"timeout": 0},
-        {"timeout": float("nan")},
+        *({name: value} for name in TIMES for value in (float("nan"), float("inf"), 1e10, -1.0)),
+        *({"max_delay_ms": value} for value in (float("nan"), float("inf"), 1e14, -1.0)),
+        *({name: 1.5} for name in ("max_queue", "workers", "max_concurrent", "max_pixels")),
         {"drain": -1},
         {"max_queue": 0},
         {"token": ""},
