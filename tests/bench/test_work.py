@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,17 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch.utils.flop_counter import flop_registry
 
+from evovit_deploy.bench.route import Route
 from evovit_deploy.bench.work import module_work, onnx_work
-from evovit_deploy.checkpoint import random_checkpoint
+from evovit_deploy.checkpoint import Checkpoint, random_checkpoint
 from evovit_deploy.engines import TorchEngine
 from evovit_deploy.export import ExportOptions, export_baseline, export_onnx
 from evovit_deploy.models.evo_deit import ModelOptions
 from evovit_deploy.recipes import Evolution, Recipe, Structure
+from tests import timm_models
+from tests.levit_reference import TINY
 
 
 def save(path: Path, nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], batch: int | str = "N") -> Path:
@@ -85,13 +90,39 @@ def test_the_exported_model_has_the_work_of_its_schedule(tmp_path: Path, selecti
     assert expected <= found.macs <= expected + class_rows
 
 
-def test_a_module_has_the_work_of_its_export(tmp_path: Path) -> None:
+def test_the_twin_has_the_work_counted_by_hand(tmp_path: Path) -> None:
     twin = onnx_work(export_baseline(recipe(), tmp_path / "twin.onnx", ExportOptions(prove=False)).path)
     assert twin is not None
     assert twin.macs == vit_macs([17] * 4)
-    evo = onnx_work(export_onnx(random_checkpoint(recipe()), tmp_path / "evo.onnx", ExportOptions(prove=False)).path)
-    module = module_work(TorchEngine.from_checkpoint(random_checkpoint(recipe()), provider="cpu"))
-    assert evo is not None
+
+
+CHECKPOINTS: dict[str, Callable[[], Checkpoint]] = {
+    "evo_deit": lambda: random_checkpoint(recipe()),
+    "evo_levit": lambda: random_checkpoint(TINY),
+    "timm": lambda: timm_models.checkpoint_of("vit_small_patch14_reg4_dinov2 avg"),
+}
+
+
+@pytest.mark.parametrize("family", CHECKPOINTS)
+def test_a_module_has_the_work_of_its_export(tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exactly, and whichever fused attention this version of torch counts."""
+    checkpoint = CHECKPOINTS[family]()
+    exported = onnx_work(export_onnx(checkpoint, tmp_path / "evo.onnx", ExportOptions(prove=False)).path)
+    module = module_work(TorchEngine.from_checkpoint(checkpoint, provider="cpu"))
+    assert exported is not None
     assert module is not None
-    assert module.macs == pytest.approx(evo.macs, rel=0.02)
+    assert module.macs == exported.macs
+    for operator in [known for known in flop_registry if "attention" in str(known)]:
+        monkeypatch.delitem(flop_registry, operator)
+    assert module_work(TorchEngine.from_checkpoint(checkpoint, provider="cpu")) == module
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(("kind", "source"), [("trimmed", recipe()), ("stock", recipe()), ("stock", TINY)])
+def test_a_baseline_has_the_work_of_its_export(tmp_path: Path, source: Recipe, kind: str) -> None:
+    options = ExportOptions(ModelOptions(), prove=False)
+    exported = Route(provider="cpu", export=options).open_vanilla(kind, source, tmp_path)
+    module = Route("pytorch", provider="cpu", export=options).open_vanilla(kind, source, tmp_path)
+    for engine, _ in (exported, module):
+        engine.close()
+    assert module[1].macs == exported[1].macs is not None
