@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .describe_recipe import describe_schedule, describe_sizes
 from .errors import ModelFileError, RecipeError
 from .files import sha256
+from .missing import no_such_file
 from .recipes import Recipe
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _load(path: Path) -> Any:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ModelFileError(f"there is no file {path}. Give the path of an ONNX file.") from None
+        raise no_such_file(path, ModelFileError, "Give a checkpoint, an ONNX file or an engine.") from None
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}. Make the file readable.") from error
     fix = "Export it again, or copy it again and compare the file size."

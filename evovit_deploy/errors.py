@@ -14,6 +14,8 @@
     ├── DeadlineExceeded             exit 1   a request whose time ran out before it was answered
     └── UnstableMeasurement          exit 5   a measurement that did not settle (only under ``--strict``)
 
+An input file or folder that does not exist exits 2, whichever of these says so (:func:`.no_such_file`).
+
 Errors of torch, onnx, onnxruntime and tensorrt are turned into these once, where the library is called. A message says
 what was found, in which file or tensor, what is valid, and how to fix it.
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import printable
+from .missing import no_such_file
 
 __all__ = ["SUFFIXES", "advice", "find_images", "formats", "readable_suffixes"]
 
@@ -105,7 +106,7 @@ def find_images(paths: Iterable[str | Path], notes: list[str] | None = None) -> 
         elif path.exists():
             raise InputError(f"{printable(path)}: neither a file nor a folder.")
         else:
-            raise InputError(f"{printable(path)}: no such file or folder.")
+            raise no_such_file(path, InputError, what="file or folder")
     if not found:
         raise InputError("no image was given. Name image files, or folders with images.")
     left_out = [path for path in dict.fromkeys(left_out) if path not in found]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import printable
+from .missing import no_such_file
 
 __all__ = ["read_text"]
 
@@ -27,6 +28,8 @@ def read_text(path: Path, what: str, legacy: bool = False) -> tuple[str, str | N
     """
     try:
         data = path.read_bytes()
+    except FileNotFoundError:
+        raise no_such_file(path, InputError, f"It should hold {what}.") from None
     except OSError as error:
         raise InputError(f"{printable(path)}: {what} cannot be read: {error.strerror or error}.") from error
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

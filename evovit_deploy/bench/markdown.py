@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import write_bytes
+from ..missing import no_such_file
 from .report import BenchReport, Point
 from .route import KINDS
 from .text import MISSING, Table, per_second, tables
@@ -92,6 +93,8 @@ def update(path: Path, reports: Iterable[BenchReport]) -> None:
     reports = list(reports)
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise no_such_file(path, InputError, "Give a Markdown file with markers.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
     found = False

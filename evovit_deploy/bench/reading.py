@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, RecipeError
+from ..missing import no_such_file
 from ..tables import build_table
 from .report import (
     SCHEMA,
@@ -53,6 +54,8 @@ def read_records(path: Path) -> list[BenchReport]:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise no_such_file(path, InputError, "Make a record with: evovit bench MODEL --record FILE") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
     reports = []

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..missing import no_such_file
 
 __all__ = ["Ignored", "read_file"]
 
@@ -71,7 +72,7 @@ def read_file(path: Path) -> Any:
                 f"{path} is a folder; give the checkpoint file in it, such as {path / 'checkpoint.pth'}."
             )
         if not path.exists():
-            raise CheckpointError(f"there is no file {path}. Give the path of a .pth or .safetensors checkpoint.")
+            raise no_such_file(path, CheckpointError, "Give the path of a .pth or .safetensors checkpoint.")
         if not path.is_file():
             raise CheckpointError(f"{path} is not a regular file; copy the checkpoint to a file first.")
         size = path.stat().st_size

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, ModelFileError
 from ..files import printable
+from ..missing import no_such_file
 from ._console import err
 from ._source import open_checkpoint
 
@@ -69,7 +70,7 @@ def open_models(
         if path.suffix.lower() in SUFFIXES:
             raise InputError(f"{printable(path)} is an image, and a model is expected there. The model comes first.")
         if not path.is_file():
-            raise ModelFileError(f"{printable(path)}: no such file. Give a checkpoint, an ONNX file or an engine.")
+            raise no_such_file(path, ModelFileError, "Give a checkpoint, an ONNX file or an engine.")
     checkpoints = [path for path in paths if BACKENDS.get(path.suffix.lower()) == "pytorch"]
     given = [name for name in ("keep", "schedule", "ema", "num_heads", "from_timm") if getattr(choice, name)]
     if given and not checkpoints:

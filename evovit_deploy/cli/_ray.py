@@ -13,6 +13,7 @@ import typer
 
 from ..errors import InputError, ModelFileError
 from ..files import printable
+from ..missing import no_such_file
 from ._console import err, progress
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def predict_on_ray(
     from ..serve.ray.predicting import Job, describe, predict
 
     if address == LOCAL and not model.is_file():
-        raise ModelFileError(f"{printable(model)}: no such file.")
+        raise no_such_file(model, ModelFileError)
     job = Job(model.absolute(), top_k, batch_size, options, *resources)
     best: dict[Path, Ranking] = {}
     failed: dict[Path, str] = {}

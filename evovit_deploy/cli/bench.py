@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import EvoVitError, InputError, UnstableMeasurement
+from ..missing import no_such_file
 from . import _completion as complete
 from . import _options as shared
 from ._bench import command_line, duration, measuring, numbers, print_report, print_summary
@@ -192,6 +193,8 @@ def bench(
         "arrivals": arrivals.value,
     }
     settings = _settings(None if found is None else found.settings, quick, given)
+    if labels is not None and not labels.exists():  # now, not after a checkpoint was exported
+        raise no_such_file(labels, InputError, "It should hold the labels.")
     if record is not None:
         check_appendable(record, force=force)
     options = Options(

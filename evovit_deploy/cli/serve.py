@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from ..missing import no_such_file
 from . import _options as shared
 from ._choices import Provider
 from ._console import err
@@ -186,6 +187,8 @@ def _token(path: Path | None) -> str | None:
         return os.environ.get(TOKEN, "").strip() or None  # a secret made from a file ends in a newline
     try:
         return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise no_such_file(path, InputError, "It should hold the token.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the token cannot be read: {error}.") from error
 

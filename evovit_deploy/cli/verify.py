@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ModelFileError, ParityError
+from ..missing import no_such_file
 from . import _options as shared
 from ._choices import Provider
 from ._console import err, out, print_json
@@ -69,7 +70,7 @@ def _open_pair(stack: ExitStack, first: Path, second: Path, *, ema: bool, provid
     opened: dict[Path, Engine] = {}
     for path in (first, second):
         if not path.is_file():
-            raise ModelFileError(f"{path}: no such file. Give a checkpoint, an ONNX file or a TensorRT engine.")
+            raise no_such_file(path, ModelFileError, "Give a checkpoint, an ONNX file or an engine.")
     for path in (first, second):
         if backend_of(path) == "tensorrt":
             opened[path] = stack.enter_context(TrtEngine(path))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, InputError, ModelFileError, RecipeError, translate
+from ..missing import no_such_file
 from ..recipes import Recipe, Transform
 from ..suggest import did_you_mean
 from .forking import watch
@@ -148,8 +149,8 @@ class Engine(abc.ABC):
         """
         path = Path(path)
         if not path.is_file():
-            raise ModelFileError(
-                f"{path}: no such file. Make one with: evovit export CKPT -o {path.with_suffix('.onnx')}"
+            raise no_such_file(
+                path, ModelFileError, f"Make one with: evovit export CKPT -o {path.with_suffix('.onnx')}"
             )
         told = BACKENDS.get(path.suffix.lower(), backend)
         kind = backend_of(path) if backend == "auto" else backend

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EngineError, InputError, ModelFileError
 from ..export.manifest import check_schema
 from ..files import sha256
+from ..missing import no_such_file
 from .options import BuildOptions
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def read_header(path: Path) -> PlanHeader:
         with open(path, "rb") as stream:
             data = stream.read(_HEADER.size)
         size = path.stat().st_size
+    except FileNotFoundError:
+        raise no_such_file(path, ModelFileError, build) from None
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}. {build}") from error
     if len(data) < _HEADER.size or data[:4] not in _TAGS:
@@ -137,6 +140,8 @@ def check_file(path: Path, document: dict[str, Any] | None) -> PlanHeader:
     fix = f"Build it again: {rebuild_command(path, document)}"
     try:
         size = path.stat().st_size
+    except FileNotFoundError:
+        raise no_such_file(path, ModelFileError, fix) from None
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}. {fix}") from error
     if size != document["plan"]["bytes"]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelFileError
 from ..export import manifest as manifests
+from ..missing import no_such_file
 
 if TYPE_CHECKING:
     import onnx
@@ -81,6 +82,8 @@ def read_onnx(path: Path) -> OnnxFacts:
     export = "Export the checkpoint with: evovit export CKPT"
     try:
         data = path.read_bytes()
+    except FileNotFoundError:
+        raise no_such_file(path, ModelFileError, export) from None
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}. {export}") from error
     try:

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..files import printable
 from ..image_files import find_images
 from ..labels import ClassNames
+from ..missing import no_such_file
 from .rows import Line, csv_rows, jsonl_rows, local_path
 
 __all__ = ["Dataset", "Other", "read_dataset"]
@@ -85,7 +86,7 @@ def read_dataset(source: Path, classes: ClassNames, order: ClassOrder | None = N
             f"--class-order is for class folders, and {printable(source)} says the class of every image itself."
         )
     if not source.is_file():
-        raise InputError(f"--data {printable(source)}: no such file or folder.")
+        raise no_such_file(source, InputError, before="--data", what="file or folder")
     suffix = source.suffix.lower()
     if suffix == ".csv":
         return _from_rows(source, *csv_rows(source), classes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..errors import InputError
+from ..missing import no_such_file
 
 __all__ = ["MAX_DELAY_MS", "NAME", "ModelSource", "Settings", "check_name", "name_of"]
 
@@ -123,7 +124,7 @@ class Settings:
             raise InputError("TLS needs a certificate and its private key.")
         for path in (self.certificate, self.private_key):
             if path is not None and not path.is_file():
-                raise InputError(f"{path}: no such file; TLS needs PEM files.")
+                raise no_such_file(path, InputError, "TLS needs PEM files.")
         if self.token is not None and (
             not self.token.isascii() or not self.token.strip() or self.token.split() != [self.token]
         ):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EngineError, ModelFileError, translate
+from ..missing import no_such_file
 from .tensors import DATATYPES, TensorInfo
 
 __all__ = ["TritonModel", "read_model"]
@@ -53,7 +54,7 @@ def _read_onnx(path: Path) -> TritonModel:
     from ..engines import OrtEngine
 
     if not path.is_file():
-        raise ModelFileError(f"{path}: no such file. Make one with: evovit export CKPT -o {path.with_suffix('.onnx')}")
+        raise no_such_file(path, ModelFileError, f"Make one with: evovit export CKPT -o {path.with_suffix('.onnx')}")
     _refuse_external_data(path)
     with OrtEngine(path, provider="cpu") as engine:
         spec = engine.spec

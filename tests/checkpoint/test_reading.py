@@ -20,7 +20,7 @@ from .forms import refused, saved, training_checkpoint
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    refused(tmp_path / "nothing.pth", "there is no file")
+    refused(tmp_path / "nothing.pth", "no such file")
 
 
 def test_folder(tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ def test_truncated_onnx(tmp_path: Path, share: float) -> None:
 
 
 def test_missing_onnx_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="there is no file"):
+    with pytest.raises(ModelFileError, match="no such file"):
         run(tmp_path / "nothing.onnx")
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(ModelFileError, match="is a folder"):

@@ -126,5 +126,5 @@ def test_what_is_no_plan(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="not a TensorRT plan"):
         run(tmp_path / "text.engine")
     (tmp_path / "alone.engine.json").write_text(json.dumps(make_engine(tmp_path)[1]))
-    with pytest.raises(ModelFileError, match=r"cannot read .*alone\.engine: No such file.*evovit build"):
+    with pytest.raises(ModelFileError, match=r"alone\.engine: no such file.*evovit build"):
         run(tmp_path / "alone.engine")

@@ -150,7 +150,7 @@ def test_sweep_and_the_recipe_it_writes(evovit, weights, data, tmp_path):
         (("--from-timm", NAME, "--num-heads", "2"), 2, "Leave them out"),
         (("--from-timm", NAME, "--baseline-kind", "twin", "--keep", "0.5"), 2, "keeps every patch"),
         (("--from-timm", NAME, "--baseline", "deit_small_patch16_224"), 2, "give one of"),
-        (("--from-timm", NAME, "--weights", "none.pth"), 1, "there is no file none.pth"),
+        (("--from-timm", NAME, "--weights", "none.pth"), 2, "none.pth: no such file"),
         (("--weights", "none.pth", "--baseline", "deit_small_patch16_224"), 2, "needs the name of the model in timm"),
         (
             ("--pool", "avg", "--recipe", "evo_deit_tiny_patch16_224", "--random-weights"),

@@ -209,7 +209,7 @@ def test_a_port_that_is_taken() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
-        (["missing.onnx"], 1, "no such file"),
+        (["missing.onnx"], 2, "no such file"),
         (["a=x", "a:1=y"], 2, "given twice"),
         (["x.onnx", "--tls-key", "missing.pem"], 2, "certificate and its private key"),
         (["x.onnx", "--token-file", "missing"], 2, "token cannot be read"),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ...errors import InputError
+from ...missing import no_such_file
 from .contents import Contents
 from .options import FOLDER, GRPC_PORT, HTTP_PORT, ServiceOptions
 from .requirements import PACKAGE, requirements
@@ -82,7 +83,9 @@ def container(
 
 
 def _check_wheel(path: Path) -> None:
+    if not path.exists():
+        raise no_such_file(path, InputError)
     if path.suffix != ".whl" or not path.name.startswith(PACKAGE.replace("-", "_") + "-"):
         raise InputError(f"{path} is no wheel of {PACKAGE}. Make one in a checkout: pip wheel --no-deps .")
     if not path.is_file():
-        raise InputError(f"{path}: no such file.")
+        raise InputError(f"{path} is a folder; give the wheel in it.")

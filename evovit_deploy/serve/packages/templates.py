@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import InputError, OutputError
 from ...files import check_writable, printable, staged, write_bytes
+from ...missing import no_such_file
 from ...resources import data_folder
 from .requirements import PACKAGE
 
@@ -63,6 +64,8 @@ def render(name: str, template: Path | None, /, **values: Any) -> str:
     except jinja2.TemplateError as error:
         line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         raise InputError(f"{path}{line}: {error}.") from error
+    except FileNotFoundError:
+        raise no_such_file(path, InputError, "It should hold the template.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the template cannot be read: {error}.") from error
 

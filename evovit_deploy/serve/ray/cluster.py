@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ...errors import EngineError, EvoVitError, InputError, ModelFileError
+from ...missing import no_such_file
 from ..server import Addresses, free_port
 from .application import application, require
 from .options import RayOptions
@@ -80,7 +81,7 @@ def run(
     if address == LOCAL:
         for source in options.sources():
             if not source.path.is_file():
-                raise ModelFileError(f"{source.path}: no such file.")
+                raise no_such_file(source.path, ModelFileError)
         port = free_port(host, port)
     elif not port:
         raise InputError("port 0 is for a local cluster; name the port that every node should listen on.")
