@@ -16,6 +16,7 @@ import numpy as np
 
 from ..engines.base import Engine
 from ..errors import InputError
+from ..recipes import Transform
 from .clock import Clock, seconds_of
 from .requests import Array, BatchRecord, Outputs, Request
 from .settings import MAX_DELAY_MS
@@ -94,13 +95,17 @@ class Batcher:
         """Whether it takes requests: it is not closed, its threads live, and a worker is left that does not hang."""
         return self._workers.healthy
 
-    def submit(self, images: Array, *, timeout: float | None = None) -> Future[Outputs]:
+    def submit(
+        self, images: Array, *, timeout: float | None = None, prepared: Transform | None = None
+    ) -> Future[Outputs]:
         """Queue one request.
 
         Args:
             images: What the engine takes, [n, 3, S, S] float32 or [n, S, S, 3] uint8, n >= 1. Leave the array alone until the
                 answer is there: it is not copied.
             timeout: Seconds until the request is given up with DeadlineExceeded, wherever it is by then.
+            prepared: Transform that the images went through. When :meth:`swap` brings an engine with another one before they
+                ran, the request ends with TransformChanged, to be prepared again. None runs them on any engine.
 
         Returns:
             Future of output name -> array with n rows. ``cancel()`` takes a request that still waits out of the queue.
@@ -117,13 +122,15 @@ class Batcher:
             timeout = seconds_of(timeout, "timeout")
         if len(images) > self.max_queue:
             raise InputError(f"{len(images)} images in one request; the queue holds {self.max_queue}. Send fewer.")
-        request = Request(images, self._clock.now(), timeout)
+        request = Request(images, self._clock.now(), timeout, prepared)
         self._workers.accept(request)
         return request
 
-    async def asubmit(self, images: Array, *, timeout: float | None = None) -> Outputs:
+    async def asubmit(
+        self, images: Array, *, timeout: float | None = None, prepared: Transform | None = None
+    ) -> Outputs:
         """:meth:`submit` for asyncio; cancelling the task cancels a request that still waits."""
-        return await asyncio.wrap_future(self.submit(images, timeout=timeout))
+        return await asyncio.wrap_future(self.submit(images, timeout=timeout, prepared=prepared))
 
     def swap(self, engine: Engine) -> Engine:
         """Put a new engine in the place of the old one, without dropping a request.

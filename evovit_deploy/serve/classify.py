@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,13 +15,20 @@ from .models import ServedModel
 from .rejections import Rejected
 from .requests import Array, Outputs
 
-__all__ = ["decode", "ranking"]
+__all__ = ["Prepared", "decode", "ranking"]
 
 FORMATS = ("JPEG", "PNG")
 
 
-def decode(data: bytes, model: ServedModel, max_pixels: int) -> Array:
-    """A JPEG or PNG through the model's eval transform: [1, ...].
+class Prepared(NamedTuple):
+    """An image as an engine takes it."""
+
+    images: Array  # [1, ...]
+    transform: Transform  # that it went through; a reload may bring an engine with another
+
+
+def decode(data: bytes, model: ServedModel, max_pixels: int) -> Prepared:
+    """Send a JPEG or PNG through the eval transform of the engine in use.
 
     Raises:
         Rejected: 413 for more than ``max_pixels``, before they are decoded; 400 for anything that is not a sound image.
@@ -29,12 +36,13 @@ def decode(data: bytes, model: ServedModel, max_pixels: int) -> Array:
     from PIL import Image, UnidentifiedImageError
 
     spec = model.engine.spec
+    transform = spec.transform or Transform()
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise Rejected(413, f"the image has {width} x {height} pixels; {max_pixels} are the limit.")
-            return preprocess(upright_rgb(image), spec.transform or Transform(), spec.image_size, spec.input)[None]
+            return Prepared(preprocess(upright_rgb(image), transform, spec.image_size, spec.input)[None], transform)
     except (Rejected, InputError):
         raise
     except UnidentifiedImageError:

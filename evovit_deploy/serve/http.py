@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ from .models import ServedModel
 from .openapi import openapi, page
 from .protocol import InferRequest, encode_response, parse_request
 from .rejections import Rejected
-from .requests import Outputs
+from .requests import Outputs, TransformChanged
 from .service import Service
 from .waiting import result_of
 
@@ -172,8 +173,12 @@ class Http:
 
     async def _classify(self, model: ServedModel, body: bytes) -> dict[str, Any]:
         loop, service = asyncio.get_running_loop(), self._service
-        images = await loop.run_in_executor(service.threads, decode, body, model, service.settings.max_pixels)
-        return await service.infer(model, images, None)
+        while True:
+            prepared = await loop.run_in_executor(service.threads, decode, body, model, service.settings.max_pixels)
+            with contextlib.suppress(
+                TransformChanged
+            ):  # the model was reloaded meanwhile: prepare the image for the new one
+                return await service.infer(model, prepared.images, None, prepared.transform)
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics"""

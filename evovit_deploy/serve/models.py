@@ -10,10 +10,11 @@ import numpy as np
 
 from ..engines.base import Engine
 from ..errors import EngineError
+from ..recipes import Transform
 from .batcher import Batcher
 from .json_body import MAX_DOCUMENT
 from .metrics import Metrics, Statistics
-from .requests import Array, BatchRecord, Outputs
+from .requests import Array, BatchRecord, Outputs, TransformChanged
 from .settings import ModelSource, Settings
 from .tensors import DATATYPES, TensorInfo, image_tensor
 
@@ -89,16 +90,20 @@ class ServedModel:
         """Whether it takes requests."""
         return self.batcher.healthy
 
-    async def infer(self, images: Array, timeout: float) -> Outputs:
-        """Run images that were checked; see :meth:`Batcher.asubmit` for errors."""
+    async def infer(self, images: Array, timeout: float, prepared: Transform | None = None) -> Outputs:
+        """Run images that were checked; see :meth:`Batcher.asubmit` for ``prepared`` and errors."""
         started = time.monotonic()
-        failed = True
+        failed: bool | None = True
         try:
-            outputs = await self.batcher.asubmit(images, timeout=timeout)
+            outputs = await self.batcher.asubmit(images, timeout=timeout, prepared=prepared)
             failed = False
             return outputs
+        except TransformChanged:  # it comes again
+            failed = None
+            raise
         finally:
-            self.statistics.request(time.monotonic() - started, failed=failed)
+            if failed is not None:
+                self.statistics.request(time.monotonic() - started, failed=failed)
 
     def swap(self, engine: Engine) -> None:
         """Put a new engine in place, warm, and close the old one when it is idle; no request is lost.

@@ -70,11 +70,13 @@ class RequestQueue:
         return min((request.deadline for request in self._requests), default=math.inf)
 
     def fill(self, run: Run, max_batch: int) -> None:
-        """Move requests into a run, in order of arrival, while they fit; what was cancelled is left out."""
+        """Move requests into a run in order of arrival, while they fit; not what was cancelled, and apart what is unsuited."""
         while self._requests and run.fits(self._requests[0], max_batch):
             request = self._requests.popleft()
             self._leave(request)
-            if request.begin():
+            if not request.suits(run.engine):
+                run.unsuited += settle([request])
+            elif request.begin():
                 run.add(request)
 
     def _enter(self, request: Request) -> None:

@@ -12,12 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.base import Engine
-from ..errors import EngineError
+from ..errors import EngineError, EvoVitError
+from ..recipes import Transform
 
-__all__ = ["Array", "BatchRecord", "Outputs", "Request", "Run"]
+__all__ = ["Array", "BatchRecord", "Outputs", "Request", "Run", "TransformChanged"]
 
 Array = NDArray[Any]
 Outputs = dict[str, Array]
+
+
+class TransformChanged(EvoVitError):
+    """Images wait that were prepared for an engine with another transform than the one now in its place: prepare them again."""
 
 
 class Request(Future[Outputs]):
@@ -32,18 +37,24 @@ class Request(Future[Outputs]):
         alone: It shared a batch that failed or hung, and is tried again by itself.
         settled: Its answer has been decided; whoever sets this under the batcher's lock is the one to give the answer.
         waited: Seconds in the queue.
+        prepared: Transform that its images went through; None fits every engine.
     """
 
-    def __init__(self, images: Array, arrived: float, timeout: float | None) -> None:
+    def __init__(self, images: Array, arrived: float, timeout: float | None, prepared: Transform | None = None) -> None:
         super().__init__()
         self.images: Array | None = images
         self.count = len(images)
+        self.prepared = prepared
         self.arrived = arrived
         self.deadline = math.inf if timeout is None else arrived + timeout
         self.waiting = True
         self.alone = False
         self.settled = False
         self.waited = 0.0
+
+    def suits(self, engine: Engine) -> bool:
+        """Whether its images are prepared as this engine needs them."""
+        return self.prepared is None or self.prepared == (engine.spec.transform or Transform())
 
     def begin(self) -> bool:
         """Mark it as running; False if the caller has cancelled it. A request that is tried again is running already."""
@@ -79,6 +90,7 @@ class Run:
         requests: Whose images it holds, in order.
         count: Images in it.
         abandoned: It took too long, and nobody waits for it any more.
+        unsuited: Requests that were taken out of the queue since this engine needs other images; settled, not answered yet.
     """
 
     engine: Engine
@@ -87,6 +99,7 @@ class Run:
     requests: list[Request] = field(default_factory=list)
     count: int = 0
     abandoned: bool = False
+    unsuited: list[Request] = field(default_factory=list)
     _images: list[Array] = field(default_factory=list)
 
     def fits(self, request: Request, max_batch: int) -> bool:

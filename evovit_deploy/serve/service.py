@@ -7,6 +7,7 @@ import hmac
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ..recipes import Transform
 from .capacity import Capacity
 from .metrics import Metrics
 from .models import Opener, ServedModel, open_engine
@@ -66,10 +67,15 @@ class Service:
         given = (authorization or "").encode("utf-8", "replace")
         return hmac.compare_digest(given, b"Bearer " + self.settings.token.encode())
 
-    async def infer(self, model: ServedModel, images: Array, timeout: float | None) -> Outputs:
-        """Run checked images; the client's timeout, seconds, counts where it is shorter than the service's."""
+    async def infer(
+        self, model: ServedModel, images: Array, timeout: float | None, prepared: Transform | None = None
+    ) -> Outputs:
+        """Run checked images; the client's timeout, seconds, counts where it is shorter than the service's.
+
+        ``prepared`` is the transform they went through, where the service did that: see :meth:`Batcher.submit`.
+        """
         limit = self.settings.timeout
-        return await model.infer(images, limit if timeout is None else min(timeout, limit))
+        return await model.infer(images, limit if timeout is None else min(timeout, limit), prepared)
 
     async def close(self, timeout: float) -> int:
         """Answer what was accepted, free the models; returns how many requests were not answered in time."""

@@ -12,7 +12,7 @@ from ..engines.forking import watch
 from ..errors import DeadlineExceeded, EngineError, EvoVitError, Overloaded
 from .clock import Clock
 from .queueing import RequestQueue, settle
-from .requests import BatchRecord, Outputs, Request, Run
+from .requests import BatchRecord, Outputs, Request, Run, TransformChanged
 
 __all__ = ["Workers"]
 
@@ -179,6 +179,10 @@ class Workers:
         run = self._next()
         if run is None:
             return False
+        while run.unsuited:
+            run.unsuited.pop().answer(TransformChanged("the engine was replaced by one with another transform."))
+        if not run.requests:
+            return True
         outcome: list[Outputs] | BaseException
         try:
             outcome = run.execute(self._max_batch, fixed=self._fixed)
@@ -205,6 +209,7 @@ class Workers:
                     self._running.add(run)
                     if run.gives_up < self._wake:
                         self._watch.notify()
+                if run.requests or run.unsuited:
                     return run
             self._active -= 1
             return None

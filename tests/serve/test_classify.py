@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import struct
+import threading
+import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,12 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from evovit_deploy.classify import probabilities
-from evovit_deploy.engines import Engine
+from evovit_deploy.engines import Engine, FakeEngine
 from evovit_deploy.preprocess import find_images, load_image, preprocess
 from evovit_deploy.recipes import Transform
 
 from .conftest import DIGITS
-from .engines import NumberEngine
+from .engines import PATIENCE, NumberEngine
 from .running import Running, always, running
 
 
@@ -157,3 +161,57 @@ def test_damaged_images_are_read_or_refused(service: Running, kind: str, at: int
     status, _, answer = service.call("POST", "/v1/classify", bytes(body[: len(body) - cut]))
     assert status in (200, 400, 413)
     assert json.loads(answer).keys() in ({"error"}, {"model", "version", "top"})
+
+
+class Seen(FakeEngine):
+    """Notes the value of the pixels it gets, and can be held."""
+
+    def __init__(self, transform: Transform | None) -> None:
+        super().__init__(3, 8)
+        self.spec = dataclasses.replace(self.spec, transform=transform)
+        self.values: list[float] = []
+        self.gate, self.entered = threading.Event(), threading.Semaphore(0)
+        self.gate.set()
+
+    def run(self, images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        if images.any() or self.values:  # warming up sends zeros
+            self.values.append(round(float(images.max()), 4))
+        self.entered.release()
+        assert self.gate.wait(PATIENCE)
+        return super().run(images)
+
+
+OLD = Transform(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+NEW = Transform(mean=(0.0, 0.0, 0.0), std=(0.25, 0.25, 0.25))
+
+
+@pytest.mark.parametrize(("old", "new", "values"), [(OLD, NEW, [4.0]), (OLD, OLD, [1.0]), (None, Transform(), [2.64])])
+def test_an_image_that_waits_over_a_reload_is_prepared_for_the_new_model(
+    old: Transform | None, new: Transform | None, values: list[float]
+) -> None:
+    engines = [Seen(old), Seen(new)]
+    first, second = engines
+    white = io.BytesIO()
+    Image.new("RGB", (8, 8), (255, 255, 255)).save(white, "PNG")
+    with (
+        running(lambda source, settings: engines.pop(0), max_batch=1, control=True) as service,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        while first.entered.acquire(blocking=False):
+            pass
+        first.gate.clear()
+        under_way = pool.submit(service.call, "POST", "/v1/classify", white.getvalue())
+        assert first.entered.acquire(timeout=PATIENCE)
+        waiting = pool.submit(service.call, "POST", "/v1/classify", white.getvalue())
+        model = service.service.models.find("m")
+        while not model.batcher.queued:
+            time.sleep(0.001)
+        reload = pool.submit(service.call, "POST", "/v2/repository/models/m/load")
+        while model.engine is not second:
+            time.sleep(0.001)
+        first.gate.set()
+        assert [future.result(PATIENCE)[0] for future in (under_way, waiting, reload)] == [200, 200, 200]
+        assert second.values[-1:] == values
+        assert len(first.values) == 1
+        statistics = service.json("GET", "/v2/models/m/stats")[1]["model_stats"][0]["inference_stats"]
+        assert (statistics["success"]["count"], statistics["fail"]["count"]) == (2, 0)
