@@ -91,6 +91,15 @@ def completed(line: str) -> list[str]:
         ("evovit list rec", ["recipes"]),
         ("evovit export x.pth --precision b", ["bf16"]),
         ("evovit package tr", ["triton"]),
+        ("evovit export --recipe evo_deit_tiny", ["evo_deit_tiny_patch16_224"]),
+        ("evovit export x.pth --outputs logits,k", ["logits,kept"]),
+        ("evovit export x.pth --schedule ", ["stage", "layer"]),
+        ("evovit export --baseline levit_192", ["levit_192_224", "levit_192_384"]),
+        ("evovit build x.onnx --profile h", ["h100"]),
+        ("evovit bench run --suite q", ["quick"]),
+        ("evovit bench x.onnx --suite q", ["quick"]),
+        ("evovit bench x.onnx --baseline st", ["stock"]),
+        ("evovit predict x.pth --provider c", ["cpu", "cuda"]),
     ],
 )
 def test_the_shell_completes(line: str, expected: list[str]) -> None:
