@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..files import plain
 from ..recipes import VIT, Recipe
 from ..suggest import did_you_mean
 from .report import Facts
@@ -58,7 +59,7 @@ class Opening:
             return self.checkpoint(path, recipe)
         self.step(f"opening {path.name}")
         engine, facts = self.route.open_file(path)
-        return self._add(path.stem, engine, facts, recipe_of(engine), path)
+        return self._add(plain(path.stem), engine, facts, recipe_of(engine), path)
 
     def checkpoint(self, path: Path | None, recipe: str | None, selection: str | None = None) -> str:
         """Open a checkpoint, or a recipe with random weights, through the export that `evovit export` does.
@@ -81,7 +82,7 @@ class Opening:
         engine, facts = route.open_checkpoint(found, self.folder, self.step)
         if self._first is None and found.recipe.family in VIT and not found.random:
             self._weights = found
-        name = found.recipe.name if path is None else path.stem
+        name = found.recipe.name if path is None else plain(path.stem)
         label = self._add(name if selection is None else f"{name} {selection}", engine, facts, found.recipe, None)
         self.notes.extend(f"{label}: {note}" for note in found.notes)
         if found.random:

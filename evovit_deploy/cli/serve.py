@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from ..files import printable
 from ..missing import no_such_file
 from . import _options as shared
 from ._choices import Provider
@@ -26,7 +27,7 @@ def serve(
     engines: Annotated[
         list[str],
         typer.Argument(
-            help="Models: FILE, NAME=FILE or NAME:VERSION=FILE. NAME is the file's stem by default, and the versions of a name "
+            help="Models: FILE, NAME=FILE or NAME:VERSION=FILE. NAME is by default made of the file's, and the versions of a name "
             "count from 1.",
             metavar="MODEL",
         ),
@@ -166,6 +167,12 @@ def serve(
             soft_wrap=True,
         )
     if ray:
+        for source in sources:
+            err().print(
+                f"model: {source.name} version {source.version}, from {printable(source.path)}",
+                markup=False,
+                soft_wrap=True,
+            )
         serve_on_ray(sources, settings, labels, ray_address, replicas, (cpus, gpus), _announce)
         return
     if (ray_address, replicas, cpus, gpus) != ("local", "1", 1.0, 0.0):

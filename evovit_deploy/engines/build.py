@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EngineError, InputError, ParityError
 from ..export import manifest as onnx_manifest
 from ..files import atomic, staged, write_json
+from ..names import name_of
 from ..ownership import Ours, check_replaceable, is_manifest
 from . import engine_manifest
 from .base import backend_of
@@ -253,7 +254,7 @@ def _manifest(
     return {
         "schema": engine_manifest.SCHEMA,
         "kind": "engine",
-        "name": model.get("name", facts.path.stem),
+        "name": model.get("name", name_of(facts.path)),
         "flavour": api.flavour,
         "version": api.version,
         "plan": {"sha256": hashlib.sha256(plan).hexdigest(), "bytes": len(plan)},

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError, ModelFileError, translate
 from ..export import manifest as manifests
+from ..names import name_of
 from ..suggest import did_you_mean
 from .base import Engine, ModelSpec
 from .forking import end_without_destructors, keep_for_ever, no_cuda_here
@@ -195,7 +196,7 @@ def _spec(session_: Any, path: Path) -> ModelSpec:
             f"{path} was not exported by evovit, and its first output {outputs[0].name} {last} is not [B, classes]."
         )
     return ModelSpec(
-        name=path.stem,
+        name=name_of(path),
         image_size=shape[2],
         input="float32" if float_image else "uint8",
         num_classes=last[1],

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import EngineError, ModelFileError
 from ..files import sha256
+from ..names import name_of
 from . import engine_manifest
 from .base import ModelSpec
 from .contexts import TensorInfo
@@ -107,7 +108,7 @@ def model_spec(
         raise ModelFileError(f"{path}: input {image.name} {kind} {list(shape)} is not a batch of square RGB images.")
     names = tuple(info.name for info in outputs)
     found = ModelSpec(
-        name=document["name"] if document else path.stem,
+        name=document["name"] if document else name_of(path),
         image_size=shape[1],
         input=kind,
         num_classes=outputs[0].shape[-1],

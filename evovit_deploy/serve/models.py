@@ -10,6 +10,7 @@ import numpy as np
 
 from ..engines.base import Engine
 from ..errors import EngineError
+from ..files import printable
 from ..recipes import Transform
 from .batcher import Batcher
 from .json_body import MAX_DOCUMENT
@@ -84,6 +85,15 @@ class ServedModel:
     def engine(self) -> Engine:
         """The engine in use."""
         return self.batcher.engine
+
+    @property
+    def summary(self) -> str:
+        """A line that says what is served under which name."""
+        spec, engine = self.engine.spec, self.engine
+        return (
+            f"{self.name} version {self.version}, {spec.image_size} px {spec.input}, {spec.num_classes} classes, on "
+            f"{engine.backend} {engine.device}, from {printable(self.source.path)}"
+        )
 
     @property
     def ready(self) -> bool:

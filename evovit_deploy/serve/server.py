@@ -89,6 +89,8 @@ async def serve(
         await asyncio.wait((loading, waiting, serving), return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             loading.result()
+            for model in service.models.loaded():
+                log.info("model: %s", model.summary)
             if on_ready is not None:
                 on_ready(addresses)
             await asyncio.wait((waiting, serving), return_when=asyncio.FIRST_COMPLETED)

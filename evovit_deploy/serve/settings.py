@@ -7,25 +7,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import plain, printable
 from ..missing import no_such_file
+from ..names import check_name, label_of, name_of
 
-__all__ = ["MAX_DELAY_MS", "NAME", "ModelSource", "Settings", "check_name", "name_of"]
+__all__ = ["MAX_DELAY_MS", "ModelSource", "Settings"]
 
 MIB = 1 << 20
 LONGEST = 30 * 24 * 3600  # seconds; beyond their own limit, platforms raise OverflowError instead of waiting
 MAX_DELAY_MS = 60_000  # nobody waits longer than a minute for company
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-
-
-def name_of(path: Path) -> str:
-    """The name of a model that is given none: the stem of its file."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)
-
-
-def check_name(name: str, before: str = "") -> None:
-    """Raise InputError, its message beginning with ``before``, unless this can name a model."""
-    if not NAME.fullmatch(name):
-        raise InputError(f"{before}{name!r} is not a model name; use letters, digits, '_', '-' and '.'.")
 
 
 @dataclass(frozen=True)
@@ -151,25 +141,32 @@ class ModelSource:
 
     @classmethod
     def parse_all(cls, texts: list[str]) -> list[ModelSource]:
-        """Read ``PATH``, ``NAME=PATH`` and ``NAME:VERSION=PATH``.
+        """Read ``PATH``, ``NAME=PATH`` and ``NAME:VERSION=PATH``, as :func:`~evovit_deploy.names.label_of` tells them apart.
 
-        The name is the file's stem by default; versions of a name count from 1 in the order given.
+        The name is by default made of the file's, by :func:`~evovit_deploy.names.name_of`; versions of a name count from 1
+        in the order given.
 
         Raises:
-            InputError: A name or version that is not one, or one given twice.
+            InputError: A name or version that is not one, one given twice, or one name made of two.
         """
         sources: dict[tuple[str, str], ModelSource] = {}
+        made: dict[str, Path] = {}  # name -> the first file that it was made of
         for text in texts:
-            label, equals, rest = text.partition("=")
-            path = Path(rest if equals else text)
-            name, _, version = label.partition(":") if equals else (name_of(path), "", "")
-            check_name(name, f"{text}: ")
+            found = label_of(text)
+            path = Path(text if found is None else found[1])
+            name, _, version = (name_of(path), "", "") if found is None else found[0].partition(":")
+            check_name(name, f"{plain(text)}: ")
+            if found is None:
+                other = made.setdefault(name, path)
+                if other.stem != path.stem:
+                    both = f"{printable(other)} and {printable(path)}"
+                    raise InputError(f"{both} would both be called {name}. Give a name: NAME={printable(path)}")
             if not version:
                 version = str(1 + max((int(v) for n, v in sources if n == name), default=0))
             if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
-                raise InputError(f"{text}: version {version!r} is not a whole number from 1.")
+                raise InputError(f"{plain(text)}: version {version!r} is not a whole number from 1.")
             if (name, version) in sources:
-                raise InputError(f"{text}: version {version} of {name} is given twice.")
+                raise InputError(f"{plain(text)}: version {version} of {name} is given twice.")
             sources[name, version] = cls(name, version, path)
         if not sources:
             raise InputError("no model to serve.")

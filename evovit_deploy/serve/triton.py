@@ -16,8 +16,8 @@ from typing import Any
 
 from ..errors import InputError, OutputError
 from ..files import write_bytes
+from ..names import check_name, name_of
 from ..ownership import Ours, check_replaceable, is_signed, signed
-from .settings import check_name
 from .tensors import TensorInfo
 from .triton_model import TritonModel, read_model
 
@@ -32,7 +32,7 @@ class TritonOptions:
     """How Triton should run the model.
 
     Attributes:
-        name: Model name; None is the file's stem.
+        name: Model name; None is made of the file's, see :func:`~evovit_deploy.names.name_of`.
         version: Version folder.
         max_batch: Largest batch; None is what the model takes at most, or 32. A static batch leaves no choice.
         max_delay_us: How long a request may wait for a fuller batch, microseconds.
@@ -94,7 +94,7 @@ def model_config(model: TritonModel, options: TritonOptions, *, labels: bool = F
 
     classes = {"logits", "probabilities", model.outputs[0].name}
     config: dict[str, Any] = {
-        "name": options.name or model.path.stem,
+        "name": options.name or name_of(model.path),
         "backend": model.backend,
         "version_policy": {"all": {}},  # Triton's default serves the newest only, and drops the older in mid-air
         "max_batch_size": batch,

@@ -57,12 +57,14 @@ def process(*arguments: object, token: str = "") -> Iterator[tuple[subprocess.Po
         try:
             assert command.stderr is not None
             addresses: dict[str, str] = {}
-            while len(addresses) < 2:
+            while len(addresses) < 3:
                 line = command.stderr.readline()
                 assert line, "the service ended"
                 if line.startswith("ready:"):
                     _, protocol, address = line.split()
                     addresses[protocol] = address
+                elif line.startswith("model:"):
+                    addresses["model"] = line
             yield command, addresses
         finally:
             command.kill()
@@ -74,6 +76,7 @@ def test_the_command_serves_and_ends_on_sigterm(sums_model: Path) -> None:
             batch = np.full((2, 4, 4, 3), 7, np.uint8)
             assert client.infer("sums", [tensor(batch)]).as_numpy("sums").tolist() == [[112.0] * 3] * 2
         assert addresses["http"].startswith("http://127.0.0.1:")
+        assert addresses["model"].startswith("model: sums version 1, 4 px uint8, 3 classes, on onnxruntime cpu, from ")
         command.send_signal(signal.SIGTERM)
         _, log = command.communicate(timeout=PATIENCE)
         assert command.returncode == 0

@@ -22,7 +22,7 @@ def test_names_and_versions() -> None:
     ]
 
 
-@pytest.mark.parametrize("texts", [[], ["=a"], ["a/b=c"], ["a:0=c"], ["a:x=c"], ["a:1=b", "a:1=c"], ["..=c"]])
+@pytest.mark.parametrize("texts", [[], ["=a"], ["a/b=."], ["a:0=c"], ["a:x=c"], ["a:1=b", "a:1=c"], ["..=c"]])
 def test_wrong_sources(texts: list[str]) -> None:
     with pytest.raises(InputError):
         ModelSource.parse_all(texts)

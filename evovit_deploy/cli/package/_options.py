@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ...files import printable
 from .._console import out, print_json
+from .._model import note
 from .._options import (
     BATCHING,
     LIMITS,
@@ -46,6 +48,7 @@ __all__ = [
     "ServedBatch",
     "Template",
     "Threads",
+    "note_name",
     "written",
 ]
 
@@ -57,7 +60,7 @@ ModelName = Annotated[
     typer.Option(
         "--model-name",
         metavar="NAME",
-        help="Name of the model in requests. Default: the file's stem.",
+        help="Name of the model in requests. Default: made of the file's.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -65,6 +68,12 @@ Template = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Jinja2 template to use in place of the shipped one.", rich_help_panel=OUTPUT),
 ]
+
+
+def note_name(model: Path, name: str, given: str | None) -> None:
+    """Say that the name is not that of the file, which cannot name a model."""
+    if given is None and name != model.stem:
+        note(f"{printable(Path(model.name))} is called {name} in requests; --model-name gives it another name.")
 
 
 def written(files: Sequence[Path], json: bool, **facts: Any) -> None:

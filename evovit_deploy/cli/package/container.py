@@ -71,4 +71,5 @@ def container(
     contents = read_contents(model, labels)
     files = write(contents, output, options, wheel=wheel, template=template, force=force)
     name = options.model_name(model)
+    shared.note_name(model, name, model_name)
     shared.written(files, json, folder=str(output), model=name, command=["evovit", *options.arguments(contents)])

@@ -132,4 +132,5 @@ def kubernetes(
             style="dim",
             soft_wrap=True,
         )
+    shared.note_name(model, options.model_name(model), model_name)
     shared.written([file], json, model=options.model_name(model), image=image)

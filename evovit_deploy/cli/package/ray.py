@@ -113,4 +113,5 @@ def ray(
         **read_replicas(replicas),
     )
     file = ray_config(options, output, name=name, host=host, port=port, template=template, force=force)
+    shared.note_name(model, service.model_name(model), model_name)
     shared.written([file], json, model=service.model_name(model), application=name)

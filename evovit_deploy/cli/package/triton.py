@@ -74,6 +74,7 @@ def triton(
         cpu=cpu,
     )
     folder = package_triton(model, output, chosen, labels=names, force=force)
+    shared.note_name(model, folder.name, name)
     files = sorted(str(path.relative_to(output)) for path in folder.rglob("*") if path.is_file())
     if json:
         print_json({"repository": str(output), "model": folder.name, "version": model_version, "files": files})

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...errors import InputError
 from ...missing import no_such_file
 from .contents import Contents
-from .options import FOLDER, GRPC_PORT, HTTP_PORT, ServiceOptions
+from .options import FOLDER, GRPC_PORT, HTTP_PORT, ServiceOptions, image_name
 from .requirements import PACKAGE, requirements
 from .templates import render, write_package, written_by
 
@@ -71,7 +71,7 @@ def container(
         user=USER,
         http_port=HTTP_PORT,
         grpc_port=GRPC_PORT,
-        tag=options.model_name(contents.path).lower(),
+        tag=image_name(options.model_name(contents.path)),
         arguments=json.dumps(options.arguments(contents)),
     )
     texts = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import InputError
+from ...files import printable
 from ..batcher import DEFAULT_MAX_BATCH
 from .container import USER
 from .contents import Contents
@@ -111,7 +112,7 @@ def kubernetes(
     text = render(
         "kserve.yaml.j2" if cluster.kserve else "kubernetes.yaml.j2",
         template,
-        header=f"{written_by('kubernetes')} for {contents.path.name}",
+        header=f"{written_by('kubernetes')} for {printable(Path(contents.path.name))}",
         file=output.name,
         name=dns_label(cluster.name, options.model_name(contents.path)),
         model=options.model_name(contents.path),

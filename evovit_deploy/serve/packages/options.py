@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import InputError
-from ..settings import Settings, check_name, name_of
+from ...names import check_name, name_of
+from ..settings import Settings
 from .contents import Contents
 
-__all__ = ["FOLDER", "GRPC_PORT", "HTTP_PORT", "ServiceOptions", "check_secret", "dns_label"]
+__all__ = ["FOLDER", "GRPC_PORT", "HTTP_PORT", "ServiceOptions", "check_secret", "dns_label", "image_name"]
 
 HTTP_PORT, GRPC_PORT = 8000, 8001
 FOLDER = "/models"  # in the container
@@ -24,7 +25,7 @@ class ServiceOptions:
     """Options of ``evovit serve`` in a container; the defaults are its own.
 
     Attributes:
-        name: Model name; None is the file's stem.
+        name: Model name; None is made of the file's, see :func:`~evovit_deploy.names.name_of`.
         max_batch: Images in a batch; None is the engine's most, or 32.
         max_delay_ms: How long a request may wait for a fuller batch.
         max_queue: Images that may wait.
@@ -56,7 +57,7 @@ class ServiceOptions:
 
     def model_name(self, path: Path) -> str:
         """The model's name in requests."""
-        return self.name or name_of(path).lstrip(".-") or "model"
+        return self.name or name_of(path)
 
     def files(self, contents: Contents) -> dict[str, Path]:
         """Name in :data:`FOLDER` -> file, the model first."""
@@ -109,6 +110,11 @@ def dns_label(name: str | None, default: str) -> str:
             f"'-'.{' Give another with --name.' if name is None else ''}"
         )
     return found
+
+
+def image_name(name: str) -> str:
+    """The name of an image for a model: parts of a-z and 0-9 with one '.', '_' or '-' between them."""
+    return re.sub(r"([._-])[._-]*", r"\1", name.lower()).strip("._-") or "model"
 
 
 def check_secret(name: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, OutputError
-from ...files import check_writable, printable, staged, write_bytes
+from ...files import check_writable, plain, printable, staged, write_bytes
 from ...missing import no_such_file
 from ...resources import data_folder
 from .requirements import PACKAGE
@@ -34,13 +35,19 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def typed(path: str) -> str:
+    """A path as a word of a command in a comment: on one line, and in quotes where a shell needs them."""
+    return shlex.quote(path) if path.isprintable() else f"$'{plain(path)}'"
+
+
 def render(name: str, template: Path | None, /, **values: Any) -> str:
     """Fill a template.
 
     Args:
         name: Of the shipped one, such as ``kubernetes.yaml.j2``.
         template: A file to use in its place; it may include the shipped ones by name.
-        values: What it may use; a name that is none of them is an error. The filter ``quoted`` is :func:`quoted`.
+        values: What it may use; a name that is none of them is an error. The filters ``quoted`` and ``typed`` are
+            :func:`quoted` and :func:`typed`.
 
     Raises:
         InputError: The template cannot be read or filled; the message says the line.
@@ -56,7 +63,7 @@ def render(name: str, template: Path | None, /, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["quoted"] = quoted
+    environment.filters |= {"quoted": quoted, "typed": typed}
     try:
         return environment.from_string(path.read_text(encoding="utf-8")).render(values)
     except jinja2.UndefinedError as error:
