@@ -27,8 +27,8 @@ def serve(
     engines: Annotated[
         list[str],
         typer.Argument(
-            help="Models: FILE, NAME=FILE or NAME:VERSION=FILE. NAME is by default made of the file's, and the versions of a name "
-            "count from 1.",
+            help="Models: FILE, NAME=FILE or NAME:VERSION=FILE. NAME is by default made of the file's, and the versions of "
+            "a name count from 1.",
             metavar="MODEL",
         ),
     ],
