@@ -15,6 +15,9 @@ from ._console import err
 __all__ = ["RootGroup"]
 
 
+INTERRUPTED = 130  # what shells make of SIGINT
+
+
 class RootGroup(Group):
     """Says that Ctrl-C ended a command, and quotes wrong words of the command line so that a terminal does not obey them."""
 
@@ -34,8 +37,13 @@ def _told() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        err().show_cursor()  # a progress bar hides it, and may have had no time to bring it back
         err().print("interrupted; nothing half-written was left behind.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
+    except typer.Exit as stop:
+        if stop.exit_code == INTERRUPTED:
+            err().show_cursor()
+        raise
     except Exception as error:
         told: Any = error
         if hasattr(told, "format_message") and isinstance(told.message, str):  # a usage error, of click or typer's copy

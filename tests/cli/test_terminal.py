@@ -1,0 +1,215 @@
+"""Every command in a person's terminal: wide, narrow, without colours, and one that knows no escape sequences."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from evovit_deploy.cli import app
+from evovit_deploy.cli.doctor import command_names
+from evovit_deploy.extras import problem_of
+
+from .terminal import BOX, COLOUR, ROOT, Said, evovit, run_all, terminal
+
+DIGITS = ROOT / "examples" / "digits"
+CHECKPOINT, LABELS, IMAGES = str(DIGITS / "evo_deit_digits.pth"), str(DIGITS / "labels.txt"), str(DIGITS / "test")
+IMAGE = str(DIGITS / "test" / "7" / "0081.png")
+SHORT = (
+    "--batch",
+    "1",
+    "--min-seconds",
+    "0.1",
+    "--min-calls",
+    "3",
+    "--warmup",
+    "0",
+    "--provider",
+    "cpu",
+    "--threads",
+    "1",
+)
+
+# In this order, in one folder: what one writes another reads. A command may be called in several ways.
+WAYS: dict[str, list[tuple[str, ...]]] = {
+    "inspect": [("inspect", CHECKPOINT)],
+    "export": [
+        ("export", CHECKPOINT, "-o", "model.onnx", "--outputs", "logits,kept"),
+        ("export", "--from-timm", "vit_tiny_patch16_224", "-o", "timm.onnx", "--no-verify"),
+        ("export", "--recipe", "evo_deit_tiny_patch16_224", "--random-weights", "-o", "random.onnx", "--no-verify"),
+    ],
+    "verify": [("verify", CHECKPOINT, "model.onnx")],
+    "predict": [("predict", "model.onnx", IMAGE, "--labels", LABELS), ("predict", "model.onnx", f"{IMAGES}/3")],
+    "eval": [("eval", "model.onnx", "--data", "few", "--labels", LABELS, "--workers", "0")],
+    "explain": [("explain", CHECKPOINT, IMAGE, "-o", "explained")],
+    "sweep": [
+        ("sweep", CHECKPOINT, "--data", "few", "-o", "swept", "--ratios", "0.5", "--quick", "--workers", "0"),
+    ],
+    "build": [("build", "model.onnx", "-o", "model.engine", "--target", "tensorrt-rtx")],
+    "list": [("list",)],
+    "doctor": [("doctor",)],
+    "bench": [("bench", "model.onnx", *SHORT, "--record", "runs.jsonl")],
+    "bench report": [("bench", "report", "runs.jsonl"), ("bench", "report", "runs.jsonl", "-o", "page.html")],
+    "bench compare": [("bench", "compare", "runs.jsonl", "runs.jsonl")],
+    "bench serve": [("bench", "serve", "--seconds", "0.1", "--clients", "1")],
+    "package container": [("package", "container", "model.onnx", "-o", "image")],
+    "package kubernetes": [("package", "kubernetes", "model.onnx", "--image", "x/y:1", "-o", "model.yaml")],
+    "package ray": [("package", "ray", "model.onnx", "-o", "ray.yaml")],
+    "package triton": [("package", "triton", "model.onnx", "-o", "repository")],
+}  # fmt: skip
+WITHOUT_RESULT = {("bench", "report", "runs.jsonl", "-o", "page.html")}  # what was written is a note
+FAILURES: dict[str, tuple[str, ...]] = {
+    "inspect": ("inspect", "no.pth"),
+    "export": ("export", "no.pth"),
+    "verify": ("verify", "no.pth", "no.onnx"),
+    "predict": ("predict", "no.onnx", IMAGE),
+    "eval": ("eval", "no.onnx", "--data", IMAGES),
+    "explain": ("explain", "no.onnx", IMAGE),
+    "sweep": ("sweep", "no.pth", "--data", IMAGES),
+    "build": ("build", "no.onnx", "--target", "tensorrt-rtx"),
+    "serve": ("serve", "no.onnx", "--port", "0", "--grpc-port", "0"),
+    "list": ("list", "nothing"),
+    "doctor": ("doctor", "--nothing"),
+    "bench": ("bench", "no.onnx"),
+    "bench report": ("bench", "report", "no.jsonl"),
+    "bench compare": ("bench", "compare", "no.jsonl", "no.jsonl"),
+    "bench serve": ("bench", "serve", "no.onnx"),
+    "package container": ("package", "container", "no.onnx", "-o", "x"),
+    "package kubernetes": ("package", "kubernetes", "no.onnx", "--image", "x/y:1", "-o", "x"),
+    "package ray": ("package", "ray", "no.onnx", "-o", "x"),
+    "package triton": ("package", "triton", "no.onnx", "-o", "x"),
+}
+EVERY_WAY = [words for ways in WAYS.values() for words in ways]
+BUILDS = problem_of("tensorrt_rtx") is None
+Ways = dict[tuple[str, ...], Said]
+
+
+def test_every_command_has_its_cases() -> None:
+    names = set(command_names(get_command(app)))
+    assert names == set(WAYS) | {"serve"}, "a new command needs a way to call it here; serve has its own test"
+    assert names == set(FAILURES)
+
+
+@pytest.fixture(scope="module", params=[200, 60])
+def successes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Ways]:
+    """Every way to call every command, in one terminal of a width."""
+    folder = tmp_path_factory.mktemp("terminal")
+    for name in ("3", "7"):
+        (folder / "few" / name).mkdir(parents=True)
+        for image in sorted((DIGITS / "test" / name).iterdir())[:2]:
+            (folder / "few" / name / image.name).write_bytes(image.read_bytes())
+    ways = [words for words in EVERY_WAY if BUILDS or words[0] != "build"]
+    if request.param < 200:
+        ways = [words for words in ways if words[0] != "export" or words == WAYS["export"][0]]
+    said = run_all(ways, folder, request.param, EVOVIT_CACHE=str(folder / "cache"))
+    return request.param, dict(zip(ways, said))
+
+
+@pytest.mark.parametrize("words", EVERY_WAY, ids=" ".join)
+def test_success(successes: tuple[int, Ways], words: tuple[str, ...]) -> None:
+    columns, ways = successes
+    if words not in ways:
+        pytest.skip("TensorRT-RTX is not installed" if words[0] == "build" else "the width makes no difference to it")
+    said = ways[words]
+    check(said, 0, columns)
+    assert any(line.strip() for line in said.lines) or words in WITHOUT_RESULT
+    assert last_cursor(said.err) in ("", "\x1b[?25h")
+
+
+def check(said: Said, code: int, columns: int) -> None:
+    everything = said.out + said.err
+    assert said.code == code, everything
+    for word in ("internal error", "Traceback", "This is a bug", "Exception ignored"):
+        assert word not in everything
+    for line in said.lines:
+        if line[:1] and line[0] in "┌├└┏┡╭╰+" + BOX:
+            assert len(line.rstrip()) <= columns, line
+
+
+def last_cursor(text: str) -> str:
+    """The last sequence that hides or shows the cursor."""
+    return (re.findall(r"\x1b\[\?25[lh]", text) or [""])[-1]
+
+
+@pytest.fixture(scope="module", params=["dumb", "no_color"])
+def plain_terminal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Ways]:
+    """A failure of every command and some successes, where colours are not wanted or not known."""
+    folder = tmp_path_factory.mktemp("plain")
+    ways = list(FAILURES.values())
+    ways += [("--help",), ("inspect", CHECKPOINT), ("list",), ("predict", CHECKPOINT, IMAGE)]
+    variables = {"TERM": "dumb"} if request.param == "dumb" else {"NO_COLOR": "1"}
+    return request.param, dict(zip(ways, run_all(ways, folder, 80, EVOVIT_CACHE=str(folder / "cache"), **variables)))
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_failure(plain_terminal: tuple[str, Ways], name: str) -> None:
+    kind, ways = plain_terminal
+    said = ways[FAILURES[name]]
+    assert said.code in (1, 2)
+    check(said, said.code, 80)
+    assert said.out == ""
+    assert re.search(r"error:|Error", said.err)
+    no_colours(kind, said)
+
+
+@pytest.mark.parametrize("word", ["--help", "inspect", "list", "predict"])
+def test_without_colours(plain_terminal: tuple[str, Ways], word: str) -> None:
+    kind, ways = plain_terminal
+    [said] = [said for words, said in ways.items() if words[0] == word and said.code == 0]
+    check(said, 0, 80)
+    assert said.lines
+    no_colours(kind, said)
+
+
+def no_colours(kind: str, said: Said) -> None:
+    if kind == "dumb":
+        assert "\x1b" not in said.out + said.err
+    assert not COLOUR.search(said.out + said.err)
+
+
+@pytest.mark.parametrize("stop", ["ctrl-c", "sigterm"])
+def test_serve(tmp_path: Path, stop: str) -> None:
+    words = ("serve", CHECKPOINT, "--port", "0", "--grpc-port", "0", "--provider", "cpu", "--threads", "1")
+    with terminal(evovit(*words), tmp_path, 60) as opened:
+        opened.read(until="ready: grpc")
+        assert "ready: http" in opened.err
+        if stop == "ctrl-c":
+            opened.press_ctrl_c()
+        else:
+            opened.process.send_signal(signal.SIGTERM)
+        assert opened.wait() == 0
+        assert "\0000\0" in opened.out
+        check(Said(0, opened.out, opened.err), 0, 60)
+
+
+@pytest.mark.parametrize(
+    ("words", "until"),
+    [
+        (("export", "--recipe", "evo_deit_base_patch16_384", "--random-weights", "-o", "x.onnx"), "/4"),
+        (("bench", CHECKPOINT, "--min-seconds", "100", "--record", "x.jsonl"), "/100"),
+    ],
+    ids=["export", "bench"],
+)
+def test_ctrl_c(tmp_path: Path, words: tuple[str, ...], until: str) -> None:
+    """Nothing half-written is left, the cursor is back, and one line says what happened."""
+    with terminal(evovit(*words), tmp_path, EVOVIT_CACHE=str(tmp_path / "cache")) as opened:
+        opened.read(until=until)
+        opened.press_ctrl_c()
+        opened.wait()
+        said = Said(int(opened.out.split("\0")[1]), opened.out, opened.err)
+    check(said, 130, 200)
+    assert "interrupted" in said.err
+    assert last_cursor(said.err) == "\x1b[?25h"
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] in ([], ["x.jsonl"])
+
+
+@pytest.mark.slow
+def test_demo(tmp_path: Path) -> None:
+    """`make demo` in a terminal."""
+    with terminal([str(DIGITS / "demo.py")], tmp_path, 120, EVOVIT_CACHE=str(tmp_path / "cache")) as opened:
+        assert opened.wait() == 0, opened.out[-3000:] + opened.err[-3000:]
+        assert "stopped, exit code 0" in opened.out
+        check(Said(0, opened.out, opened.err), 0, 120)
