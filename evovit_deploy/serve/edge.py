@@ -19,6 +19,7 @@ __all__ = ["Edge", "access"]
 
 log = logging.getLogger("evovit.serve")
 access_log = logging.getLogger("evovit.access")
+LARGE = 1 << 16  # bytes; what the transport takes without waiting
 OPEN = ("/v2/health/live", "/v2/health/ready")  # what an orchestrator probes: no token, no limit
 
 
@@ -47,9 +48,14 @@ class Edge:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-            else:
-                sent += len(message.get("body", b""))
-            await send(message)
+                return await send(message)
+            body = message.get("body", b"")
+            sent += len(body)
+            if len(body) > LARGE and not message.get("more_body"):
+                # Until a client has read most of it, a large answer keeps its place and its memory.
+                await send({**message, "more_body": True})
+                message = {**message, "body": b""}
+            return await send(message)
 
         visit = scope["evovit"] = Visit(self._service.capacity)
         scope["app"] = self  # tells the router to raise for what it does not know, rather than to answer
@@ -71,7 +77,9 @@ class Edge:
                 log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
             if status:  # it has begun, so it cannot become an error any more: end the connection
                 raise
-            await _refuse(counting, answer.status, answer.reason)
+            # The rest of a body that was given up may never come.
+            close = {"Connection": "close"} if answer.status == 408 or visit.lost else None
+            await _refuse(counting, answer.status, answer.reason, close)
         finally:
             visit.leave()
             self._note(scope, status, sent, time.monotonic() - started)
@@ -113,7 +121,5 @@ async def _refuse(send: Send, status: int, reason: str, extra: Mapping[str, str]
         headers.append((b"retry-after", b"1"))
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if status == 408:  # the rest of the body may never come
-        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

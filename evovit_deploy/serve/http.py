@@ -145,6 +145,7 @@ class Http:
             answer, head, coding = await asyncio.to_thread(_answer, model, asked, outputs, accepted)
         else:
             answer, head, coding = _answer(model, asked, outputs, accepted)
+        visit.take(len(answer) - visit.size)  # the request is done with
         extra = {} if coding is None else {"Content-Encoding": coding}
         if head is None:
             return self._response(answer, headers=extra, media_type="application/json")

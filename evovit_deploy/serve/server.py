@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     import uvicorn
 
     from .grpc_streams import Streams
+    from .http_protocol import Guard
 
 __all__ = ["Addresses", "free_port", "run", "serve"]
 
 MAX_PENDING = 100_000  # gRPC requests that have come and that Python has not seen yet
 LOOKAHEAD = 1 << 16  # bytes that a gRPC call may send before its message is asked for
 KEEP_ALIVE_MS = 60_000  # between the questions whether a gRPC client with an open call is still there
+BACKLOG = 2048  # connections that the system holds until they are taken
+OWN_FILES = 128  # that the process needs beside its connections
 GRACE = 2.0  # seconds for what is on its way when the service stops
 STEP = 0.05  # seconds between looks at what is left
 log = logging.getLogger("evovit.serve")
@@ -41,6 +44,7 @@ def run(
     on_ready: Callable[[Addresses], None] | None = None, opener: Opener = open_engine,
 ) -> int:  # fmt: skip
     """Serve models in an event loop of this call's own until a signal comes; see :class:`Service` and :func:`serve`."""
+    _more_files()
     main = serve(Service(sources, settings, labels=labels, opener=opener), on_ready=on_ready)
     try:
         import uvloop
@@ -73,8 +77,9 @@ async def serve(
     require("serve", "serving")
     settings = service.settings
     listening = _listen(settings)
-    http = _http_server(service)
-    rpc, rpc_port, streams = await _grpc_server(service)
+    connections = _connections(settings)
+    guard, http = _http_server(service, connections)
+    rpc, rpc_port, streams = await _grpc_server(service, connections)
     stopping, own = stop or asyncio.Event(), stop is None
     if own:
         _on_signals(stopping)
@@ -84,7 +89,7 @@ async def serve(
         addresses["grpc"] = _joined(settings.host, rpc_port)
     serving = asyncio.ensure_future(http.serve(sockets=[listening]))
     loading = asyncio.ensure_future(asyncio.to_thread(service.load))
-    waiting = asyncio.ensure_future(stopping.wait())
+    waiting, watching = asyncio.ensure_future(stopping.wait()), asyncio.ensure_future(guard.watch())
     try:
         await asyncio.wait((loading, waiting, serving), return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
@@ -98,6 +103,7 @@ async def serve(
     finally:
         lost = await _drain(service, http, serving, rpc, streams)
         waiting.cancel()
+        watching.cancel()
         listening.close()
     return lost
 
@@ -168,19 +174,50 @@ def _listen(settings: Settings) -> socket.socket:
     return listening
 
 
-def _http_server(service: Service) -> uvicorn.Server:
+def _connections(settings: Settings) -> int:
+    """Connections that may be open, of each protocol: as many as the settings say and the system's limit of files allows."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return settings.max_connections
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return settings.max_connections
+    room = max(8, (files - OWN_FILES) // (1 if settings.grpc_port is None else 2))
+    if room < settings.max_connections:
+        log.warning("the system allows %d open files: %d connections of each protocol at most (ulimit -n)", files, room)
+    return min(room, settings.max_connections)
+
+
+def _more_files() -> None:
+    """Raise the limit of open files to what this user may have."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _http_server(service: Service, connections: int) -> tuple[Guard, uvicorn.Server]:
     import uvicorn
 
+    from .http_protocol import Guard, LimitedProtocol
+
     settings = service.settings
+    limits = Guard(settings, connections)
+
+    class Protocol(LimitedProtocol):
+        guard = limits
+
     config = uvicorn.Config(
         build_app(service),
+        http=Protocol,
         log_config=None,
         access_log=False,
         lifespan="off",
         ws="none",
         server_header=False,
         date_header=False,
-        backlog=2048,
         timeout_keep_alive=math.ceil(settings.idle_timeout),
         timeout_graceful_shutdown=math.ceil(settings.drain + GRACE),
         ssl_certfile=None if settings.certificate is None else str(settings.certificate),
@@ -193,10 +230,30 @@ def _http_server(service: Service) -> uvicorn.Server:
             """Signals are handled for HTTP and gRPC together."""
             yield
 
-    return Server(config)
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            """uvicorn's own, with a limit of time for TLS handshakes."""
+            await self.lifespan.startup()
+            loop = asyncio.get_running_loop()
+            tls: dict[str, Any] = {"ssl_handshake_timeout": settings.header_timeout} if config.ssl else {}
+
+            def connection() -> asyncio.Protocol:
+                return Protocol(config=config, server_state=self.server_state, app_state=self.lifespan.state)
+
+            self.servers = [
+                await loop.create_server(connection, sock=each, ssl=config.ssl, backlog=BACKLOG, **tls)
+                for each in sockets or []
+            ]
+            self.started = True
+
+        async def _wait_tasks_to_complete(self) -> None:
+            """uvicorn's own, without waiting for TLS handshakes, which no request can come of any more."""
+            while (self.server_state.connections or self.server_state.tasks) and not self.force_exit:
+                await asyncio.sleep(STEP)
+
+    return limits, Server(config)
 
 
-async def _grpc_server(service: Service) -> tuple[grpc.aio.Server | None, int, Streams | None]:
+async def _grpc_server(service: Service, connections: int) -> tuple[grpc.aio.Server | None, int, Streams | None]:
     settings = service.settings
     if settings.grpc_port is None:
         return None, 0, None
@@ -209,7 +266,7 @@ async def _grpc_server(service: Service) -> tuple[grpc.aio.Server | None, int, S
             ("grpc.max_receive_message_length", settings.max_bytes),
             ("grpc.per_message_decompression", 0),  # the service does it, within its limits of memory
             ("grpc.max_concurrent_streams", settings.max_concurrent),
-            ("grpc.max_allowed_incoming_connections", settings.max_connections),
+            ("grpc.max_allowed_incoming_connections", connections),
             ("grpc.max_connection_idle_ms", round(settings.idle_timeout * 1000)),
             ("grpc.server_handshake_timeout_ms", round(settings.header_timeout * 1000)),
             ("grpc.keepalive_time_ms", KEEP_ALIVE_MS),
