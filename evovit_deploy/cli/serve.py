@@ -20,7 +20,7 @@ from ._ray import serve_on_ray
 __all__ = ["serve"]
 
 TOKEN = "EVOVIT_TOKEN"
-NETWORK = "Network"
+NETWORK, CONNECTIONS = "Network", "Connections"
 
 
 def serve(
@@ -103,7 +103,38 @@ def serve(
         int,
         typer.Option(min=1, metavar="N", help="Requests at work at once; beyond, 503.", rich_help_panel=shared.LIMITS),
     ] = 512,
+    body_timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long a request may take to arrive.", rich_help_panel=shared.LIMITS),
+    ] = 30.0,
+    max_body_mib: Annotated[
+        int,
+        typer.Option(min=1, metavar="MIB", help="Memory for all requests together.", rich_help_panel=shared.LIMITS),
+    ] = 256,
     drain: shared.Drain = 30.0,
+    max_connections: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Open connections, of HTTP and of gRPC each.", rich_help_panel=CONNECTIONS
+        ),
+    ] = 1000,
+    max_streams: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Open gRPC streams.", rich_help_panel=CONNECTIONS)
+    ] = 16,
+    max_header_kib: Annotated[
+        int,
+        typer.Option(min=1, metavar="KIB", help="Largest head of an HTTP request.", rich_help_panel=CONNECTIONS),
+    ] = 32,
+    header_timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long a head or a handshake may take.", rich_help_panel=CONNECTIONS),
+    ] = 10.0,
+    idle_timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="How long a connection stays without a request.", rich_help_panel=CONNECTIONS
+        ),
+    ] = 75.0,
     ray: Annotated[
         bool,
         typer.Option(
@@ -152,6 +183,13 @@ def serve(
         max_request_mib=max_request_mib,
         max_pixels=max_pixels,
         max_concurrent=max_concurrent,
+        body_timeout=body_timeout,
+        max_body_mib=max_body_mib,
+        max_connections=max_connections,
+        max_streams=max_streams,
+        max_header_kib=max_header_kib,
+        header_timeout=header_timeout,
+        idle_timeout=idle_timeout,
         drain=drain,
         token=_token(token_file),
         certificate=tls_certificate,

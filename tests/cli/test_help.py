@@ -98,8 +98,9 @@ def test_one_word_for_one_thing() -> None:
     assert {name: found for name, found in kinds.items() if len(found) > 1} == DIFFERENT
     names = set(kinds)
     assert not names & set(RENAMED) - {"--name"}  # earlier spellings are not in the help
-    assert {name for name in names if "timeout" in name} == {"--timeout", "--run-timeout"}
-    assert kinds["--timeout"] == kinds["--run-timeout"] == {"SECONDS"}
+    timeouts = {name for name in names if "timeout" in name}
+    assert timeouts == {"--timeout", "--run-timeout", "--body-timeout", "--header-timeout", "--idle-timeout"}
+    assert all(kinds[name] == {"SECONDS"} for name in timeouts)
     for name, command in COMMANDS.items():
         assert all(option.opts[-1] != "-o" or "--output" in option.opts for option in options(command)), name
 

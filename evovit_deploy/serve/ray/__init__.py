@@ -21,9 +21,10 @@
 
 Files are opened by the replicas: they must be at the same absolute path on every node. Further arguments, with the meaning
 and the defaults of ``evovit serve``: ``provider``, ``threads`` (default: num_cpus), ``fixed_batch``, ``workers``,
-``run_timeout``, ``timeout``, ``max_request_mib``, ``max_pixels``, ``max_concurrent``, ``drain``, ``token_file``. Of Ray's own:
-``max_ongoing_requests`` (requests in a replica at once; default: twice max_batch), ``max_queued_requests`` (at each proxy;
-default: max_queue), ``health_check_period_s`` (5) and ``health_check_timeout_s`` (30). Unknown keys are errors.
+``run_timeout``, ``timeout``, ``max_request_mib``, ``max_body_mib``, ``max_pixels``, ``max_concurrent``,
+``drain``, ``token_file``. Of Ray's own: ``max_ongoing_requests`` (requests in a replica at once; default: twice
+max_batch), ``max_queued_requests`` (at each proxy; default: max_queue), ``health_check_period_s`` (5)
+and ``health_check_timeout_s`` (30). Unknown keys are errors.
 """
 
 from __future__ import annotations

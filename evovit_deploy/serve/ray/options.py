@@ -14,7 +14,7 @@ __all__ = ["RayOptions"]
 
 OF_REPLICA = (
     "provider", "max_batch", "fixed_batch", "max_delay_ms", "max_queue", "workers", "run_timeout", "timeout", "body_timeout",
-    "max_request_mib", "max_pixels", "max_concurrent", "drain",
+    "max_request_mib", "max_body_mib", "max_pixels", "max_concurrent", "drain",
 )  # fmt: skip
 
 
@@ -39,6 +39,7 @@ class RayOptions:
     timeout: float = 30.0
     body_timeout: float = 30.0
     max_request_mib: int = 64
+    max_body_mib: int = 256
     max_pixels: int = 50_000_000
     max_concurrent: int = 512
     drain: float = 30.0
