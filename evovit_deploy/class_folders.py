@@ -190,7 +190,8 @@ def _about_unknown(
 def true_classes(
     paths: Sequence[Path], classes: ClassNames, order: ClassOrder | None = None
 ) -> tuple[dict[Path, int], Numbering]:
-    """Class of every image, from the name of its folder, and how the folders were numbered; see :func:`number_folders`.
+    """Return the class of every image, from the name of its folder, and how the folders were numbered; see
+    :func:`number_folders`.
 
     Raises:
         InputError: A folder whose name is no class.
@@ -209,5 +210,5 @@ def true_classes(
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, but for hidden ones, in the order of text."""
+    """Return the names of the folders in a folder, but for hidden ones, in the order of text."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))

@@ -15,7 +15,7 @@ NOT_FINITE = "the model's output is not finite (NaN or infinity)."
 
 
 def probabilities(outputs: dict[str, Array]) -> Array:
-    """[B, classes] float64: the softmax of the logits, or the model's own probabilities where it gives no logits."""
+    """Return [B, classes] float64: the softmax of the logits, or the model's own probabilities where it gives no logits."""
     if "logits" not in outputs and "probabilities" in outputs:
         return outputs["probabilities"].astype(np.float64)
     logits = outputs.get("logits", next(iter(outputs.values()))).astype(np.float64)
@@ -26,7 +26,7 @@ def probabilities(outputs: dict[str, Array]) -> Array:
 
 
 def ranking(row: Array, count: int) -> Ranking:
-    """The ``count`` most probable classes of one image; equal probabilities stay in class order.
+    """Return the ``count`` most probable classes of one image; equal probabilities stay in class order.
 
     Args:
         row: [classes] probabilities.

@@ -51,7 +51,7 @@ def describe(
 
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """JSON-ready description of a loaded checkpoint; ``groups`` says which blocks run on how many patch tokens."""
+    """Return a JSON-ready description of a loaded checkpoint; ``groups`` says which blocks run on how many patch tokens."""
     recipe = checkpoint.recipe
     return {
         "kind": "checkpoint",
@@ -72,7 +72,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def describe_onnx(path: str | Path) -> dict[str, Any]:
-    """JSON-ready description of any ONNX file; ``manifest`` is None when evovit did not export it.
+    """Return a JSON-ready description of any ONNX file; ``manifest`` is None when evovit did not export it.
 
     Raises:
         ModelFileError: No such file, or not an ONNX model.

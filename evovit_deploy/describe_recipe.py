@@ -19,7 +19,7 @@ _LEVIT_SIZES = {
 
 
 def describe_sizes(recipe: Recipe) -> dict[str, Any]:
-    """Sizes of a network; those of (Evo-)LeViT are lists, one value a stage, where stages differ."""
+    """Return the sizes of a network; those of (Evo-)LeViT are lists, one value per stage, where stages differ."""
     if recipe.family in LEVIT:
         levit, _ = recipe.as_levit
         return {
@@ -52,7 +52,7 @@ def describe_sizes(recipe: Recipe) -> dict[str, Any]:
 
 
 def describe_schedule(recipe: Recipe) -> dict[str, Any]:
-    """Token evolution of a recipe: schedule, keep ratios and tradeoff a block, and the groups they lead to.
+    """Return the token evolution of a recipe: schedule, keep ratios and tradeoff per block, and the groups they lead to.
 
     A group is ``first_block``, ``last_block``, ``patches`` (patch tokens its blocks run on), ``selects`` (whether they
     are a choice) and ``class_attention`` (blocks whose class attention is computed).

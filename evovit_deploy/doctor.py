@@ -101,7 +101,7 @@ class Diagnosis:
         return all(finding.status == "ok" for finding in self.findings if finding.essential)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """Return a JSON-ready form."""
         return {"schema": 1, "kind": "doctor", "ok": self.ok, **dataclasses.asdict(self)}
 
 
@@ -128,7 +128,7 @@ def examine(imports: dict[str, dict[str, Any]] | None = None, commands: Sequence
 
 
 def judge(imports: dict[str, dict[str, Any]], commands: Sequence[str] = ()) -> tuple[Command, ...]:
-    """Which commands work, given what could be imported.
+    """Return which commands work, given what could be imported.
 
     Args:
         imports: Results of :func:`probe_imports`.
@@ -212,7 +212,7 @@ def _parse(output: str, found: dict[str, dict[str, Any]]) -> set[str]:
 
 
 def tiny_model() -> bytes:
-    """The smallest ONNX model, to see whether a provider really loads."""
+    """Return the smallest ONNX model, to see whether a provider really loads."""
     import onnx
     from onnx import helper
 

@@ -61,12 +61,12 @@ def _all() -> dict[str, tuple[Requirement, ...]]:
 
 
 def extras() -> tuple[str, ...]:
-    """Names of the extras for users, as ``pyproject.toml`` has them."""
+    """Return the names of the extras for users, as ``pyproject.toml`` has them."""
     return tuple(_all())
 
 
 def requirements_of(extra: str) -> tuple[str, ...]:
-    """What an extra installs on this platform, for pip: ``starlette>=0.45``.
+    """Return what an extra installs on this platform, for pip: ``starlette>=0.45``.
 
     Raises:
         KeyError: There is no such extra.
@@ -75,13 +75,15 @@ def requirements_of(extra: str) -> tuple[str, ...]:
 
 
 def distribution_of(module: str) -> str:
-    """What pip installs for a module that the package depends on: ``onnxruntime-gpu`` for ``onnxruntime`` on some platforms."""
+    """Say what pip installs for a module that the package depends on: ``onnxruntime-gpu`` for ``onnxruntime`` on some
+    platforms.
+    """
     names = [r.name for r in _requirements() if r.marker is None or r.marker.evaluate({"extra": ""})]
     return next((name for name in names if name == module or name.startswith(f"{module}-")), module)
 
 
 def modules_of(extra: str) -> dict[str, str]:
-    """What is imported of each package of an extra: ``{"tritonclient.grpc": "tritonclient[grpc]"}``.
+    """Return what is imported of each package of an extra: ``{"tritonclient.grpc": "tritonclient[grpc]"}``.
 
     Raises:
         KeyError: There is no such extra.
@@ -90,7 +92,7 @@ def modules_of(extra: str) -> dict[str, str]:
 
 
 def install_advice(*names: str) -> str:
-    """How to install an extra, or one of several, in a form that works wherever the package came from: one sentence."""
+    """Say how to install an extra, or one of several, in a form that works wherever the package came from: one sentence."""
     ways = [
         f"the extra `{name}`: pip install -e '.[{name}]' in a checkout, or "
         f"pip install {' '.join(map(shlex.quote, requirements_of(name)))}"

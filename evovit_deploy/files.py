@@ -107,7 +107,7 @@ def check_writable(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Compute the SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -116,12 +116,12 @@ def sha256(path: Path) -> str:
 
 
 def exact(path: Path) -> str:
-    """The path as valid Unicode, for JSON, CSV and HTML; bytes that are not UTF-8 are replaced."""
+    """Return the path as valid Unicode, for JSON, CSV and HTML; bytes that are not UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def plain(text: str) -> str:
-    """Text from elsewhere (names, labels, metadata) as one line that a terminal shows and does not obey.
+    """Return text from elsewhere (names, labels, metadata) as one line that a terminal shows and does not obey.
 
     Control characters, line ends, lone surrogates and what turns the writing direction become escapes such as ``\\x1b``.
     """
@@ -137,5 +137,5 @@ def _commands_terminal(character: str) -> bool:
 
 
 def printable(path: Path) -> str:
-    """The path for messages: one line, whatever the name holds; see :func:`plain`."""
+    """Return the path for messages: one line, whatever the name holds; see :func:`plain`."""
     return plain(exact(path))

@@ -42,7 +42,7 @@ _SHOWN = 8
 
 @functools.lru_cache(maxsize=1)
 def formats() -> tuple[str, ...]:
-    """The formats that this Pillow reads, HEIF among them where pillow-heif is installed."""
+    """Return the formats that this Pillow reads, HEIF among them where pillow-heif is installed."""
     from PIL import Image
 
     Image.init()
@@ -56,12 +56,12 @@ def formats() -> tuple[str, ...]:
 
 
 def readable_suffixes() -> frozenset[str]:
-    """Suffixes of the formats that can be read here."""
+    """Return suffixes of the formats that can be read here."""
     return frozenset(suffix for name in formats() for suffix in _FORMATS[name])
 
 
 def advice(suffixes: Iterable[str]) -> str:
-    """What to do about images of these suffixes; empty if none of them is known to be unreadable."""
+    """Say what to do about images of these suffixes; empty if none of them is known to be unreadable."""
     unreadable = (SUFFIXES | _FOREIGN) - readable_suffixes()
     left = sorted(unreadable & {suffix.lower() for suffix in suffixes})
     parts = []
@@ -79,7 +79,7 @@ def advice(suffixes: Iterable[str]) -> str:
 
 
 def find_images(paths: Iterable[str | Path], notes: list[str] | None = None) -> list[Path]:
-    """All images in files and folders, in the order given; a folder's are sorted by path.
+    """Return all images in files and folders, in the order given; a folder's are sorted by path.
 
     Folders are searched to any depth, through symbolic links too, for the suffixes of the formats that can be read; names
     that begin with a dot are left out. A file named directly is taken whatever its suffix. A path found twice is listed once.

@@ -30,7 +30,7 @@ class ClassNames:
 
     @classmethod
     def read(cls, path: Path | None, num_classes: int) -> ClassNames:
-        """From a file, see :func:`read_labels`; without one no class has a name."""
+        """Read a file, see :func:`read_labels`; without one no class has a name."""
         return cls([()] * num_classes if path is None else read_labels(path, num_classes))
 
     def __len__(self) -> int:
@@ -42,15 +42,15 @@ class ClassNames:
         return bool(self._numbers)
 
     def label(self, number: int) -> str | None:
-        """The name to show, or None."""
+        """Return the name to show, or None."""
         return self.names[number][-1] if self.names[number] else None
 
     def labelled(self, name: str) -> set[int]:
-        """Classes that have this name among their labels; empty if it is none."""
+        """Return classes that have this name among their labels; empty if it is none."""
         return self._numbers.get(name, set())
 
     def number(self, name: str) -> int:
-        """Class of a name; a name that is no label may be a class number.
+        """Return the class of a name; a name that is no label may be a class number.
 
         Raises:
             InputError: It is neither, or the name of several classes. The message is the part that follows a name:
@@ -65,7 +65,7 @@ class ClassNames:
 
 
 def read_labels(path: Path, num_classes: int) -> list[tuple[str, ...]]:
-    """Names of every class, the last of each being the one to show.
+    """Return the names of every class, the last of each being the one to show.
 
     Text with one name a line; a JSON list of names; a JSON object from class number to name, or from name to class number,
     as ``class_to_idx`` of torchvision's and timm's data sets; or ``config.json`` of a Hugging Face model (``id2label``). In

@@ -113,7 +113,7 @@ class LevitEvolution:
             )
 
     def with_keep(self, ratios: tuple[float, ...]) -> LevitEvolution:
-        """The same groups with other keep ratios: one for all, or one a group.
+        """Return the same groups with other keep ratios: one for all, or one a group.
 
         Raises:
             RecipeError: Another number of ratios, or a ratio outside (0, 1].

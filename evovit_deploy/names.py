@@ -20,7 +20,7 @@ _NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{LONGEST - 1}}}")
 
 
 def is_name(name: str) -> bool:
-    """Whether this can name a model."""
+    """Return whether this can name a model."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -34,7 +34,7 @@ def check_name(name: str, before: str = "") -> None:
 
 
 def name_of(path: Path) -> str:
-    """The name of a model that is given none: the stem of its file, made a name where it is not one.
+    """Return the name of a model that is given none: the stem of its file, made a name where it is not one.
 
     Accents go, every run of other characters becomes one '_', and none is left at an end; where nothing is left, it is
     ``model``.
@@ -47,7 +47,7 @@ def name_of(path: Path) -> str:
 
 
 def label_of(text: str) -> tuple[str, str] | None:
-    """The parts of ``NAME=FILE``, or None for a file alone.
+    """Return the parts of ``NAME=FILE``, or None for a file alone.
 
     A file that exists is one whatever is in its name. Otherwise what stands before the first '=' is a name; if it holds a '/',
     the '=' belongs to a folder or a file, unless there is a file after it.

@@ -70,7 +70,7 @@ NEEDS = {
 
 
 def lacks(need: Need, probes: Probes) -> str:
-    """Why a command does not work; empty if it does.
+    """Say why a command does not work; empty if it does.
 
     Args:
         need: What it needs.

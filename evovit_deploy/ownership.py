@@ -71,7 +71,7 @@ def remove_stale(there: Iterable[Path], ours: Ours, written: Iterable[Path]) -> 
 
 
 def is_manifest(kind: str) -> Ours:
-    """How the JSON beside a model is known; ``kind`` is ``onnx`` or ``engine``."""
+    """Say how the JSON beside a model is known; ``kind`` is ``onnx`` or ``engine``."""
 
     def ours(path: Path) -> bool:
         document = json.loads(path.read_bytes())
@@ -86,19 +86,19 @@ def is_manifest(kind: str) -> Ours:
 
 
 def is_records(path: Path) -> bool:
-    """Whether a JSON Lines file holds records of a benchmark or a sweep."""
+    """Return whether a JSON Lines file holds records of a benchmark or a sweep."""
     with open(path, "rb") as stream:
         record = json.loads(stream.readline())
     return isinstance(record, dict) and "recorded" in record
 
 
 def mark(command: str) -> str:
-    """What pages and pictures call the program that made them."""
+    """Say what pages and pictures call the program that made them."""
     return f"evovit {command}"
 
 
 def is_page(command: str) -> Ours:
-    """How an HTML page of a command is known: ``<meta name="generator">`` holds its :func:`mark`."""
+    """Say how an HTML page of a command is known: ``<meta name="generator">`` holds its :func:`mark`."""
 
     def ours(path: Path) -> bool:
         with open(path, "rb") as stream:
@@ -108,7 +108,7 @@ def is_page(command: str) -> Ours:
 
 
 def is_picture(command: str) -> Ours:
-    """How a PNG file of a command is known: its text ``Software`` is its :func:`mark`."""
+    """Say how a PNG file of a command is known: its text ``Software`` is its :func:`mark`."""
 
     def ours(path: Path) -> bool:
         from PIL import Image
@@ -120,7 +120,7 @@ def is_picture(command: str) -> Ours:
 
 
 def signed(text: str, command: str, comment: tuple[str, str] = ("# ", "")) -> str:
-    """Text that ends in a line by which :func:`is_signed` knows it, until it is edited.
+    """Return text that ends in a line by which :func:`is_signed` knows it, until it is edited.
 
     Args:
         text: Of the file, ending in a newline.
@@ -132,7 +132,7 @@ def signed(text: str, command: str, comment: tuple[str, str] = ("# ", "")) -> st
 
 
 def is_signed(path: Path) -> bool:
-    """Whether a text file is as evovit wrote it: an edited one is the user's."""
+    """Return whether a text file is as evovit wrote it: an edited one is the user's."""
     text = path.read_bytes().decode()
     body, _, last = text.rstrip("\n").rpartition("\n")
     found = re.search(

@@ -55,7 +55,7 @@ class Failure:
 
 
 def resize_size(transform: Transform, size: int) -> int:
-    """Length in pixels that the shorter side is resized to: ``int(resize_ratio * size)``, as the authors round."""
+    """Return the length in pixels that the shorter side is resized to: ``int(resize_ratio * size)``, as the authors round."""
     # A ratio written with 16 digits may give 255.99999999999997 where 256 is meant.
     return int(transform.resize_ratio * size + 1e-6)
 
@@ -124,7 +124,7 @@ def _to_rgb(image: Image) -> Image:
 
 
 def preprocess(image: Image, transform: Transform, size: int, image_input: str = "float32") -> Array:
-    """The eval transform: resize the shorter side, crop the centre, normalise.
+    """Apply the eval transform: resize the shorter side, crop the centre, normalise.
 
     Args:
         image: RGB.

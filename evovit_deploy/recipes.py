@@ -92,11 +92,11 @@ class Evolution:
                 raise RecipeError(f"keep ratios below 1 before the first stage start, block {before}.")
 
     def stages(self) -> list[tuple[int, int]]:
-        """(first block, stop) of every stage that selects, in the stage schedule."""
+        """Return (first block, stop) of every stage that selects, in the stage schedule."""
         return list(zip(self.stage_starts, (*self.stage_starts[1:], len(self.keep_ratios))))
 
     def with_keep(self, ratios: tuple[float, ...]) -> Evolution:
-        """The same schedule with other keep ratios: one for all stages, or one a stage, or one a block.
+        """Return the same schedule with other keep ratios: one for all stages, or one per stage, or one per block.
 
         Raises:
             RecipeError: Another number of ratios, or a ratio outside (0, 1].
@@ -210,7 +210,7 @@ class Recipe:
         return self.structure, self.evolution
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form; :meth:`from_dict` reads it back."""
+        """Return a JSON-ready form; :meth:`from_dict` reads it back."""
         document = dataclasses.asdict(self)
         if isinstance(self.structure, Structure):
             document["structure"] = self.structure.to_dict()
@@ -242,12 +242,12 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Names of the shipped recipes."""
+    """Return the names of the shipped recipes."""
     return data_names("export")
 
 
 def baseline_names() -> list[str]:
-    """Names of the vanilla models that have a shipped recipe."""
+    """Return the names of the vanilla models that have a shipped recipe."""
     return [name.removeprefix("evo_") for name in recipe_names()]
 
 

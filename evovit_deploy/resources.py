@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def data_folder(name: str) -> Path:
-    """The folder ``export``, ``engines`` or ``bench`` that ships with the package.
+    """Return the folder ``export``, ``engines`` or ``bench`` that ships with the package.
 
     A wheel carries them in ``evovit_deploy/_data`` (``force-include`` in pyproject.toml); in an editable install they
     lie beside the package.
@@ -42,5 +42,5 @@ def find_data_file(name_or_path: str, folder: str, kind: str, error: type[Except
 
 
 def data_names(folder: str) -> list[str]:
-    """Names of the TOML files that ship in a data folder, sorted."""
+    """Return the names of the TOML files that ship in a data folder, sorted."""
     return sorted(p.stem for p in data_folder(folder).glob("*.toml"))

@@ -97,7 +97,9 @@ class Structure:
         return {"cls": 1, "cls_dist": 2}.get(self.pool, 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form, without what is as in Evo-DeiT: its recipes read and hash as they did before there was more."""
+        """Return a JSON-ready form, without what is as in Evo-DeiT: its recipes read and hash as they did before there was
+        more.
+        """
         fields = {field.name: field.default for field in dataclasses.fields(self)}
         optional = list(fields)[list(fields).index("pool") :]
         document = dataclasses.asdict(self)

@@ -22,7 +22,7 @@ BATCH = 32
 def labelled(
     files: Sequence[Path], classes: ClassNames, order: ClassOrder | None = None
 ) -> tuple[dict[Path, int], tuple[str, ...]] | str:
-    """True class of every file by its folder and what was assumed about the folders, or why there is none, in words.
+    """Return the true class of every file by its folder and what was assumed about the folders, or why there is none, in words.
 
     Args:
         files: Image files.
@@ -37,7 +37,7 @@ def labelled(
 
 
 def top1(engine: Engine, truth: Mapping[Path, int], tell: Callable[[float], None] = lambda share: None) -> float:
-    """Share of images whose largest output is their class; an image that cannot be read raises InputError."""
+    """Return the share of images whose largest output is their class; an image that cannot be read raises InputError."""
     right = done = 0
     for paths, images in batches(list(truth), engine.spec, engine.spec.batch or engine.spec.max_batch or BATCH):
         outputs = engine(images)

@@ -61,7 +61,7 @@ def answers(report: BenchReport, budget_ms: float | None = None) -> list[Answer]
 
 
 def verdict(report: BenchReport, point: Point) -> Verdict:
-    """What a point says about its speedup.
+    """Return what a point says about its speedup.
 
     ``short``: too few rounds for an interval. ``unstable``: a latency of the pair did not settle, and the speedup is not known
     within 5 % either (half its interval); drift that both sides share cancels in a speedup, so an unstable latency alone does
@@ -84,7 +84,7 @@ def verdict(report: BenchReport, point: Point) -> Verdict:
 
 
 def best_point(report: BenchReport, points: Sequence[Point]) -> Point | None:
-    """The point with the largest speedup among those where it was measurable; None without any."""
+    """Return the point with the largest speedup among those where it was measurable; None without any."""
     known = [point for point in points if point.speedup and verdict(report, point) not in ("unstable", "short")]
     return max(known, key=lambda point: point.speedup.ratio if point.speedup else 0.0, default=None)
 

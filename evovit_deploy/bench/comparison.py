@@ -41,7 +41,7 @@ class Change:
 
 
 def compare(before: Sequence[BenchReport], after: Sequence[BenchReport], tolerance: float = 0.05) -> list[Change]:
-    """Every model and batch size that both hold; of several measurements the last counts.
+    """Return every model and batch size that both hold; of several measurements the last counts.
 
     A latency changed if all windows of one measurement lie beyond all windows of the other, and the medians differ by more
     than ``tolerance``. A speedup changed if the intervals do not overlap and the ratios differ by more than ``tolerance``; this
@@ -69,7 +69,7 @@ def compare(before: Sequence[BenchReport], after: Sequence[BenchReport], toleran
 
 
 def different_machines(before: Sequence[BenchReport], after: Sequence[BenchReport]) -> list[str]:
-    """What differs between the machines of the last runs, in words; latencies then say little."""
+    """Say what differs between the machines of the last runs, in words; latencies then say little."""
     a, b = before[-1].environment, after[-1].environment
     found = [f"{key}: {a.get(key)} and {b.get(key)}" for key in ("cpu", "threads") if a.get(key) != b.get(key)]
     if [gpu["name"] for gpu in a.get("gpus", ())] != [gpu["name"] for gpu in b.get("gpus", ())]:

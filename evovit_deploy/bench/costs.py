@@ -62,7 +62,8 @@ def _clipped(engine: Engine, size: int) -> int:
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[Callable[[str], float | None]]:
-    """Memory that the block took at its peak: call what is yielded with the device afterwards; MiB, or None if unknown.
+    """Yield the memory that the block took at its peak: call what is yielded with the device afterwards; MiB, or None if
+    unknown.
 
     On a CPU the highest resident memory of the process during the block, above that before it (Linux); on a GPU the memory
     of the device that is taken after it, which PyTorch's and TensorRT's pools do not give back.

@@ -29,7 +29,7 @@ NVIDIA_SMI_SECONDS = 5.0
 
 
 def cpu_model() -> str:
-    """The processor as it calls itself, or the machine type where it does not say."""
+    """Return the processor as it calls itself, or the machine type where it does not say."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.lower().startswith("model name"):
@@ -44,14 +44,14 @@ def cpu_model() -> str:
 
 
 def available_cpus() -> list[int]:
-    """Numbers of the logical processors that this process may run on."""
+    """Return the numbers of the logical processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def cpu_quota() -> float | None:
-    """Processors' worth of time that a container grants (control group v2), or None without a limit."""
+    """Return processors' worth of time that a container grants (control group v2), or None without a limit."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()[:2]
         return None if quota == "max" else int(quota) / int(period)
@@ -60,7 +60,7 @@ def cpu_quota() -> float | None:
 
 
 def physical_cores() -> int:
-    """Cores this process may use, hyper-threads counted once and a container's limit respected; at least 1."""
+    """Return cores this process may use, hyper-threads counted once and a container's limit respected; at least 1."""
     cores = set()
     for cpu in available_cpus():
         try:
@@ -73,7 +73,7 @@ def physical_cores() -> int:
 
 
 def memory_bytes() -> int | None:
-    """Physical memory, bytes, or None where the system does not say."""
+    """Return the physical memory, bytes, or None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -81,7 +81,7 @@ def memory_bytes() -> int | None:
 
 
 def load_average() -> float | None:
-    """Processes that were running or waiting over the last minute, or None where the system does not say."""
+    """Return processes that were running or waiting over the last minute, or None where the system does not say."""
     try:
         return round(os.getloadavg()[0], 2)
     except (AttributeError, OSError):
@@ -89,14 +89,14 @@ def load_average() -> float | None:
 
 
 def gpus() -> list[dict[str, str]]:
-    """Name, driver and memory of each NVIDIA GPU that ``nvidia-smi`` lists; empty without one."""
+    """Return the name, driver and memory of each NVIDIA GPU that ``nvidia-smi`` lists; empty without one."""
     lines = _output(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"])
     found = [[part.strip() for part in line.split(",")] for line in lines.splitlines()]
     return [dict(zip(("name", "driver", "memory"), parts)) for parts in found if len(parts) == 3]
 
 
 def package_version(name: str) -> str | None:
-    """Installed version of a package, without importing it; None if it is not installed."""
+    """Return the installed version of a package, without importing it; None if it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     loaded = getattr(sys.modules.get(name), "__version__", None)
@@ -111,7 +111,7 @@ def package_version(name: str) -> str | None:
 
 
 def environment(threads: int | None) -> dict[str, Any]:
-    """What a reader must know to repeat a measurement.
+    """Return what a reader must know to repeat a measurement.
 
     Args:
         threads: CPU threads that the engines were opened with; None if they chose themselves.

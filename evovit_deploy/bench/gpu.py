@@ -27,7 +27,7 @@ Array = NDArray[Any]
 
 
 def end_to_end(engine: Engine, images: Array, device: Device | None = None) -> Callable[[], Any]:
-    """One call, from images in host memory to results in host memory.
+    """Return one call, from images in host memory to results in host memory.
 
     On a CPU that is the engine itself. On a GPU both copies go through pinned memory, whatever the backend: TensorRT engines do
     that on their own, PyTorch and ONNX Runtime through :class:`Pinned` and :class:`Bound`.
@@ -113,7 +113,7 @@ class Bound:
 
 
 def device_call(engine: Engine, images: Array) -> Callable[[], Any] | None:
-    """One call with images and results on the GPU, on PyTorch's current stream; None where that cannot be timed.
+    """Return one call with images and results on the GPU, on PyTorch's current stream; None where that cannot be timed.
 
     That is a CPU, and ONNX Runtime, which runs on a stream of its own.
     """
@@ -143,7 +143,7 @@ def device_times(
     event: Callable[[], Any],
     wait: Callable[[], None],
 ) -> dict[str, Sequence[float]]:
-    """Seconds on the device, of ``rounds`` turns of ``turn`` calls for each model, in turn.
+    """Return the seconds on the device, of ``rounds`` turns of ``turn`` calls for each model, in turn.
 
     Args:
         calls: Label -> call, from :func:`device_call`.

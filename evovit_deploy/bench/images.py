@@ -39,7 +39,7 @@ class Images:
 
 
 def choose_images(source: str, spec: ModelSpec, count: int, seed: int = 0) -> Images:
-    """Images for a model.
+    """Return images for a model.
 
     Args:
         source: ``sample`` for the eight photographs that ship with the package, ``synthetic``, ``noise``, or a folder or file.
@@ -71,7 +71,7 @@ def choose_images(source: str, spec: ModelSpec, count: int, seed: int = 0) -> Im
 
 
 def seeded_images(spec: ModelSpec, count: int, seed: int = 0) -> tuple[NDArray[Any], str]:
-    """Up to 16 different images for a model, and what they are in words.
+    """Make up to 16 different images for a model, and what they are in words.
 
     Not white noise: which tokens are kept depends on the content, and noise has no parts that matter more than others.
 
@@ -92,5 +92,5 @@ def seeded_images(spec: ModelSpec, count: int, seed: int = 0) -> tuple[NDArray[A
 
 
 def batch_of(images: NDArray[Any], size: int) -> NDArray[Any]:
-    """The first ``size`` images, from the start again when there are fewer; contiguous."""
+    """Return the first ``size`` images, from the start again when there are fewer; contiguous."""
     return np.ascontiguousarray(images[np.arange(size) % len(images)])

@@ -19,7 +19,7 @@ Picked = dict[Row, tuple[BenchReport, Point]]
 
 
 def title(report: BenchReport) -> str:
-    """What was measured where, in a line."""
+    """Say what was measured and where, in a line."""
     suite = f"suite {report.suite}, " if report.suite else ""
     ended = ", interrupted" if report.interrupted else ""
     day = f", recorded {report.recorded[:10]}" if report.recorded else ""
@@ -110,7 +110,7 @@ def update(path: Path, reports: Iterable[BenchReport]) -> None:
 
 
 def markdown(table: Table) -> str:
-    """A table, numbers to the right."""
+    """Return a table, numbers to the right."""
     left = table.left
     rule = "|".join("---" if name in left else "---:" for name in table.header)
     rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.rows]

@@ -20,7 +20,7 @@ MIN_REQUESTS = 20
 
 
 def arrival_times(rate: float, count: int, arrivals: str, seed: int) -> NDArray[np.float64]:
-    """[count] seconds after the start at which requests are due.
+    """Return [count] seconds after the start at which requests are due.
 
     Args:
         rate: Requests a second, on average.

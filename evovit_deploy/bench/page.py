@@ -55,7 +55,7 @@ figcaption { overflow-wrap: anywhere; }
 
 
 def page(reports: Sequence[BenchReport], budget_ms: float | None = None) -> str:
-    """One HTML document.
+    """Return one HTML document.
 
     Args:
         reports: In the order they are shown.

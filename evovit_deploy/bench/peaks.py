@@ -29,7 +29,7 @@ def measure_peaks(
     products: tuple[int, ...] | None = None,
     copy_bytes: int | None = None,
 ) -> Peaks:
-    """The best of several square matrix products and of several copies, in PyTorch.
+    """Return the best of several square matrix products and of several copies, in PyTorch.
 
     Not the data sheet's figure: what a library reaches here, with the clocks and the cooling there are. On a CPU without
     instructions for half precision PyTorch's product in FP16 or BF16 is many times slower than in FP32, and runtimes compute

@@ -22,7 +22,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def latency_plot(report: BenchReport, width: float, height: float) -> Figure:
-    """Latency (p50, whiskers to p95) against throughput; a line for each model, a mark for each batch size.
+    """Return latency (p50, whiskers to p95) against throughput; a line for each model, a mark for each batch size.
 
     Args:
         report: At least one point.
@@ -56,7 +56,7 @@ def latency_plot(report: BenchReport, width: float, height: float) -> Figure:
 
 
 def speedup_plot(report: BenchReport, width: float, height: float) -> Figure:
-    """Speedup with its interval against batch size, with the ratio of the multiply-accumulates as a dashed line.
+    """Return the speedup with its interval against batch size, with the ratio of the multiply-accumulates as a dashed line.
 
     Args:
         report: At least one point with a speedup.
@@ -98,7 +98,7 @@ def speedup_plot(report: BenchReport, width: float, height: float) -> Figure:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a PNG, twice as fine as a plain screen."""
+    """Return a figure as a PNG, twice as fine as a plain screen."""
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=144, metadata={"Software": mark("bench")})
     return data.getvalue()

@@ -33,7 +33,7 @@ UPGRADED = 1  # the older schema that is still read
 
 
 def find_records(paths: Sequence[Path]) -> list[Path]:
-    """The record files to read: those given, or all in ``bench/results`` below the current folder.
+    """Return the record files to read: those given, or all in ``bench/results`` below the current folder.
 
     Raises:
         InputError: None was given, and there is no such folder or nothing in it.
@@ -47,7 +47,7 @@ def find_records(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_records(path: Path) -> list[BenchReport]:
-    """Every benchmark in a record file.
+    """Return every benchmark in a record file.
 
     Raises:
         InputError: Missing, not JSON Lines, or a record of a schema that this version does not know; names the line.
@@ -68,7 +68,7 @@ def read_records(path: Path) -> list[BenchReport]:
 
 
 def parse(line: str, where: str) -> BenchReport:
-    """One record; schema 1, which had fewer figures, is brought to the present form.
+    """Return one record; schema 1, which had fewer figures, is brought to the present form.
 
     Raises:
         InputError: Not a record of ``evovit bench``, or of another schema.

@@ -288,15 +288,15 @@ class BenchReport:
         return not self.interrupted and bool(self.points) and not self.unstable
 
     def subject(self, label: str) -> Subject:
-        """The subject with a label."""
+        """Return the subject with a label."""
         return next(subject for subject in self.subjects if subject.label == label)
 
     def of(self, label: str) -> tuple[Point, ...]:
-        """Points of one subject, by batch size."""
+        """Return the points of one subject, by batch size."""
         return tuple(sorted((p for p in self.points if p.subject == label), key=lambda point: point.batch))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form; latencies in milliseconds."""
+        """Return a JSON-ready form; latencies in milliseconds."""
         document = dataclasses.asdict(self)
         del document["recorded"]  # whoever appends the record sets the time
         return {"schema": document.pop("schema"), "kind": "bench", "stable": self.stable, **document}

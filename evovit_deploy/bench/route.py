@@ -63,7 +63,7 @@ class Route:
         return self.backend in ("pytorch", "compile")
 
     def like(self, engine: Engine, path: Path | None = None) -> Route:
-        """The route that made an engine, for its twin.
+        """Return the route that made an engine, for its twin.
 
         Args:
             engine: Open engine.
@@ -157,7 +157,7 @@ class Route:
         step: Step = lambda text: None,
         weights: Checkpoint | None = None,
     ) -> tuple[Engine, Facts]:
-        """The vanilla twin of a recipe, with random weights unless there are any: same sizes, and this very route.
+        """Return the vanilla twin of a recipe, with random weights unless there are any: same sizes, and this very route.
 
         Args:
             kind: ``twin`` folded, ``trimmed`` also without the last block's dead work, ``stock`` as timm ships it.

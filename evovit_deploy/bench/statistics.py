@@ -38,7 +38,7 @@ MIN_ROUNDS = 6
 
 
 def percentile(samples: Array, q: float) -> float | None:
-    """The q-th percentile (0-100) of all samples, or None where there are too few: q of 99 needs 500.
+    """Return the q-th percentile (0-100) of all samples, or None where there are too few: q of 99 needs 500.
 
     Args:
         samples: Latencies, any shape, any unit.
@@ -50,14 +50,14 @@ def percentile(samples: Array, q: float) -> float | None:
 
 
 def stable(medians: tuple[float, ...], tolerance: float = TOLERANCE) -> bool | None:
-    """Whether the slowest window is within ``tolerance`` of the fastest; None when there are no windows."""
+    """Return whether the slowest window is within ``tolerance`` of the fastest; None when there are no windows."""
     if not medians:
         return None
     return bool(max(medians) <= min(medians) * (1 + tolerance))
 
 
 def block_length(series: Array) -> int:
-    """How many consecutive rounds to resample together, so that neighbours that move together stay together.
+    """Return how many consecutive rounds to resample together, so that neighbours that move together stay together.
 
     At least the cube root of the number of rounds (the usual rate of a moving-block bootstrap), longer when the
     autocorrelation dies out more slowly than that, at most a quarter of the rounds.
@@ -82,7 +82,7 @@ def block_length(series: Array) -> int:
 
 
 def small_sample_factor(blocks: float, confidence: float) -> float:
-    """How much wider an interval of few independent blocks must be: Student's t over the normal quantile.
+    """Return how much wider an interval of few independent blocks must be: Student's t over the normal quantile.
 
     A bootstrap of few blocks is too narrow, as it takes their spread for known. t is expanded around the normal quantile
     (Abramowitz and Stegun 26.7.5, three terms).
@@ -100,7 +100,7 @@ def small_sample_factor(blocks: float, confidence: float) -> float:
 def speedup_interval(
     baseline: Array, subject: Array, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float | None, float | None]:
-    """How many times faster ``subject`` is than ``baseline``: the median of the ratios of neighbouring turns.
+    """Return how many times faster ``subject`` is than ``baseline``: the median of the ratios of neighbouring turns.
 
     Each round gives one ratio, of two turns measured right after each other; each two neighbouring rounds, which went in
     opposite order, give the geometric mean of theirs. A drift of the machine changes both turns and cancels in the ratio; what
@@ -132,7 +132,7 @@ def speedup_interval(
 def difference_interval(
     baseline: Array, subject: Array, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float | None, float | None]:
-    """How much longer ``subject`` takes than ``baseline``: the median of the differences of neighbouring turns.
+    """Return how much longer ``subject`` takes than ``baseline``: the median of the differences of neighbouring turns.
 
     As :func:`speedup_interval`, with the difference of two turns' medians in place of their ratio.
 
@@ -174,7 +174,7 @@ def _median_interval(
 
 
 def latency(seconds: Array) -> Latency:
-    """Minimum, mean, percentiles and maximum of every sample.
+    """Return minimum, mean, percentiles and maximum of every sample.
 
     Args:
         seconds: Any shape, not empty.
@@ -185,7 +185,7 @@ def latency(seconds: Array) -> Latency:
 
 
 def windows_of(rounds: Array, count: int = WINDOWS) -> tuple[Window, ...]:
-    """Consecutive, equally long parts of a measurement; empty with fewer rounds than that.
+    """Return consecutive, equally long parts of a measurement; empty with fewer rounds than that.
 
     Args:
         rounds: [R, k] seconds: R rounds of k samples, in the order measured.

@@ -27,7 +27,7 @@ EXPORTED = (".onnx", ".engine", ".plan", ".trt")
 
 
 def recipe_of(engine: Engine) -> Recipe | None:
-    """The recipe in an exported file's manifest; None for a file of another tool."""
+    """Return the recipe in an exported file's manifest; None for a file of another tool."""
     manifest = engine.spec.manifest
     return None if manifest is None else Recipe.from_dict(manifest["recipe"], "manifest")
 

@@ -61,7 +61,7 @@ class _File:
 
 
 def suite_names() -> list[str]:
-    """Names of the shipped suites."""
+    """Return the names of the shipped suites."""
     return data_names("bench/suites")
 
 

@@ -12,7 +12,8 @@ __all__ = ["summary"]
 
 
 def summary(reports: Sequence[BenchReport]) -> Table | None:
-    """A row for each model of each report, at the batch size with its largest measurable speedup; None without any speedup.
+    """Return a row for each model of each report, at the batch size with its largest measurable speedup; None without any
+    speedup.
 
     The paper measured on a V100, in PyTorch eager, FP32, at batch 256.
     """

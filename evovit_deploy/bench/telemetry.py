@@ -41,7 +41,7 @@ class Telemetry:
 
     @classmethod
     def open(cls, device: str) -> Telemetry | None:
-        """Telemetry of ``cuda:N``; None on a CPU, without nvidia-ml-py, or where the driver does not answer."""
+        """Return the telemetry of ``cuda:N``; None on a CPU, without nvidia-ml-py, or where the driver does not answer."""
         if not device.startswith("cuda"):
             return None
         try:
@@ -78,7 +78,7 @@ class Telemetry:
             self._seen.setdefault(name, []).append(float(ask(*arguments)))
 
     def summary(self) -> dict[str, Any] | None:
-        """Range of what was seen since the last summary; None if nothing was.
+        """Return the range of what was seen since the last summary; None if nothing was.
 
         Returns:
             ``sm_mhz``, ``memory_mhz``, ``milliwatt``, ``celsius`` as [lowest, highest], ``throttled`` (reasons) and

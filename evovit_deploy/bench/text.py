@@ -28,7 +28,7 @@ class Table:
     group: int | None = 0
 
     def divides(self, above: tuple[str, ...] | None, row: tuple[str, ...]) -> bool:
-        """Whether a line may be drawn between a row and the one above it."""
+        """Return whether a line may be drawn between a row and the one above it."""
         return above is not None and self.group is not None and above[self.group] != row[self.group]
 
     @property
@@ -38,7 +38,7 @@ class Table:
 
 
 def tables(report: BenchReport) -> list[Table]:
-    """The tables of a report: latency first, then what else was measured."""
+    """Return the tables of a report: latency first, then what else was measured."""
     found = [_latency(report)]
     if report.concurrent:
         rows: list[tuple[str, ...]] = [
@@ -95,7 +95,7 @@ def _latency(report: BenchReport) -> Table:
 
 
 def lines(report: BenchReport) -> list[str]:
-    """What belongs below the tables: where and how, what was not measured, and why a value is to be doubted."""
+    """Say what belongs below the tables: where and how, what was not measured, and why a value is to be doubted."""
     where, settings = report.environment, report.settings
     versions = where.get("versions", {})
     software = ", ".join(f"{name} {versions[name]}" for name in ("onnxruntime", "torch") if name in versions)
@@ -197,12 +197,12 @@ def _speedup(point: Point, baseline: str | None) -> str:
 
 
 def ms(value: float | None) -> str:
-    """Milliseconds with at least three digits that mean something."""
+    """Format milliseconds with at least three digits that mean something."""
     if value is None:
         return MISSING
     return f"{value:.{2 if value >= 10 else 3}f}"
 
 
 def per_second(value: float) -> str:
-    """Images a second."""
+    """Format images per second."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"

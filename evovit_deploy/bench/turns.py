@@ -39,7 +39,7 @@ class Turns:
         return min(len(turns) for turns in self.seconds.values())
 
     def of(self, label: str) -> NDArray[Any]:
-        """[R, k] of one model, rounds that every model finished."""
+        """Return [R, k] of one model, rounds that every model finished."""
         return np.array(self.seconds[label][: self.rounds])
 
 

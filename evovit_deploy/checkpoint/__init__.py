@@ -177,7 +177,7 @@ def _training(content: Any) -> tuple[dict[str, str], int | None]:
 
 
 def random_checkpoint(recipe: Recipe, seed: int = 0) -> Checkpoint:
-    """Weights as before training, for measuring without a checkpoint; the same for the same seed.
+    """Return the weights as before training, for measuring without a checkpoint; the same for the same seed.
 
     Args:
         recipe: An Evo-DeiT or Evo-LeViT recipe, or that of a timm ViT, from :func:`timm_recipe`.

@@ -19,7 +19,7 @@ def quoted(name: object) -> str:
 
 
 def some(names: Any, count: int = 4) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and how many more there are."""
     listed = [quoted(name) for name in names]
     if not listed:
         return "nothing"
@@ -30,7 +30,7 @@ def some(names: Any, count: int = 4) -> str:
 def shape_of(
     state: dict[str, Tensor], key: str, expected: tuple[int | None, ...], model: str, where: str
 ) -> tuple[int, ...]:
-    """Shape of a tensor that must be there; None matches any size from 1."""
+    """Return the shape of a tensor that must be there; None matches any size from 1."""
     if key not in state:
         raise CheckpointError(
             f"{where}: `{key}` is missing, which {model} has; found are {some(state)}. Save the whole state dict of that model."
@@ -49,7 +49,7 @@ def check_tensors(
     where: str,
     fix: str = "Save the state dict of the authors' model class, unchanged",
 ) -> dict[str, Tensor]:
-    """Copies in float32 of exactly the tensors that a model needs.
+    """Return copies in float32 of exactly the tensors that a model needs.
 
     Args:
         state: Tensors by name.

@@ -29,7 +29,7 @@ def identify(
     num_heads: int | None,
     where: str,
 ) -> tuple[Recipe, list[str]]:
-    """The recipe of a checkpoint, with the structure of its tensors, and notes on what was assumed.
+    """Return the recipe of a checkpoint, with the structure of its tensors, and notes on what was assumed.
 
     Args:
         sizes: From the tensors.
@@ -132,7 +132,7 @@ def _heads(sizes: Sizes, base: Recipe | None, num_heads: int | None, where: str)
 
 
 def fit(base: Recipe, structure: Structure | LevitStructure, derived: str, network: tuple[str, ...]) -> Recipe:
-    """``base`` for the structure that was found; what is no longer true of it is left out.
+    """Return ``base`` for the structure that was found; what is no longer true of it is left out.
 
     Args:
         base: A recipe of the same family.

@@ -24,14 +24,14 @@ _MODEL = "an Evo-LeViT"
 
 
 def is_evo_levit(state: dict[str, Tensor]) -> bool:
-    """Whether these are the tensors of an Evo-LeViT (and not of a vanilla LeViT, which has no class token)."""
+    """Return whether these are the tensors of an Evo-LeViT (and not of a vanilla LeViT, which has no class token)."""
     return any(key == "poss" or key.startswith("stage_blocks.") or "learn_tradeoff" in key for key in state)
 
 
 def load_evo_levit(
     state: dict[str, Tensor], recipe: str | Recipe | None, num_heads: int | None, image_size: int | None, where: str
 ) -> Loaded:
-    """Recipe and float32 weights of an Evo-LeViT; arguments as for ``load_checkpoint``.
+    """Return the recipe and float32 weights of an Evo-LeViT; arguments as for ``load_checkpoint``.
 
     Args:
         state: Cleaned tensors in the authors' names.
@@ -210,7 +210,7 @@ def _positions(structure: LevitStructure) -> dict[str, int]:
 
 
 def expected_shapes(structure: LevitStructure) -> dict[str, tuple[int, ...]]:
-    """Every tensor of an Evo-LeViT for inference, in the authors' names, with its shape."""
+    """Return every tensor of an Evo-LeViT for inference, in the authors' names, with its shape."""
     dims, key_dim = structure.embed_dims, structure.key_dim
     shapes: dict[str, tuple[int, ...]] = {
         "cls_token": (1, 1, dims[0]),

@@ -24,7 +24,7 @@ _ENTRY = re.compile(r"stage_blocks\.(\d{1,4})\.(.+)")
 
 
 def one_copy(state: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], int | None]:
-    """One copy of the blocks, as ``blocks.*``, without BatchNorm's counters.
+    """Return one copy of the blocks, as ``blocks.*``, without BatchNorm's counters.
 
     Args:
         state: All tensors, with either copy or both.

@@ -61,7 +61,7 @@ _DICTS = (
 
 
 def read_file(path: Path) -> Any:
-    """What a checkpoint file holds: usually a dict, of tensors or of dicts of tensors.
+    """Return what a checkpoint file holds: usually a dict, of tensors or of dicts of tensors.
 
     Raises:
         CheckpointError: No such file, empty, truncated, not a checkpoint, or a pickle that asks for code to be run.

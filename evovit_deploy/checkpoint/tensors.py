@@ -74,7 +74,7 @@ def clean(state: dict[str, Any], where: str) -> dict[str, Tensor]:
 
 
 def measure(state: dict[str, Tensor], where: str) -> Sizes:
-    """Structure of an Evo-DeiT from its tensors.
+    """Return the structure of an Evo-DeiT from its tensors.
 
     Raises:
         CheckpointError: The tensors are those of another model, or do not fit together.
@@ -156,7 +156,7 @@ def _recognise(state: dict[str, Tensor], where: str) -> None:
 
 
 def expected_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
-    """Every parameter of an Evo-DeiT for inference, in the authors' names, with its shape."""
+    """Return every parameter of an Evo-DeiT for inference, in the authors' names, with its shape."""
     c, h, p = sizes.embed_dim, sizes.hidden, sizes.patch_size
     shapes: dict[str, tuple[int, ...]] = {
         "cls_token": (1, 1, c),

@@ -30,7 +30,7 @@ TOLERANCE = 1e-4
 def timm_recipe(
     name: str, *, recipe: str | Recipe | None = None, image_size: int | None = None, pool: str | None = None
 ) -> Recipe:
-    """The ``evo_vit`` recipe of a timm model: its structure and transform, and token evolution on top.
+    """Return the ``evo_vit`` recipe of a timm model: its structure and transform, and token evolution on top.
 
     Args:
         name: In timm, e.g. ``vit_small_patch16_224`` or ``timm/vit_small_patch16_224.augreg_in1k``; the tag decides transform and
@@ -56,7 +56,7 @@ def timm_recipe(
 
 
 def random_timm(recipe: Recipe, seed: int) -> Loaded:
-    """Seeded random weights of an ``evo_vit`` or ``vit`` recipe; arguments and errors as for ``random_checkpoint``."""
+    """Return seeded random weights of an ``evo_vit`` or ``vit`` recipe; arguments and errors as for ``random_checkpoint``."""
     from ..models.timm_vit import timm_vit
 
     model = timm_vit(recipe, seed)
@@ -73,7 +73,8 @@ def load_timm(
     pool: str | None,
     where: str,
 ) -> Loaded:
-    """Recipe and float32 weights of a timm model; classes, image size and where the norm stands are those of the weights.
+    """Return the recipe and float32 weights of a timm model; classes, image size and where the norm stands are those of the
+    weights.
 
     Args:
         state: In timm's names, or those of the original DeiT-III and DINOv2, which timm converts.
@@ -117,7 +118,7 @@ def load_timm(
 
 
 def accuracy_note(recipe: Recipe) -> str | None:
-    """What has to be said of a model that was not trained to leave patches out; None if it keeps all."""
+    """Say what a user has to know of a model that was not trained to leave patches out; None if it keeps all."""
     if recipe.family != "evo_vit" or min(recipe.evolution.keep_ratios) == 1:
         return None
     ratios = sorted({f"{ratio:g}" for ratio in recipe.evolution.keep_ratios if ratio < 1})
@@ -128,7 +129,7 @@ def accuracy_note(recipe: Recipe) -> str | None:
 
 
 def scaled_evolution(depth: int) -> Evolution:
-    """The published schedule, 12 blocks with stages at 4 and 8, for another depth."""
+    """Return the published schedule, 12 blocks with stages at 4 and 8, for another depth."""
     starts = tuple(sorted({round(depth / 3), round(2 * depth / 3)} & set(range(1, depth))))
     first = starts[0]
     return Evolution(

@@ -73,5 +73,5 @@ def roots(names: Iterable[str]) -> list[str]:
 
 
 def is_averaged(part: str) -> bool:
-    """Whether a name says that weights are averaged over training: ``model_ema``, ``swa_model``, ``_average_model``."""
+    """Return whether a name says that weights are averaged over training: ``model_ema``, ``swa_model``, ``_average_model``."""
     return _AVERAGED.search(part) is not None

@@ -82,7 +82,7 @@ for panel, commands in {
 
 
 def main() -> None:
-    """Entry point: run a command; errors of this package become one paragraph on stderr and an exit code."""
+    """Run a command; errors of this package become one paragraph on stderr and an exit code."""
     prepare()
     try:
         with guarded():

@@ -37,7 +37,7 @@ REFRESH_SECONDS = 0.5
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
-    """``1,8,32`` as numbers."""
+    """Read ``1,8,32`` as numbers."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() and int(part) for part in parts):
         raise InputError(f"{option} {text!r} is not a list of numbers from 1; for example: {option} 1,8,32")
@@ -45,7 +45,7 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def duration(text: str) -> float:
-    """``5ms``, ``0.1s``, ``800us`` or a number of milliseconds, in milliseconds."""
+    """Read ``5ms``, ``0.1s``, ``800us`` or a number of milliseconds, in milliseconds."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|us)?\s*", text)
     if not found or not float(found[1]):
         raise InputError(f"--budget {text!r} is not a time; for example: --budget 5ms")
@@ -53,7 +53,7 @@ def duration(text: str) -> float:
 
 
 def command_line() -> str:
-    """What was typed, with file names in place of paths: a record names no folder of the machine it was made on."""
+    """Say what was typed, with file names in place of paths: a record names no folder of the machine it was made on."""
     words = []
     for word in sys.argv[1:]:
         option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
@@ -63,7 +63,7 @@ def command_line() -> str:
 
 @contextmanager
 def measuring() -> Iterator[Callable[[float, str], None]]:
-    """A progress bar that is drawn between measured calls only: a drawing thread would disturb what is measured."""
+    """Yield a progress bar that is drawn between measured calls only: a drawing thread would disturb what is measured."""
     bar = progress()
     bar.live.auto_refresh = False
     task = bar.add_task("opening", total=100)
@@ -82,7 +82,7 @@ def measuring() -> Iterator[Callable[[float, str], None]]:
 
 
 def wide() -> Console:
-    """Console for results; a log or a pipe has no edge to wrap at."""
+    """Return a console for results; a log or a pipe has no edge to wrap at."""
     console = out()
     if not console.is_terminal:
         console.width = max(console.width, 160)
@@ -90,7 +90,7 @@ def wide() -> Console:
 
 
 def print_report(report: BenchReport, budget_ms: float | None) -> None:
-    """The answer, the tables, what else they mean, and last where and how they were measured."""
+    """Print the answer, the tables, what else they mean, and last where and how they were measured."""
     from ..bench.answers import FIRST, answers
     from ..bench.text import lines, tables
 
@@ -112,7 +112,7 @@ def print_report(report: BenchReport, budget_ms: float | None) -> None:
 
 
 def print_summary(reports: list[BenchReport]) -> None:
-    """One table of several runs; nothing for one."""
+    """Print one table of several runs; nothing for one."""
     from ..bench.summary import summary
 
     found = summary(reports) if len(reports) > 1 else None
@@ -121,7 +121,7 @@ def print_summary(reports: list[BenchReport]) -> None:
 
 
 def print_lines(texts: Iterable[str], style: str = "") -> None:
-    """Lines of results: broken between words in a terminal, whole in a log or pipe."""
+    """Print lines of results: broken between words in a terminal, whole in a log or pipe."""
     from rich.text import Text
 
     console = wide()
@@ -130,7 +130,7 @@ def print_lines(texts: Iterable[str], style: str = "") -> None:
 
 
 def print_table(found: Table) -> None:
-    """A table with its lines; in a terminal that is too narrow for it, row by row, a value beside each name."""
+    """Print a table with its lines; in a terminal that is too narrow for it, row by row, a value beside each name."""
     from rich.measure import Measurement
     from rich.text import Text
 

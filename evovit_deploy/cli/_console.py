@@ -30,12 +30,12 @@ PLAINER = str.maketrans({"—": "-", "–": "-", "…": "~", "°": " ", "×": "x
 
 
 def out() -> Console:
-    """Console for results."""
+    """Return a console for results."""
     return _console_type()(soft_wrap=False, highlight=False, emoji=False)
 
 
 def err() -> Console:
-    """Console for progress, notes and errors."""
+    """Return a console for progress, notes and errors."""
     return _console_type()(stderr=True, highlight=False, emoji=False)
 
 
@@ -57,7 +57,7 @@ def print_json(document: Any) -> None:
 
 
 def progress() -> Progress:
-    """A progress bar on stderr that disappears when done, and says nothing where it could not be redrawn."""
+    """Return a progress bar on stderr that disappears when done, and says nothing where it could not be redrawn."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.text import Text
 
@@ -89,7 +89,7 @@ def progress() -> Progress:
 
 
 def waiting(text: str) -> AbstractContextManager[object]:
-    """A spinner on stderr with ``text``, as :func:`progress` where nothing can be counted."""
+    """Return a spinner on stderr with ``text``, as :func:`progress` where nothing can be counted."""
     console = err()
     if not console.is_terminal or console.is_dumb_terminal:
         return nullcontext()

@@ -13,7 +13,7 @@ __all__ = ["parity_table"]
 
 
 def parity_table(report: ParityReport, title: str) -> Table:
-    """A table of what was measured, what is accepted, and whether it holds."""
+    """Return a table of what was measured, what is accepted, and whether it holds."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -34,7 +34,7 @@ def serve_on_ray(
     resources: tuple[float, float],
     on_ready: Callable[[dict[str, str]], None],
 ) -> None:
-    """`evovit serve --ray`: the settings of the command as options of a Ray Serve application, until a signal comes."""
+    """Run `evovit serve --ray`: the settings of the command as options of a Ray Serve application, until a signal comes."""
     from ..serve.ray.cluster import run
     from ..serve.ray.options import OF_REPLICA, RayOptions
 
@@ -57,7 +57,7 @@ def serve_on_ray(
 
 
 def read_replicas(text: str) -> dict[str, Any]:
-    """``3`` or ``1-4`` as options.
+    """Read ``3`` or ``1-4`` as options.
 
     Raises:
         InputError: Neither.
@@ -83,7 +83,9 @@ def predict_on_ray(
     resources: tuple[float, float],
     restart: bool,
 ) -> tuple[Described, dict[Path, Ranking], dict[Path, str]]:
-    """`evovit predict --ray`: the model, the best classes of every image, and the reason for every image without."""
+    """Run `evovit predict --ray` and return the model, the best classes of every image, and the reason for every image
+    without.
+    """
     from ..serve.ray.cluster import LOCAL, connected
     from ..serve.ray.predicting import Job, describe, predict
 

@@ -254,7 +254,7 @@ def bench(
 
 
 def print_reports(reports: list[BenchReport], budget_ms: float | None, as_json: bool) -> None:
-    """Tables, or one JSON document: the run's own, or a list of runs for a suite."""
+    """Print tables, or one JSON document: of the run, or a list of runs for a suite."""
     from ..bench.answers import answers
 
     if not as_json:

@@ -167,12 +167,12 @@ def build_with_progress(
 
 
 def build_document(result: BuildResult) -> dict[str, Any]:
-    """The manifest as written, where it is, and the notes; for `--json`."""
+    """Return the manifest as written, where it is, and the notes; for `--json`."""
     return {"path": str(result.path), **result.manifest, "notes": list(result.notes)}
 
 
 def show_build(result: BuildResult) -> None:
-    """The engine, its plan report, and how its outputs compare."""
+    """Print the engine, its plan report, and how its outputs compare."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -198,12 +198,12 @@ def show_build(result: BuildResult) -> None:
 
 
 def batch_sizes(batch: dict[str, int]) -> str:
-    """``1/8/64`` for a batch profile (its JSON form), ``8`` for a static one; also for `evovit inspect`."""
+    """Return ``1/8/64`` for a batch profile (its JSON form), ``8`` for a static one; also for `evovit inspect`."""
     return str(batch["max"]) if batch["min"] == batch["max"] else f"{batch['min']}/{batch['opt']}/{batch['max']}"
 
 
 def plan_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Rows of a plan report (its JSON form, as the manifest holds it); also for `evovit inspect`."""
+    """Return the rows of a plan report (its JSON form, as the manifest holds it); also for `evovit inspect`."""
     attention, selection = report["attention"], report["selection"]
     missing = f" (not in {', '.join(attention['unfused'])})" if attention["unfused"] else ""
     return [

@@ -44,7 +44,7 @@ def doctor(ctx: typer.Context, json: shared.Json = False) -> None:
 
 
 def command_names(command: Any, words: str = "") -> list[str]:
-    """Every command below a group, as it is typed: ``bench report``."""
+    """Return every command below a group, as it is typed: ``bench report``."""
     below: dict[str, Any] | None = getattr(command, "commands", None)
     if below is None:
         return [words] if words else []

@@ -104,7 +104,7 @@ def predict(
     classes = ClassNames(())
 
     def prepare(spec: ModelSpec) -> None:
-        """What has to be right before anything is run."""
+        """Check what has to be right before anything is run."""
         nonlocal classes, truth
         classes = ClassNames.read(labels, spec.num_classes)
         if accuracy:

@@ -36,7 +36,7 @@ _REVIVE = threading.Lock()  # held while an engine is made to work in a forked c
 
 
 def backend_of(path: str | Path) -> str:
-    """What runs a file, by its suffix: ``pytorch`` for a checkpoint, ``tensorrt`` for a plan, else ``onnxruntime``."""
+    """Say what runs a file, by its suffix: ``pytorch`` for a checkpoint, ``tensorrt`` for a plan, else ``onnxruntime``."""
     return BACKENDS.get(Path(path).suffix.lower(), "onnxruntime")
 
 

@@ -55,7 +55,7 @@ class BuildResult:
 
 
 def default_engine_path(onnx: Path) -> Path:
-    """``model.onnx`` -> ``model.engine``."""
+    """Turn ``model.onnx`` into ``model.engine``."""
     return onnx.with_suffix(".engine")
 
 
@@ -169,7 +169,7 @@ def _check_name(path: Path) -> None:
 
 
 def check_target(options: BuildOptions) -> tuple[Api, Gpu | None]:
-    """The TensorRT that builds with these options on this machine, and the GPU it has.
+    """Return the TensorRT that builds with these options on this machine, and the GPU it has.
 
     Raises:
         InputError: Options that this flavour does not have.

@@ -18,22 +18,22 @@ class Device(Protocol):
     name: str
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Memory on the device."""
+        """Return the memory on the device."""
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Page-locked memory of the host, which copies to and from the device without waiting."""
+        """Return page-locked memory of the host, which copies to and from the device without waiting."""
 
     def stream(self) -> Any:
-        """A new stream."""
+        """Return a new stream."""
 
     def handle(self, stream: Any) -> int:
-        """The stream as TensorRT takes it."""
+        """Return the stream as TensorRT takes it."""
 
     def on(self, stream: Any) -> contextlib.AbstractContextManager[None]:
         """Work of the block goes to ``stream``, after what the caller has put on the current one."""
 
     def hand_over(self, stream: Any) -> None:
-        """What the caller does next on the current stream comes after the work on ``stream``."""
+        """Make sure that what the caller does next on the current stream comes after the work on ``stream``."""
 
     def wait(self, stream: Any) -> None:
         """Wait on the host for the work on ``stream``."""

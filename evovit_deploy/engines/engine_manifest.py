@@ -50,12 +50,12 @@ class PlanHeader:
 
 
 def manifest_path(engine: Path) -> Path:
-    """``X.engine`` -> ``X.engine.json``."""
+    """Turn ``X.engine`` into ``X.engine.json``."""
     return engine.with_name(engine.name + ".json")
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is the plan that the manifest beside it describes."""
+    """Return whether a file is the plan that the manifest beside it describes."""
     try:
         return json.loads(manifest_path(path).read_bytes())["plan"]["sha256"] == sha256(path)
     except (OSError, ValueError, LookupError, TypeError):
@@ -87,7 +87,7 @@ def read_header(path: Path) -> PlanHeader:
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest beside a plan, or None when there is no file.
+    """Return the manifest beside a plan, or None when there is no file.
 
     Raises:
         EngineError: It was written by a newer version of this package.
@@ -117,7 +117,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def rebuild_command(path: Path, document: dict[str, Any] | None, target: str | None = None) -> str:
-    """The `evovit build` command that makes this engine again, for ``target`` if given."""
+    """Return the `evovit build` command that makes this engine again, for ``target`` if given."""
     if document is None:
         return f"evovit build MODEL.onnx -o {path}" + (f" --target {target}" if target else "")
     values = {**document["options"], "compute_capabilities": tuple(document["options"]["compute_capabilities"])}
@@ -195,7 +195,7 @@ def check_environment(
 
 
 def describe_engine(path: str | Path) -> dict[str, Any]:
-    """JSON-ready description of a plan, from its manifest and its header; needs neither TensorRT nor a GPU.
+    """Return a JSON-ready description of a plan, from its manifest and its header; needs neither TensorRT nor a GPU.
 
     Raises:
         ModelFileError, EngineError: See :func:`check_file`.
@@ -217,7 +217,7 @@ def describe_engine(path: str | Path) -> dict[str, Any]:
 
 
 def plan_key(path: Path) -> str:
-    """Short key of a plan, for caches."""
+    """Return a short key of a plan, for caches."""
     return sha256(path)[:16]
 
 

@@ -50,7 +50,7 @@ def end_without_destructors() -> None:
 
 
 def no_cuda_here(name: str, device: str) -> EngineError:
-    """The error of an engine on a GPU in a forked child."""
+    """Return the error of an engine on a GPU in a forked child."""
     return EngineError(
         f"{name} was opened on {device} before this process was forked, and CUDA does not work in a forked process. Open the "
         "engine after the fork, or start processes with 'spawn'."

@@ -29,7 +29,7 @@ class Phases:
         self.fraction = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase begins; the first one is the whole build."""
+        """Begin a phase; the first one is the whole build."""
         self._open[name] = _Phase(parent, max(steps, 1))
         self._root = self._root or name
 
@@ -40,7 +40,7 @@ class Phases:
         self._update()
 
     def finish(self, name: str) -> None:
-        """A phase ends."""
+        """End a phase."""
         self._open.pop(name, None)
         if name == self._root:
             self.fraction = 1.0
@@ -57,7 +57,7 @@ class Phases:
 
 
 def progress_monitor(trt: Any, progress: Progress | None, cancel: threading.Event) -> Any:
-    """An ``IProgressMonitor`` that reports to ``progress`` and stops the build once ``cancel`` is set.
+    """Return an ``IProgressMonitor`` that reports to ``progress`` and stops the build once ``cancel`` is set.
 
     Its ``failure`` is the exception that ``progress`` raised, if it did; that stops the build too, because an exception
     must not cross TensorRT's own frames.

@@ -197,7 +197,7 @@ def _attentions(graph: onnx.GraphProto, constants: set[str]) -> tuple[list[str],
             consumers[value].append(node)
 
     def follow(value: str, step: Any) -> bool:
-        """Whether a product of two activations is reached from ``value`` through layout and scaling."""
+        """Return whether a product of two activations is reached from ``value`` through layout and scaling."""
         waiting, seen = [value], set()
         while waiting:
             current = waiting.pop()

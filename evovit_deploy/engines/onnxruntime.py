@@ -21,7 +21,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def cuda_problem() -> str | None:
-    """Why ONNX Runtime cannot use a GPU here, or None if it can."""
+    """Say why ONNX Runtime cannot use a GPU here, or None if it can."""
     import onnxruntime as ort
 
     if PROVIDERS["cuda"] not in ort.get_available_providers():
@@ -32,7 +32,7 @@ def cuda_problem() -> str | None:
 
 
 def session(model: str | bytes, provider: str, threads: int | None, *, optimise: bool = True) -> Any:
-    """An ``onnxruntime.InferenceSession`` on exactly the provider asked for.
+    """Return an ``onnxruntime.InferenceSession`` on exactly the provider asked for.
 
     Raises:
         EngineError: The provider does not work here, or ONNX Runtime dropped it.

@@ -101,7 +101,7 @@ class BuildOptions:
         self.profile()
 
     def profile(self, static: int | None = None) -> BatchProfile:
-        """The batch profile.
+        """Return the batch profile.
 
         Args:
             static: The batch size that the ONNX file is bound to, or None.
@@ -130,11 +130,11 @@ class BuildOptions:
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """Return a JSON-ready form."""
         return {**dataclasses.asdict(self), "compute_capabilities": list(self.compute_capabilities)}
 
     def command(self, onnx: str, engine: str) -> str:
-        """The `evovit build` command with these options, quoted for a shell."""
+        """Return the `evovit build` command with these options, quoted for a shell."""
         words = ["evovit", "build", onnx, "-o", engine]
         for field in dataclasses.fields(self):
             value, option = getattr(self, field.name), "--" + field.name.replace("_", "-")

@@ -79,7 +79,7 @@ class PlanReport:
     layers: tuple[Kernel, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form; one short record a kernel."""
+        """Return a JSON-ready form; one short record per kernel."""
         return {
             "kernels": self.kernels,
             "attention": {"fused": self.fused, "total": self.attentions, "unfused": list(self.unfused)},
@@ -96,7 +96,7 @@ class PlanReport:
 
 
 def parse_log(text: str) -> tuple[Kernel, ...]:
-    """Kernels from the plan that a builder logs under ``ProfilingVerbosity.DETAILED``, one a line."""
+    """Return the kernels from the plan that a builder logs under ``ProfilingVerbosity.DETAILED``, one per line."""
     kernels = []
     for line in text.splitlines():
         found = re.match(r"\s*Name: (.*?), LayerType: (\w+)", line)
@@ -109,7 +109,7 @@ def parse_log(text: str) -> tuple[Kernel, ...]:
 
 
 def parse_inspector(document: str) -> tuple[Kernel, ...]:
-    """Kernels from ``EngineInspector.get_engine_information(LayerInformationFormat.JSON)``, TensorRT 10 and 11.
+    """Return the kernels from ``EngineInspector.get_engine_information(LayerInformationFormat.JSON)``, TensorRT 10 and 11.
 
     Raises:
         ModelFileError: Not such a document, or one that only lists names (an engine built without detailed verbosity).

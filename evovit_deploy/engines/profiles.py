@@ -35,7 +35,7 @@ class BuildProfile:
     options: BuildOptions = dataclasses.field(default_factory=BuildOptions)
 
     def with_options(self, **given: Any) -> BuildOptions:
-        """The profile's options, with those overruled that are given (not None).
+        """Return the profile's options, with those overruled that are given (not None).
 
         A given static batch replaces the profile's dynamic one, and the other way round.
         """
@@ -54,7 +54,7 @@ class BuildProfile:
 
 
 def profile_names() -> list[str]:
-    """Names of the shipped profiles."""
+    """Return the names of the shipped profiles."""
     return data_names("engines")
 
 

@@ -20,7 +20,7 @@ __all__ = ["cache_file", "cache_folder", "locked", "merge", "read"]
 
 
 def cache_folder() -> Path:
-    """Where caches lie: ``$EVOVIT_CACHE``, else ``evovit`` in the user's cache folder."""
+    """Return where caches lie: ``$EVOVIT_CACHE``, else ``evovit`` in the user's cache folder."""
     if given := os.environ.get("EVOVIT_CACHE"):
         return Path(given)
     if sys.platform == "win32":
@@ -31,7 +31,7 @@ def cache_folder() -> Path:
 
 
 def cache_file(kind: str, flavour: str, version: str, gpu: str, key: str = "") -> Path:
-    """Path of a cache that is only valid for one flavour, version and GPU.
+    """Return the path of a cache that is only valid for one flavour, version and GPU.
 
     Args:
         kind: ``timing`` or ``runtime``.
@@ -87,7 +87,7 @@ else:
 
 
 def read(path: Path) -> bytes:
-    """What the cache holds; nothing when there is no such file. A file is replaced whole, so no lock is needed."""
+    """Return what the cache holds; nothing when there is no such file. A file is replaced whole, so no lock is needed."""
     try:
         return path.read_bytes()
     except OSError:

@@ -59,12 +59,12 @@ class Gpu:
     memory: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """Return a JSON-ready form."""
         return {"name": self.name, "compute_capability": self.capability, "memory_bytes": self.memory}
 
 
 def find_gpu(index: int = 0) -> Gpu | None:
-    """The GPU with this index, or None where there is no usable GPU or driver."""
+    """Return the GPU with this index, or None where there is no usable GPU or driver."""
     import torch
 
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
@@ -74,7 +74,7 @@ def find_gpu(index: int = 0) -> Gpu | None:
 
 
 def pick_flavour(target: str, gpu: Gpu | None) -> str:
-    """The flavour that ``--target`` means on this machine.
+    """Return the flavour that ``--target`` means on this machine.
 
     ``auto`` is full TensorRT where it is installed and there is a GPU (it needs one to build), else TensorRT-RTX.
 
@@ -160,7 +160,7 @@ class PlanLogger:
             self.memory[found[1].lower()] = int(found[2])
 
     def problem(self) -> str:
-        """The first error, shortened to what a reader can use; where there is none, says so."""
+        """Return the first error, shortened to what a reader can use; where there is none, says so."""
         if not self.errors:
             return "no reason was given"
         # CUDA's complaint about a missing driver follows every other error on a machine without a GPU.
@@ -169,7 +169,7 @@ class PlanLogger:
 
 
 def plan_logger(api: Api) -> Any:
-    """An ``ILogger`` of this flavour with a :class:`PlanLogger` as ``kept``. It prints nothing and raises nothing."""
+    """Return an ``ILogger`` of this flavour with a :class:`PlanLogger` as ``kept``. It prints nothing and raises nothing."""
     trt = api.trt
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]

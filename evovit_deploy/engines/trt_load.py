@@ -57,7 +57,7 @@ def _refit(api: Api, logger: Any, engine: Any, path: Path, document: dict[str, A
 
 
 def engine_tensors(engine: Any, path: Path) -> tuple[TensorInfo, tuple[TensorInfo, ...], BatchProfile]:
-    """The image input, the outputs, and the batch profile of a deserialised engine.
+    """Return the image input, the outputs, and the batch profile of a deserialised engine.
 
     Raises:
         ModelFileError: Not one image input, or a type that PyTorch does not have.
@@ -95,7 +95,7 @@ def model_spec(
     profile: BatchProfile,
     path: Path,
 ) -> ModelSpec:
-    """The spec from the manifest, held against the engine itself; from the engine alone where there is no manifest.
+    """Return the spec from the manifest, held against the engine itself; from the engine alone where there is no manifest.
 
     Raises:
         ModelFileError: The input is not a batch of square RGB images, or the manifest is damaged.

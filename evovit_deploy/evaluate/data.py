@@ -50,7 +50,7 @@ class Dataset:
     other: Other | None = None
 
     def digest(self) -> str:
-        """SHA-256 over paths, labels, sizes and times of change: equal only for the same images in the same order."""
+        """Compute the SHA-256 over paths, labels, sizes and times of change: equal only for the same images in the same order."""
         digest = hashlib.sha256()
         for number, path in enumerate(self.paths):
             try:

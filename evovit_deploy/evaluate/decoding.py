@@ -49,7 +49,7 @@ class View:
 
     @classmethod
     def of(cls, transform: Transform, size: int) -> View:
-        """The geometry of ``transform`` for images of ``size`` pixels."""
+        """Return the geometry of ``transform`` for images of ``size`` pixels."""
         return cls(size, transform.resize_ratio, transform.interpolation)
 
     def cut(self, image: Any) -> Array:
@@ -62,7 +62,7 @@ Decoded = tuple[Array, ...]  # one [S, S, 3] uint8 a view
 
 
 def default_workers(images: int) -> int:
-    """Processes to decode with: the CPU count, at most 8; none for a handful of images."""
+    """Return processes to decode with: the CPU count, at most 8; none for a handful of images."""
     return 0 if images < FEW_IMAGES else min(8, os.cpu_count() or 1)
 
 

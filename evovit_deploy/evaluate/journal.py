@@ -33,7 +33,7 @@ class Row:
     error: str | None = None
 
     def to_line(self, number: int) -> bytes:
-        """JSON line of image ``number``."""
+        """Return the JSON line of image ``number``."""
         row: dict[str, Any] = {"i": number}
         if self.error is None:
             row["p"] = self.predictions
@@ -127,7 +127,7 @@ class Journal:
             ) from error
 
     def rows(self) -> Iterator[Row]:
-        """All rows in order, read from the disk one at a time."""
+        """Return all rows in order, read from the disk one at a time."""
         with open(self.path, "rb") as stream:
             stream.readline()
             for number in range(self.count):

@@ -19,7 +19,7 @@ TOP = 5
 
 
 def wilson(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a share (E. B. Wilson, 1927); (0, 1) when nothing was counted.
+    """Compute the Wilson score interval of a share (E. B. Wilson, 1927); (0, 1) when nothing was counted.
 
     It stays within 0 and 1, and does not collapse to a point at 0 or all hits.
     """
@@ -34,7 +34,7 @@ def wilson(hits: int, count: int, confidence: float = 0.95) -> tuple[float, floa
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test: are two models right equally often, on the same images?
+    """Compute the two-sided p-value of McNemar's exact test: are two models right equally often, on the same images?
 
     Images on which both are right or both wrong say nothing; of the others each model should win half: a binomial test.
 
@@ -62,7 +62,7 @@ class Share:
         return self.hits / self.count if self.count else None
 
     def to_dict(self) -> dict[str, float | int | None]:
-        """JSON-ready form."""
+        """Return a JSON-ready form."""
         low, high = wilson(self.hits, self.count)
         return {"value": self.value, "low": low, "high": high, "hits": self.hits, "count": self.count}
 
@@ -112,7 +112,7 @@ class Accuracy:
         self.calibration.add(confidence, best == label)
 
     def share(self, hits: Counter[int], label: int | None = None) -> Share:
-        """Share of ``self.top1`` or ``self.top5`` in one class, or in all."""
+        """Return the share of ``self.top1`` or ``self.top5`` in one class, or in all."""
         if label is None:
             return Share(hits.total(), self.images.total())
         return Share(hits[label], self.images[label])
@@ -123,7 +123,7 @@ class Accuracy:
         return hits + sum(count for (label, best), count in self.mistakes.items() if labels.get(label, label) == best)
 
     def worst_mistake(self, label: int) -> int | None:
-        """The class that this one was most often taken for, or None."""
+        """Return the class that this one was most often taken for, or None."""
         taken = {wrong: count for (right, wrong), count in self.mistakes.items() if right == label}
         return max(taken, key=lambda wrong: (taken[wrong], -wrong)) if taken else None
 

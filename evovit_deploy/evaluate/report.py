@@ -82,7 +82,7 @@ class Evaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """Return a JSON-ready form."""
         return {
             "schema": 1,
             "model": self.models[0],
@@ -149,7 +149,7 @@ class Evaluation:
 
 
 def describe(engine: Engine, path: Path) -> dict[str, Any]:
-    """JSON-ready description of a model that was evaluated."""
+    """Return a JSON-ready description of a model that was evaluated."""
     return {
         "path": exact(path),
         "name": engine.spec.name,
@@ -183,7 +183,7 @@ def gather(
 
 
 def is_predictions(path: Path) -> bool:
-    """Whether a CSV file has the columns that :func:`write_predictions` writes."""
+    """Return whether a CSV file has the columns that :func:`write_predictions` writes."""
     with open(path, encoding="utf-8", newline="") as stream:
         header = next(csv.reader([stream.readline()]), [])
     return header in (_columns(False), _columns(True))

@@ -21,7 +21,7 @@ _SEPARATORS = ",;\t"
 
 
 def csv_rows(source: Path) -> tuple[list[Line], list[str]]:
-    """Rows of a CSV file, and what was assumed.
+    """Return the rows of a CSV file, and what was assumed.
 
     Columns are separated by commas, semicolons (Excel in countries with a decimal comma) or tabs; their names may be in any
     case. Rows without any value are left out, as is Excel's ``sep=;`` before the names.
@@ -55,7 +55,7 @@ def csv_rows(source: Path) -> tuple[list[Line], list[str]]:
 
 
 def jsonl_rows(source: Path) -> tuple[list[Line], list[str]]:
-    """Rows of a JSON Lines file, and what was assumed.
+    """Return the rows of a JSON Lines file, and what was assumed.
 
     Raises:
         InputError: Unreadable, or a line that is not a JSON object. The message names the file and line.
@@ -80,7 +80,7 @@ def _objects(source: Path) -> Iterator[Line]:
 
 
 def local_path(folder: Path, written: str) -> tuple[Path, bool]:
-    """A path as it is written in a file of ``folder``, and whether its backslashes were taken for separators.
+    """Return a path as it is written in a file of ``folder``, and whether its backslashes were taken for separators.
 
     They are only where a backslash may be part of a name (not on Windows), and no file has that name.
     """

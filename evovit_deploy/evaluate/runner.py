@@ -62,14 +62,14 @@ class Subject:
         return View.of(self.transform, self.engine.spec.image_size)
 
     def rank(self, pixels: NDArray[Any]) -> list[tuple[tuple[int, float], ...] | None]:
-        """[B, S, S, 3] uint8 -> the best five (class, probability) of each; None where the output is not finite."""
+        """Map [B, S, S, 3] uint8 -> the best five (class, probability) of each; None where the output is not finite."""
         images = pixels if self.engine.spec.input == "uint8" else normalise(pixels, self.transform)
         return [
             tuple(ranking(row, TOP)) if np.isfinite(row).all() else None for row in probabilities(self.engine(images))
         ]
 
     def key(self) -> dict[str, Any]:
-        """What its predictions depend on, for the journal."""
+        """Return what its predictions depend on, for the journal."""
         spec, engine = self.engine.spec, self.engine
         return {
             "weights": _fingerprint(engine) if engine.backend in TORCH else sha256(self.path),

@@ -15,7 +15,7 @@ __all__ = ["settle_transform", "transform_difference"]
 
 
 def transform_difference(found: Transform, wanted: Transform) -> str:
-    """The fields that differ, in words: ``resize_ratio 1 instead of 1.14``; empty if none does."""
+    """Return the fields that differ, in words: ``resize_ratio 1 instead of 1.14``; empty if none does."""
     return ", ".join(
         f"{field.name} {getattr(found, field.name)} instead of {getattr(wanted, field.name)}"
         for field in dataclasses.fields(found)

@@ -38,12 +38,14 @@ class Panel:
 
 
 def panel_size(image_size: int) -> int:
-    """Side of a panel: the smallest multiple of the model's image size from 320 pixels, so that patches have whole pixels."""
+    """Return the side of a panel: the smallest multiple of the model's image size from 320 pixels, so that patches have whole
+    pixels.
+    """
     return image_size * -(-MIN_SIZE // image_size)
 
 
 def draw(base: Array, look: Look, reference: Look | None = None) -> list[Panel]:
-    """The panels of one image.
+    """Return the panels of one image.
 
     Args:
         base: [P, P, 3] uint8, the part of the image that the model saw.
@@ -67,7 +69,7 @@ def draw(base: Array, look: Look, reference: Look | None = None) -> list[Panel]:
 
 
 def frequency_panel(share: Array, grid: int, number: int, size: int = MIN_SIZE) -> Panel:
-    """How often each patch was kept, [N] in 0 to 1, as heat on white: 0 is dark, 1 bright, the same scale everywhere."""
+    """Return how often each patch was kept, [N] in 0 to 1, as heat on white: 0 is dark, 1 bright, the same scale everywhere."""
     side = size // grid * grid
     return Panel(f"selection {number}: how often each patch is kept", _colours(_upscaled(share, grid, side)))
 
@@ -115,7 +117,7 @@ def _framed(pixels: Array, patches: Array, grid: int, colour: tuple[int, int, in
 
 
 def sheet(title: str, panels: Sequence[Panel]) -> Image:
-    """All panels side by side under a title, on white."""
+    """Return all panels side by side under a title, on white."""
     from PIL import Image as images
     from PIL import ImageDraw, ImageFont
 
@@ -142,7 +144,7 @@ def _fitted(pen: Any, text: str, width: int, font: Any) -> str:
 
 
 def to_jpeg(pixels: Array) -> bytes:
-    """[P, P, 3] uint8 -> JPEG for the gallery; the PNG files keep every pixel."""
+    """Map [P, P, 3] uint8 -> JPEG for the gallery; the PNG files keep every pixel."""
     from PIL import Image as images
 
     stream = io.BytesIO()

@@ -36,7 +36,7 @@ def page_of(name: str, answer: str, differs: bool, panels: Sequence[Panel]) -> P
 
 
 def encoded(panels: Sequence[Panel]) -> tuple[tuple[str, str], ...]:
-    """(caption, data URI) of every panel."""
+    """Return (caption, data URI) of every panel."""
     return tuple(
         (panel.caption, "data:image/jpeg;base64," + base64.b64encode(to_jpeg(panel.pixels)).decode())
         for panel in panels
@@ -46,7 +46,7 @@ def encoded(panels: Sequence[Panel]) -> tuple[tuple[str, str], ...]:
 def render(
     pages: Sequence[Page], summary: dict[str, Any], frequency: Sequence[Panel], facts: str, *, attention: bool
 ) -> str:
-    """The gallery as HTML.
+    """Return the gallery as HTML.
 
     Args:
         pages: One an image.

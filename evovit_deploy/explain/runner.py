@@ -55,7 +55,7 @@ class Explanation:
     failures: tuple[tuple[Path, str], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """Return a JSON-ready form."""
         return {
             "schema": 1,
             "gallery": exact(self.gallery),

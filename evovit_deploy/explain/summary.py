@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 def jaccard(a: Array, b: Array) -> float:
-    """|A and B| / |A or B| of two masks [N] bool; 1 for two empty ones."""
+    """Compute |A and B| / |A or B| of two masks [N] bool; 1 for two empty ones."""
     either = int((a | b).sum())
     return int((a & b).sum()) / either if either else 1.0
 
@@ -70,7 +70,7 @@ class Summary:
         self.same_class += _class(look) is not None and _class(look) == _class(reference)
 
     def to_dict(self, grids: Sequence[int], compared: bool) -> dict[str, Any]:
-        """JSON-ready form; ``chance`` is the overlap of a random choice of as many patches."""
+        """Return a JSON-ready form; ``chance`` is the overlap of a random choice of as many patches."""
         count = self.images
         return {
             "images": count,

@@ -15,14 +15,14 @@ __all__ = ["emulate_bf16", "has_bf16"]
 
 
 def has_bf16(model: onnx.ModelProto) -> bool:
-    """Whether any constant of the graph is BF16."""
+    """Return whether any constant of the graph is BF16."""
     import onnx
 
     return any(tensor.data_type == onnx.TensorProto.BFLOAT16 for tensor in model.graph.initializer)
 
 
 def emulate_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every BF16 tensor is FP32 holding BF16 values."""
+    """Return a copy in which every BF16 tensor is FP32 holding BF16 values."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper

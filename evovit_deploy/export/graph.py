@@ -124,7 +124,7 @@ def _scope(node: onnx.NodeProto) -> str:
 
 
 def drop_outputs(model: onnx.ModelProto, keep: Sequence[str]) -> onnx.ModelProto:
-    """A copy with only the outputs ``keep`` and without the nodes and constants that nothing reads any more."""
+    """Return a copy with only the outputs ``keep`` and without the nodes and constants that nothing reads any more."""
     import onnx_ir as ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 

@@ -30,7 +30,7 @@ def make(
     weights: dict[str, Any],
     variant: str = "",
 ) -> dict[str, Any]:
-    """The manifest of an export.
+    """Return the manifest of an export.
 
     Args:
         recipe: As exported (structure from the tensors, keep ratios as overridden).
@@ -72,7 +72,7 @@ def attach(model: onnx.ModelProto, manifest: dict[str, Any]) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is an ONNX file that evovit wrote, of any schema."""
+    """Return whether a file is an ONNX file that evovit wrote, of any schema."""
     import onnx
 
     try:
@@ -97,7 +97,7 @@ def check_schema(document: Any, known: int, where: str) -> None:
 
 
 def read(metadata: dict[str, str], where: str = "this model") -> dict[str, Any] | None:
-    """The manifest in the metadata of the model file ``where``, or None if there is none of this package.
+    """Return the manifest in the metadata of the model file ``where``, or None if there is none of this package.
 
     Raises:
         EngineError: It was written by a newer version.

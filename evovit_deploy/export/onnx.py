@@ -192,7 +192,7 @@ def write(
 
 
 def example_batch(module: Any, batch: int) -> torch.Tensor:
-    """A batch of the module's input type, for tracing."""
+    """Return a batch of the module's input type, for tracing."""
     import torch
 
     size = module.structure.image_size
@@ -202,7 +202,7 @@ def example_batch(module: Any, batch: int) -> torch.Tensor:
 
 
 def default_name(recipe: Recipe, options: ExportOptions) -> str:
-    """File name that says model, size and precision actually used, e.g. ``evo_deit_small_patch16_224_fp16.onnx``."""
+    """Return a file name that says model, size and precision actually used, e.g. ``evo_deit_small_patch16_224_fp16.onnx``."""
     size = str(recipe.structure.image_size)
     parts = [recipe.name] + ([] if size in re.split(r"[._]", recipe.name) else [size]) + [options.model.precision]
     if options.model.image_input == "uint8":

@@ -73,7 +73,7 @@ class ParityReport:
         return not self.failure
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """Return a JSON-ready form."""
         return {**dataclasses.asdict(self), "passed": self.passed, "failure": self.failure}
 
 
@@ -108,7 +108,7 @@ def compare(reference: Outputs, other: Outputs, tolerance: Tolerance) -> ParityR
 
 
 def jaccard(a: Array, b: Array) -> float:
-    """Mean over images of |A and B| / |A or B|, for index sets [n, K]."""
+    """Return the mean over images of |A and B| / |A or B|, for index sets [n, K]."""
     values = []
     for row_a, row_b in zip(a.tolist(), b.tolist()):
         both, either = set(row_a) & set(row_b), set(row_a) | set(row_b)
@@ -117,7 +117,7 @@ def jaccard(a: Array, b: Array) -> float:
 
 
 def sample_images(recipe: Recipe, image_input: str, count: int | None = None, seed: int = 0) -> Array:
-    """Seeded images with structure at several scales, so that some patches matter more than others.
+    """Return seeded images with structure at several scales, so that some patches matter more than others.
 
     White noise makes all patches alike and every selection a near-tie, which no photograph does.
 
@@ -143,7 +143,7 @@ def sample_images(recipe: Recipe, image_input: str, count: int | None = None, se
 
 
 def run_module(module: Any, images: Array) -> Outputs:
-    """Outputs of a PyTorch module of :mod:`evovit_deploy.models` by name."""
+    """Return the outputs of a PyTorch module of :mod:`evovit_deploy.models` by name."""
     import torch
 
     with torch.inference_mode():

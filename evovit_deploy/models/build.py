@@ -19,7 +19,7 @@ __all__ = ["build_model", "resolve_options"]
 
 
 def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> VisionTransformer | EvoLevit:
-    """The inference module of an Evo-DeiT, Evo-LeViT or timm checkpoint, in eval mode, on the CPU.
+    """Return the inference module of an Evo-DeiT, Evo-LeViT or timm checkpoint, in eval mode, on the CPU.
 
     Args:
         checkpoint: From ``load_checkpoint`` or ``random_checkpoint``.
@@ -34,7 +34,7 @@ def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> 
 
 
 def resolve_options(options: ModelOptions, family: str) -> ModelOptions:
-    """The options as a model of this family is built with them: its own ``auto`` pattern.
+    """Return the options as a model of this family is built with them: its own ``auto`` pattern.
 
     Raises:
         InputError: A pattern that the family cannot use.

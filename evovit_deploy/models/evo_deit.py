@@ -82,7 +82,7 @@ def to_module_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> VisionTransformer:
-    """The inference module of a checkpoint, in eval mode, on the CPU.
+    """Return the inference module of a checkpoint, in eval mode, on the CPU.
 
     Args:
         checkpoint: From ``load_checkpoint`` or ``random_checkpoint``.
@@ -94,7 +94,7 @@ def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> 
 def build_vit(
     recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions, pool: Pool | None = None
 ) -> VisionTransformer:
-    """The inference module of a recipe that is not of the LeViT family, in eval mode, on the CPU.
+    """Return the inference module of a recipe that is not of the LeViT family, in eval mode, on the CPU.
 
     Args:
         recipe: Structure, evolution, transform.

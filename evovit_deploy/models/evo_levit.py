@@ -36,7 +36,7 @@ def block_numbers(structure: LevitStructure) -> dict[int, str]:
 
 
 def tradeoffs(state: Mapping[str, Tensor], structure: LevitStructure) -> list[float]:
-    """t = sigmoid(learn_tradeoff) of every attention, in the order they run."""
+    """Compute t = sigmoid(learn_tradeoff) of every attention, in the order they run."""
     keys = [
         f"blocks.{i}.m1.m.learn_tradeoff" if name.startswith("blocks") else f"blocks.{i}.learn_tradeoff"
         for i, name in block_numbers(structure).items()
@@ -82,7 +82,7 @@ def to_module_state(state: Mapping[str, Tensor], structure: LevitStructure) -> d
 
 
 def resolve_pattern(options: ModelOptions) -> ModelOptions:
-    """The options with the selection pattern that is used.
+    """Return the options with the selection pattern that is used.
 
     Raises:
         InputError: ``sort``.
@@ -95,7 +95,7 @@ def resolve_pattern(options: ModelOptions) -> ModelOptions:
 
 
 def build_evo_levit(checkpoint: Checkpoint, options: ModelOptions | None = None) -> EvoLevit:
-    """The inference module of a checkpoint, in eval mode, on the CPU; arguments as for :func:`.build.build_model`."""
+    """Return the inference module of a checkpoint, in eval mode, on the CPU; arguments as for :func:`.build.build_model`."""
     options = resolve_pattern(options or ModelOptions())
     recipe = checkpoint.recipe
     structure, evolution = recipe.as_levit

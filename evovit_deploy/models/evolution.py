@@ -49,7 +49,7 @@ class Selection:
         return self.ordered is None
 
     def rescore(self, scores: Tensor, update: Callable[[Tensor], Tensor]) -> Tensor:
-        """[B, N] scores -> the same in the order of ``restore``, with ``update`` applied to those of the kept, [B, K]."""
+        """Map [B, N] scores -> the same in the order of ``restore``, with ``update`` applied to those of the kept, [B, K]."""
         if self.ordered is None:
             own = self.select(scores[..., None])[..., 0]
             return self.restore(update(own)[..., None], scores[..., None])[..., 0]
@@ -58,7 +58,7 @@ class Selection:
 
 
 def ranks(scores: Tensor) -> Tensor:
-    """Place of every token in descending order of score, ties to the earlier token.
+    """Return the place of every token in descending order of score, ties to the earlier token.
 
     Args:
         scores: [B, N] float32.
@@ -92,7 +92,7 @@ def _by_gather(indices: Tensor, rank_of: Callable[[], Tensor], keep: int, ops: O
 
 
 def topk(scores: Tensor, keep: int, ops: Operators = NATIVE) -> Selection:
-    """TopK and Gather. Ties go to the earlier token, as ONNX defines for TopK."""
+    """Select by TopK and Gather. Ties go to the earlier token, as ONNX defines for TopK."""
     n = scores.shape[1]
     indices = ops.topk_indices(scores, keep)
 
@@ -106,7 +106,7 @@ def topk(scores: Tensor, keep: int, ops: Operators = NATIVE) -> Selection:
 
 
 def sort(scores: Tensor, keep: int, ops: Operators = NATIVE) -> Selection:
-    """TopK of all tokens: the kept come first, the bypassed after them, and joining them again is a concatenation.
+    """Select by TopK of all tokens: the kept come first, the bypassed after them, and joining them again is a concatenation.
 
     Ties go to the token that comes first *now*; after an earlier `sort` that is not the order of the image.
     """
@@ -124,13 +124,13 @@ def sort(scores: Tensor, keep: int, ops: Operators = NATIVE) -> Selection:
 
 
 def rank(scores: Tensor, keep: int, ops: Operators = NATIVE) -> Selection:
-    """Ranks by comparison, then Gather: no sort, which is slow on a GPU for a few hundred tokens."""
+    """Select by ranks from comparison, then Gather: no sort, which is slow on a GPU for a few hundred tokens."""
     rank_ = ranks(scores)
     return _by_gather(_positions_of(rank_, keep), lambda: rank_, keep, ops)
 
 
 def onehot(scores: Tensor, keep: int, ops: Operators = NATIVE) -> Selection:
-    """Ranks by comparison, then a one-hot GEMM each way: P x selects, P^T x restores. Exact in every float dtype."""
+    """Select by ranks from comparison, then a one-hot GEMM each way: P x selects, P^T x restores. Exact in every float dtype."""
     rank_ = ranks(scores)
     place = torch.arange(keep, dtype=rank_.dtype, device=scores.device)
     hit = rank_[:, None, :] == place[:, None]  # P, [B, K, N]
@@ -151,7 +151,7 @@ PATTERNS: dict[str, Callable[[Tensor, int, Operators], Selection]] = {
 
 
 def kept_positions(kept: Tensor, keep: int) -> Tensor:
-    """Ascending positions of the kept tokens.
+    """Return ascending positions of the kept tokens.
 
     Args:
         kept: [B, N] bool with exactly ``keep`` true values a row.
@@ -167,7 +167,7 @@ def kept_positions(kept: Tensor, keep: int) -> Tensor:
 
 
 def ascending(positions: Tensor) -> Tensor:
-    """Distinct positions in ascending order, by comparison.
+    """Return distinct positions in ascending order, by comparison.
 
     Args:
         positions: [B, K] float32 holding integers (exact below 2^24).

@@ -27,7 +27,7 @@ PIXEL_SCALE = 1 / 64  # keeps folded weights clear of FP16's subnormal range
 
 
 def fold(model: VisionTransformer) -> VisionTransformer:
-    """A folded copy of ``model``; the original is left as it is. Fold before changing precision.
+    """Return a folded copy of ``model``; the original is left as it is. Fold before changing precision.
 
     Raises:
         ValueError: The model's parameters are not float32.

@@ -30,7 +30,7 @@ class Attend(Lowered):
     """softmax(q k^T) v; q is scaled already."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """[B, H, M, D] queries over [B, H, L, D] keys and values -> [B, M, H D]."""
+        """Map [B, H, M, D] queries over [B, H, L, D] keys and values -> [B, M, H D]."""
         return self.ops.attention(q, k, v, None).transpose(1, 2).flatten(2)
 
 
@@ -43,12 +43,12 @@ class ClassRow(nn.Module):
     """
 
     def forward(self, q: Tensor, k: Tensor) -> Tensor:
-        """[B, H, M, D] q (scaled) and k -> [B, H, M] float32; the class token is at place 0."""
+        """Map [B, H, M, D] q (scaled) and k -> [B, H, M] float32; the class token is at place 0."""
         return (q[:, :, :1].float() * k.float()).sum(-1)
 
 
 def class_attention(rows: Sequence[Tensor], weights: Sequence[float], always: int = 1) -> Tensor:
-    """sum_i weight_i c_i, with c_i the SUM over heads of the softmax of row i (paper eq. 5).
+    """Compute sum_i weight_i c_i, with c_i the SUM over heads of the softmax of row i (paper eq. 5).
 
     Args:
         rows: Of each block that counts, the logits [B, H, M] float32 of its class row. They are stacked, so that a stage
@@ -85,7 +85,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, M, C] -> q, k, v, each [B, H, M, D]; q is scaled. ``attend`` and ``proj`` are the other half."""
+        """Map [B, M, C] -> q, k, v, each [B, H, M, D]; q is scaled. ``attend`` and ``proj`` are the other half."""
         # q, k and v as 3 H heads: one transpose, and TensorRT keeps the bias in the GEMM (2 kernels fewer a block than
         # slicing an axis of size 3).
         heads = self.num_heads
@@ -140,6 +140,6 @@ class Block(nn.Module):
         return self.act(self.fc1(self.norm2(x)))
 
     def forward(self, x: Tensor, want_row: bool = False) -> tuple[Tensor, Tensor | None]:
-        """[B, M, C] -> the same, and its class row's logits [B, H, M] float32 if wanted."""
+        """Map [B, M, C] -> the same, and its class row's logits [B, H, M] float32 if wanted."""
         x, row = self.mix(x, want_row)
         return x + self.fc2(self.hidden(x)), row

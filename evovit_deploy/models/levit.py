@@ -88,7 +88,7 @@ class EvoLevit(Lowered):
         return tuple(names)
 
     def tokens_of(self, images: Tensor) -> Tensor:
-        """Images -> [B, 1 + N, C] tokens."""
+        """Map images -> [B, 1 + N, C] tokens."""
         dtype = self.cls_token.dtype
         if self.image_input == "uint8":
             images = self.pixels(images)
@@ -97,7 +97,7 @@ class EvoLevit(Lowered):
         return torch.cat((first, patches), 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """[B, 3, S, S] float32 or [B, S, S, 3] uint8 -> tuple of outputs, see :attr:`output_names`."""
+        """Map [B, 3, S, S] float32 or [B, S, S, 3] uint8 -> tuple of outputs, see :attr:`output_names`."""
         x = self.embed(self.tokens_of, images)
         scores: Tensor | None = None
         kept: list[Tensor] = []
@@ -162,7 +162,7 @@ class EvoLevit(Lowered):
         return self.pool_tokens(self.pooled, last, x, weights / patches, others, patches).to(x.dtype)
 
     def run_blocks(self, group: Group, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Blocks of a group on its tokens [B, M, C], and their weighted class rows [B, M] float32 (None when dead)."""
+        """Return blocks of a group on its tokens [B, M, C], and their weighted class rows [B, M] float32 (None when dead)."""
         logits: list[Tensor] = []
         for i in group.blocks:
             x, row = self.blocks[i](x, i in group.weights)
@@ -178,29 +178,29 @@ class EvoLevit(Lowered):
         return (rows * heads[:, None]).sum(1)
 
     def choose(self, keep: int, scores: Tensor, kept: list[Tensor]) -> tuple[Selection, Tensor]:
-        """Selection of the class token and the top ``keep`` patches; weights [B, 1, 1 + N] of the representative."""
+        """Return the selection of the class token and the top ``keep`` patches; weights [B, 1, 1 + N] of the representative."""
         selection: Selection = self.select(self.selection_of, scores, keep)
         if "kept" in self.outputs:
             kept.append(self.select(self.positions_of, selection, keep))
         return selection, self.represent(self.representative_of, scores, selection)
 
     def selection_of(self, scores: Tensor, keep: int) -> Selection:
-        """Selection of the class token and the top ``keep`` patches."""
+        """Return the selection of the class token and the top ``keep`` patches."""
         first = torch.zeros(scores.shape[1], dtype=scores.dtype, device=scores.device)
         first[0] = ALWAYS_KEPT
         return PATTERNS[self.pattern](scores + first, keep + 1, self.ops)
 
     def positions_of(self, selection: Selection, keep: int) -> Tensor:
-        """Positions of the kept patches on this stage's grid, ascending: [B, keep] int64."""
+        """Return the positions of the kept patches on this stage's grid, ascending: [B, keep] int64."""
         return kept_positions(selection.kept()[:, 1:], keep)
 
     def representative_of(self, scores: Tensor, selection: Selection) -> Tensor:
-        """Dropped tokens weighted by s / (sum of s over the dropped): [B, 1, 1 + N] float32."""
+        """Return the dropped tokens weighted by s / (sum of s over the dropped): [B, 1, 1 + N] float32."""
         share = torch.where(selection.kept(), torch.zeros_like(scores), scores)
         return (share / share.sum(1, keepdim=True))[:, None]
 
     def blend(self, group: Group, before: Tensor | None, fresh: Tensor | None) -> Tensor | None:
-        """s = carry * before + fresh."""
+        """Compute s = carry * before + fresh."""
         if fresh is None or before is None or not group.carry:
             return fresh
         return before * group.carry + fresh
@@ -224,16 +224,17 @@ class EvoLevit(Lowered):
         return x, self.scores(self.shrink_scores, stage, before, row, subsample.taken)
 
     def shrink_scores(self, stage: Stage, before: Tensor, row: Tensor, taken: Tensor) -> Tensor:
-        """Scores of the tokens taken along, scaled so that their sum over the patches stays what it was."""
+        """Return the scores of the tokens taken along, scaled so that their sum over the patches stays what it was."""
         scores = (before * stage.carry + row)[:, taken]
         return scores * (before[:, 1:].sum(1, keepdim=True) / scores[:, 1:].sum(1, keepdim=True))
 
     def sum_dropped(self, x: Tensor, selection: Selection) -> Tensor:
-        """Sum of the dropped tokens: [B, 1, C] float32."""
+        """Return the sum of the dropped tokens: [B, 1, C] float32."""
         return ((~selection.kept()).to(x.dtype)[:, None] @ x).float()
 
     def pooled(self, block: Block, x: Tensor, weights: Tensor, others: Tensor | None, patches: int) -> Tensor:
-        """Weighted sum of x + mlp(x) over tokens, plus ``others / patches``; fc2, being linear, runs once on the sum.
+        """Return the weighted sum of x + mlp(x) over tokens, plus ``others / patches``; fc2, being linear, runs once on the
+        sum.
 
         Exact because the weights of all patches sum to 1: fc2's bias enters once.
         """
@@ -257,6 +258,6 @@ class Pixels(nn.Module):
         self.scale = [1 / (255 * value) for value in transform.std]
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, S, S, 3] uint8 -> [B, 3, S, S] float32: (pixel - mean) * scale."""
+        """Map [B, S, S, 3] uint8 -> [B, 3, S, S] float32: (pixel - mean) * scale."""
         mean, scale = (torch.tensor(values, device=images.device) for values in (self.mean, self.scale))
         return ((images.float() - mean) * scale).permute(0, 3, 1, 2)

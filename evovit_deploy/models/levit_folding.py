@@ -28,7 +28,7 @@ Model = TypeVar("Model", EvoLevit, VanillaLevit)
 
 
 def fold(model: Model) -> Model:
-    """A folded copy of an :class:`.EvoLevit` or :class:`.VanillaLevit`. Fold before changing precision.
+    """Return a folded copy of an :class:`.EvoLevit` or :class:`.VanillaLevit`. Fold before changing precision.
 
     Raises:
         ValueError: The model's parameters are not float32.

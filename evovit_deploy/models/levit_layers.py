@@ -23,7 +23,7 @@ class ClassLogits(nn.Module):
     """
 
     def forward(self, q: Tensor, k: Tensor) -> Tensor:
-        """[B, H, M, D] q (scaled), [B, H, L, D] k -> [B, H, L] float32, to every token, the class token included."""
+        """Map [B, H, M, D] q (scaled), [B, H, L, D] k -> [B, H, L] float32, to every token, the class token included."""
         return (q[:, :, :1].float() * k.float()).sum(-1)
 
 
@@ -31,7 +31,7 @@ class Attend(Lowered):
     """softmax(q k^T + bias) v; q is scaled already."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        """[B, H, M, D] queries over [B, H, L, D] keys and [B, H, L, E] values, bias [H, M, L] -> [B, M, H E]."""
+        """Map [B, H, M, D] queries over [B, H, L, D] keys and [B, H, L, E] values, bias [H, M, L] -> [B, M, H E]."""
         return self.ops.attention(q, k, v, bias).transpose(1, 2).flatten(2)
 
 
@@ -44,7 +44,7 @@ class LinearNorm(nn.Module):
         self.norm: nn.BatchNorm1d | None = nn.BatchNorm1d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, M, inputs] -> [B, M, outputs]."""
+        """Map [B, M, inputs] -> [B, M, outputs]."""
         x = self.linear(x)
         return x if self.norm is None else self.norm(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
@@ -58,7 +58,7 @@ class ConvNorm(nn.Module):
         self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, S, S] -> [B, outputs, ceil(S / 2), ceil(S / 2)]."""
+        """Map [B, inputs, S, S] -> [B, outputs, ceil(S / 2), ceil(S / 2)]."""
         x = self.conv(x)
         return x if self.norm is None else self.norm(x)
 
@@ -84,7 +84,7 @@ class Mlp(nn.Module):
         return self.act(self.fc1(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, M, C] -> [B, M, C]."""
+        """Map [B, M, C] -> [B, M, C]."""
         return self.fc2(self.hidden(x))
 
 
@@ -108,7 +108,7 @@ class Attention(nn.Module):
         self.proj = LinearNorm(values, dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, M, C] -> q, k [B, H, M, D], v [B, H, M, 2 D]; q is scaled."""
+        """Map [B, M, C] -> q, k [B, H, M, D], v [B, H, M, 2 D]; q is scaled."""
         heads = self.qkv(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         q, k, v = heads.split([self.key_dim, self.key_dim, self.key_dim * VALUE_RATIO], -1)
         return (q if self.scale == 1 else q * self.scale), k, v
@@ -171,7 +171,7 @@ class Subsample(nn.Module):
         self.register_buffer("taken", taken, persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, L, C] -> q [B, H, M, D] of the tokens taken, scaled; k [B, H, L, D], v [B, H, L, 4 D] of all."""
+        """Map [B, L, C] -> q [B, H, M, D] of the tokens taken, scaled; k [B, H, L, D], v [B, H, L, 4 D] of all."""
         q = self.q(x[:, self.taken]).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         heads = self.kv(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k, v = heads.split([self.key_dim, self.key_dim * SUBSAMPLE_VALUE_RATIO], -1)
@@ -192,10 +192,10 @@ class Head(nn.Module):
         self.linear = nn.Linear(dim, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C] -> [B, classes]."""
+        """Map [B, C] -> [B, classes]."""
         return self.linear(x if self.norm is None else self.norm(x))
 
 
 def average(logits: list[Tensor]) -> Tensor:
-    """Mean of the logits [B, classes] of one or two heads."""
+    """Return the mean of the logits [B, classes] of one or two heads."""
     return logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)

@@ -55,7 +55,7 @@ class Stage:
 
 
 def plan(structure: LevitStructure, evolution: LevitEvolution, tradeoff: Sequence[float]) -> list[Stage]:
-    """Stages in order; class attentions that no later selection depends on are left out.
+    """Return the stages in order; class attentions that no later selection depends on are left out.
 
     Args:
         structure, evolution: Of the recipe.

@@ -55,12 +55,12 @@ class Operators:
 
 
 def patches_by_convolution(conv: nn.Conv2d, images: Tensor) -> Tensor:
-    """[B, 3, S, S] -> [B, N, C] by the convolution itself."""
+    """Map [B, 3, S, S] -> [B, N, C] by the convolution itself."""
     return conv(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 def patches_by_gemm(conv: nn.Conv2d, images: Tensor) -> Tensor:
-    """[B, 3, S, S] -> [B, N, C] by one matrix product over flattened patches; kernel and stride are the same, no padding.
+    """Map [B, 3, S, S] -> [B, N, C] by one matrix product over flattened patches; kernel and stride are the same, no padding.
 
     On an H100 in FP16 cuDNN's convolution took 1.65 ms at batch 256, and this about 0.2 (docs/design.md, section 5).
     """
@@ -73,7 +73,7 @@ def patches_by_gemm(conv: nn.Conv2d, images: Tensor) -> Tensor:
 
 @torch.library.custom_op("evovit::gather_tokens", mutates_args=())
 def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
-    """[B, N, C] tokens, [B, K] int64 indices -> [B, K, C]; row k of image b is ``tokens[b, indices[b, k]]``."""
+    """Map [B, N, C] tokens, [B, K] int64 indices -> [B, K, C]; row k of image b is ``tokens[b, indices[b, k]]``."""
     return torch.gather(tokens, 1, indices[..., None].expand(-1, -1, tokens.shape[2]))
 
 
@@ -84,7 +84,7 @@ def _(tokens: Tensor, indices: Tensor) -> Tensor:
 
 @torch.library.custom_op("evovit::topk_indices", mutates_args=())
 def topk_indices(scores: Tensor, keep: int) -> Tensor:
-    """[B, N] scores -> [B, keep] int64, indices of the largest, descending; ties to the lower index (ONNX TopK)."""
+    """Map [B, N] scores -> [B, keep] int64, indices of the largest, descending; ties to the lower index (ONNX TopK)."""
     return torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :keep].contiguous()
 
 
@@ -95,7 +95,7 @@ def _(scores: Tensor, keep: int) -> Tensor:
 
 @torch.library.custom_op("evovit::sort_descending", mutates_args=())
 def sort_descending(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, N] scores -> the same in descending order, and their indices int64; ties to the lower index (ONNX TopK)."""
+    """Map [B, N] scores -> the same in descending order, and their indices int64; ties to the lower index (ONNX TopK)."""
     values, indices = torch.sort(scores, dim=1, descending=True, stable=True)
     return values, indices
 
@@ -159,7 +159,7 @@ def lowered(module: nn.Module, ops: Operators) -> Iterator[None]:
 
 
 def onnx_translations(opset: int) -> dict[Any, Callable[..., Any]]:
-    """The ``custom_translation_table`` of ``torch.onnx.export`` for these operators."""
+    """Return the ``custom_translation_table`` of ``torch.onnx.export`` for these operators."""
     import importlib
 
     op: Any = getattr(importlib.import_module("onnxscript"), f"opset{opset}")

@@ -42,7 +42,7 @@ class Group:
 
 
 def plan(evolution: Evolution, num_patches: int) -> list[Group]:
-    """Groups in order, with dead class attentions removed.
+    """Return groups in order, with dead class attentions removed.
 
     Args:
         evolution: Keep ratios, tradeoff and schedule.

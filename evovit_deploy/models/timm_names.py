@@ -17,7 +17,8 @@ _START = 0.02  # deviation of timm's other embeddings
 
 
 def resolve_name(name: str) -> str:
-    """``vit_small_patch16_224``, with or without a tag (``.augreg_in1k``) and the hub's prefix (``timm/``), as timm knows it.
+    """Resolve ``vit_small_patch16_224``, with or without a tag (``.augreg_in1k``) and the hub's prefix (``timm/``), as timm
+    knows it.
 
     Raises:
         InputError: timm has no such model, or no such weights of it; the message lists what is close.
@@ -44,7 +45,7 @@ def resolve_name(name: str) -> str:
 
 
 def create(name: str, seed: int | None = None, **options: Any) -> nn.Module:
-    """timm's module in eval mode, in FP32, without its trained weights.
+    """Return timm's module in eval mode, in FP32, without its trained weights.
 
     LayerScale starts at 1 here, and class and register tokens at random: timm starts them at (nearly) zero, and a network
     whose blocks do nothing would prove nothing.

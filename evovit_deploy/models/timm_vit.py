@@ -22,7 +22,7 @@ SUPPORTED = (
 
 
 def timm_name(recipe: Recipe) -> str:
-    """The name in timm of an ``evo_vit`` or ``vit`` recipe.
+    """Return the name in timm of an ``evo_vit`` or ``vit`` recipe.
 
     Raises:
         RecipeError: An ``evo_vit`` recipe that does not say it.
@@ -37,7 +37,7 @@ def timm_name(recipe: Recipe) -> str:
 
 
 def timm_options(structure: Structure) -> dict[str, Any]:
-    """What has to be said beside the name for timm to make a model of this structure."""
+    """Return what has to be given beside the name for timm to make a model of this structure."""
     options: dict[str, Any] = {"img_size": structure.image_size}
     options["num_classes"] = structure.num_classes if structure.head else 0
     if structure.pool in ("patches", "normed_patches"):
@@ -48,7 +48,7 @@ def timm_options(structure: Structure) -> dict[str, Any]:
 
 
 def timm_vit(recipe: Recipe, seed: int = 0) -> nn.Module:
-    """timm's module of an ``evo_vit`` or ``vit`` recipe, with seeded random weights.
+    """Return timm's module of an ``evo_vit`` or ``vit`` recipe, with seeded random weights.
 
     Raises:
         RecipeError: The recipe's structure is not that of the model it names.
@@ -63,7 +63,7 @@ def timm_vit(recipe: Recipe, seed: int = 0) -> nn.Module:
 
 
 def structure_of(model: nn.Module, name: str) -> Structure:
-    """Everything that ``vit.py`` has to know of a timm model.
+    """Return everything that ``vit.py`` has to know of a timm model.
 
     Args:
         model: From timm, with or without values.

@@ -28,8 +28,8 @@ __all__ = ["Stock", "baseline_names", "build_stock", "build_twin", "timm_deit", 
 
 
 def vanilla_recipe(source: str | Recipe) -> Recipe:
-    """Recipe of a vanilla DeiT or LeViT: of a name such as ``deit_small_patch16_224`` or ``levit_128s_224``, or the twin of
-    an Evo recipe (of one for a timm ViT, that ViT).
+    """Return the recipe of a vanilla DeiT or LeViT: of a name such as ``deit_small_patch16_224`` or ``levit_128s_224``, or the
+    twin of an Evo recipe (of one for a timm ViT, that ViT).
 
     Raises:
         RecipeError: A name that is not a baseline of a shipped recipe.
@@ -60,7 +60,7 @@ def vanilla_recipe(source: str | Recipe) -> Recipe:
 
 
 def timm_model(recipe: Recipe, seed: int = 0) -> nn.Module:
-    """timm's module for a vanilla recipe, with seeded random weights."""
+    """Return timm's module for a vanilla recipe, with seeded random weights."""
     if recipe.family == "levit":
         return timm_levit(recipe.as_levit[0], seed)
     if recipe.family == "vit":
@@ -69,7 +69,7 @@ def timm_model(recipe: Recipe, seed: int = 0) -> nn.Module:
 
 
 def timm_deit(structure: Structure, seed: int = 0) -> nn.Module:
-    """timm's VisionTransformer with DeiT's settings and seeded random weights."""
+    """Return timm's VisionTransformer with DeiT's settings and seeded random weights."""
     from timm.models.vision_transformer import VisionTransformer as TimmVit
 
     with torch.random.fork_rng(devices=[]):
@@ -89,7 +89,7 @@ def timm_deit(structure: Structure, seed: int = 0) -> nn.Module:
 def build_twin(
     recipe: Recipe, options: ModelOptions, seed: int = 0, state: Mapping[str, Tensor] | None = None
 ) -> VisionTransformer | VanillaLevit:
-    """timm's DeiT, ViT or LeViT in our inference code, folded and typed like the model it is compared with.
+    """Return timm's DeiT, ViT or LeViT in our inference code, folded and typed like the model it is compared with.
 
     Args:
         recipe: A vanilla recipe, see :func:`vanilla_recipe`.
@@ -144,7 +144,7 @@ class Stock(nn.Module):
 def build_stock(
     recipe: Recipe, options: ModelOptions, seed: int = 0, state: Mapping[str, Tensor] | None = None
 ) -> Stock:
-    """timm's module exactly as timm ships it (unfolded, scale at run time); arguments as for :func:`build_twin`."""
+    """Return timm's module exactly as timm ships it (unfolded, scale at run time); arguments as for :func:`build_twin`."""
     if "kept" in options.outputs:
         raise InputError("a vanilla model keeps every token; leave `kept` out of --outputs.")
     model = timm_model(recipe, seed)

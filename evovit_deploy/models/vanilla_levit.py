@@ -60,13 +60,13 @@ class VanillaLevit(nn.Module):
         return self.outputs
 
     def tokens_of(self, images: Tensor) -> Tensor:
-        """Images -> [B, N, C] tokens."""
+        """Map images -> [B, N, C] tokens."""
         if self.image_input == "uint8":
             images = self.pixels(images)
         return self.patch_embed(images.to(next(self.parameters()).dtype)).flatten(2).transpose(1, 2)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """[B, 3, S, S] float32 or [B, S, S, 3] uint8 -> tuple of outputs, see :attr:`output_names`."""
+        """Map [B, 3, S, S] float32 or [B, S, S, 3] uint8 -> tuple of outputs, see :attr:`output_names`."""
         x = self.embed(self.tokens_of, images)
         ends = [sum(self.structure.depths[: i + 1]) for i in range(len(self.subsamples))]
         for i, block in enumerate(self.blocks):
@@ -93,7 +93,7 @@ class VanillaLevit(nn.Module):
 
 
 def timm_levit(structure: LevitStructure, seed: int = 0) -> nn.Module:
-    """timm's LeViT with seeded random weights that keep the size of their inputs.
+    """Return timm's LeViT with seeded random weights that keep the size of their inputs.
 
     timm begins with residual branches that BatchNorm multiplies by zero and with an attention bias of zero; a network of
     nothing proves nothing.
@@ -157,7 +157,9 @@ def to_module_state(state: Mapping[str, Tensor], structure: LevitStructure) -> d
 
 
 def offsets(grid: int, stride: int) -> Tensor:
-    """Entry of a LeViT attention bias for every pair of a query (each ``stride``-th row and column) and a key: [M, L]."""
+    """Return the entry of a LeViT attention bias for every pair of a query (each ``stride``-th row and column) and a key: [M,
+    L].
+    """
     place = torch.arange(grid * grid)
     keys = torch.stack((place // grid, place % grid), 1)
     queries = keys[(keys % stride == 0).all(1)]

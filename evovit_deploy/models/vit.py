@@ -95,7 +95,7 @@ class VisionTransformer(Lowered):
         return tuple(names)
 
     def tokens_of(self, images: Tensor) -> Tensor:
-        """Images -> [B, P + N, C] tokens."""
+        """Map images -> [B, P + N, C] tokens."""
         weight = self.patch_embed.weight
         if self.image_input == "uint8":
             images = ((images.to(weight.dtype) - self.pixel_center) * self.pixel_scale).permute(0, 3, 1, 2)
@@ -104,7 +104,7 @@ class VisionTransformer(Lowered):
         return self.norm_pre(torch.cat((first, patches), 1))  # type: ignore[no-any-return]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """[B, 3, S, S] float32 or [B, S, S, 3] uint8 -> tuple of outputs, see :attr:`output_names`."""
+        """Map [B, 3, S, S] float32 or [B, S, S, 3] uint8 -> tuple of outputs, see :attr:`output_names`."""
         x = self.embed(self.tokens_of, images)
         scores: Tensor | None = None
         origin: Tensor | None = None  # where tokens were before an order-free restore moved them
@@ -131,7 +131,8 @@ class VisionTransformer(Lowered):
         return tuple(tensor for output in self.outputs for tensor in results[output])
 
     def origins(self, selection: Selection, scores: Tensor, origin: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Original patch positions of the kept, ascending [B, K] int64, and [B, P + N] float32 those of all tokens after.
+        """Return the original patch positions of the kept, ascending [B, K] int64, and [B, P + N] float32 those of all tokens
+        after.
 
         Args:
             selection: Of this group.
@@ -181,7 +182,7 @@ class VisionTransformer(Lowered):
     def scores_after(
         self, group: Group, before: Tensor | None, fresh: Tensor | None, selection: Selection | None
     ) -> Tensor | None:
-        """s = carry * before + fresh on the tokens of the group; the bypassed tokens keep their scores.
+        """Compute s = carry * before + fresh on the tokens of the group; the bypassed tokens keep their scores.
 
         Args:
             before: [B, P + N] float32, or None.
@@ -225,17 +226,17 @@ class VisionTransformer(Lowered):
         return self.pool_tokens(self.pooled, block, x, block.hidden(x), start, full)
 
     def front(self, x: Tensor) -> Tensor:
-        """[B, M, C] -> the classified tokens, [B, C] float32, or [B, 2, C] for two."""
+        """Map [B, M, C] -> the classified tokens, [B, C] float32, or [B, 2, C] for two."""
         count = self.structure.classified
         return (x[:, 0] if count == 1 else x[:, :count]).float()
 
     def mean(self, x: Tensor) -> Tensor:
-        """[B, P + N, C] -> [B, C] float32, the mean over the patch tokens, normed before it if the model does so."""
+        """Map [B, P + N, C] -> [B, C] float32, the mean over the patch tokens, normed before it if the model does so."""
         x = x[:, self.prefix :]
         return (self.norm(x) if self.structure.pool == "normed_patches" else x).float().mean(1)
 
     def pooled(self, block: Block, x: Tensor, hidden: Tensor, start: Tensor, full: Tensor) -> Tensor:
-        """Mean over all N patches of x + fc2(hidden), without restoring.
+        """Return the mean over all N patches of x + fc2(hidden), without restoring.
 
         The bypassed tokens enter as the sum of all less the sum of the kept before their group, so nothing has to know
         which they are; and fc2, being linear, runs once on the mean of its inputs.

@@ -23,7 +23,7 @@ FAST = 1  # compression level: an answer should not wait for its compression
 
 
 async def read_body(request: Request, visit: Visit, limit: int, seconds: float) -> bytes:
-    """The body of a request, decompressed; its memory is held by the visit.
+    """Return the body of a request, decompressed; its memory is held by the visit.
 
     Raises:
         Rejected: 413 for more than ``limit`` bytes, before or after decompression; 408 if it takes longer than ``seconds``;
@@ -109,7 +109,7 @@ def unpack(data: bytes, coding: str, limit: int) -> Iterator[bytes]:
 
 
 def compress(body: bytes, accepted: str) -> tuple[bytes, str | None]:
-    """The body, compressed if the client's ``Accept-Encoding`` allows and it is worth it, and the coding."""
+    """Return the body, compressed if the client's ``Accept-Encoding`` allows and it is worth it, and the coding."""
     if len(body) < WORTH_IT:
         return body, None
     offers = {offer.partition(";")[0].strip().lower(): offer.replace(" ", "") for offer in accepted.split(",")}

@@ -127,7 +127,7 @@ class Visit:
             self._at_work = False
 
     def refused(self) -> Overloaded:
-        """Why a body was thrown away."""
+        """Return why a body was thrown away."""
         return no_memory(self._capacity.memory)
 
     def _forget(self) -> None:

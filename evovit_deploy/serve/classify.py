@@ -54,7 +54,7 @@ def decode(data: bytes, model: ServedModel, max_pixels: int) -> Prepared:
 
 
 def ranking(model: ServedModel, outputs: Outputs, top_k: int) -> list[dict[str, Any]]:
-    """The most probable classes of the first image, best first; equal ones in class order.
+    """Return the most probable classes of the first image, best first; equal ones in class order.
 
     Raises:
         Rejected: 422 when the model's answer is not finite.

@@ -43,7 +43,7 @@ class Clock:
     """The monotonic clock of this machine."""
 
     def now(self) -> float:
-        """Seconds since some moment in the past."""
+        """Return seconds since some moment in the past."""
         return time.monotonic()
 
     def wait(self, condition: threading.Condition, seconds: float | None) -> None:

@@ -20,14 +20,14 @@ PLATFORMS = {
 
 
 def server_metadata() -> dict[str, Any]:
-    """Of the service."""
+    """Describe the service."""
     from importlib.metadata import version
 
     return {"name": "evovit", "version": version("evovit-deploy"), "extensions": list(EXTENSIONS)}
 
 
 def model_metadata(model: ServedModel, versions: list[str]) -> dict[str, Any]:
-    """Tensors of a model, with the batch as -1."""
+    """Return the tensors of a model, with the batch as -1."""
 
     def tensor(info: TensorInfo) -> dict[str, Any]:
         return {"name": info.name, "datatype": info.datatype, "shape": [-1, *info.shape]}
@@ -42,7 +42,7 @@ def model_metadata(model: ServedModel, versions: list[str]) -> dict[str, Any]:
 
 
 def model_config(model: ServedModel) -> dict[str, Any]:
-    """The configuration in Triton's schema, shapes without the batch."""
+    """Return the configuration in Triton's schema, shapes without the batch."""
 
     def tensor(info: TensorInfo) -> dict[str, Any]:
         kind = "TYPE_" + info.datatype
@@ -63,7 +63,7 @@ def model_config(model: ServedModel) -> dict[str, Any]:
 
 
 def model_statistics(model: ServedModel) -> dict[str, Any]:
-    """Counts and nanoseconds since the model was loaded."""
+    """Return counts and nanoseconds since the model was loaded."""
 
     def duration(value: Duration) -> dict[str, int]:
         return {"count": value.count, "ns": round(value.seconds * 1e9)}

@@ -24,7 +24,7 @@ OPEN = ("/v2/health/live", "/v2/health/ready")  # what an orchestrator probes: n
 
 
 def access(**fields: Any) -> None:
-    """One structured line of the access log."""
+    """Write one structured line of the access log."""
     if access_log.isEnabledFor(logging.INFO):
         access_log.info("%s", json.dumps(fields))
 

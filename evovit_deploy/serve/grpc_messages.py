@@ -50,7 +50,7 @@ class InferMessage:
         return self.values is not None or (self.raw is not None and len(self.raw) > LARGE)
 
     def images(self, info: TensorInfo, max_images: int) -> Array:
-        """The images of the one input, which views the message where it can.
+        """Return the images of the one input, which views the message where it can.
 
         Raises:
             Rejected: 400 and what is wrong.
@@ -78,12 +78,12 @@ class InferMessage:
 
 
 def coding_of(message: bytes) -> str | None:
-    """The compression of a message as it came: gzip, deflate or None."""
+    """Return the compression of a message as it came: gzip, deflate or None."""
     return MAGIC.get(message[:2], MAGIC.get(message[:1]))
 
 
 def parse(kind: Any, data: bytes) -> Any:
-    """A message of class ``kind``; of a ModelInferRequest an :class:`InferMessage`.
+    """Return a message of class ``kind``; of a ModelInferRequest an :class:`InferMessage`.
 
     Raises:
         Rejected: 400, it is none; 413, it is too large without its pixels.

@@ -98,7 +98,7 @@ class GrpcService:
         self.streams = Streams(settings.max_streams)
 
     def handlers(self) -> dict[str, Any]:
-        """What grpc calls, by the name of the method; messages are bytes."""
+        """Return what grpc calls, by the name of the method; messages are bytes."""
         return {
             name: grpc.stream_stream_rpc_method_handler(getattr(self, name), response_serializer=_written)
             if method.server_streaming
@@ -108,7 +108,7 @@ class GrpcService:
         }
 
     async def receive(self, messages: Any, visit: Visit, kind: Any) -> Any:
-        """The one message of a call, as :func:`parse` gives it.
+        """Return the one message of a call, as :func:`parse` gives it.
 
         Raises:
             Rejected: It takes too long, is damaged, or too large.
@@ -122,7 +122,7 @@ class GrpcService:
         return await self.read(data, visit, kind)
 
     async def read(self, data: bytes, visit: Visit, kind: Any) -> Any:
-        """A message from its bytes; see :meth:`receive`."""
+        """Return a message from its bytes; see :meth:`receive`."""
         visit.take(len(data))
         coding = coding_of(data)
         if coding is not None:
@@ -166,7 +166,7 @@ class GrpcService:
 
     @endpoint
     async def ModelReady(self, request: Any, context: Any, visit: Visit) -> Any:
-        """Whether a model takes requests; one that is not loaded does not."""
+        """Return whether a model takes requests; one that is not loaded does not."""
         try:
             ready = self.service.models.find(request.name, request.version).ready
         except Overloaded:
@@ -175,25 +175,25 @@ class GrpcService:
 
     @endpoint
     async def ServerMetadata(self, request: Any, context: Any, visit: Visit) -> Any:
-        """Name, version and extensions of the service."""
+        """Return the name, version and extensions of the service."""
         return ParseDict(server_metadata(), pb.ServerMetadataResponse())
 
     @endpoint
     async def ModelMetadata(self, request: Any, context: Any, visit: Visit) -> Any:
-        """Tensors of a model."""
+        """Return the tensors of a model."""
         model = self.service.models.find(request.name, request.version)
         versions = [request.version] if request.version else self.service.models.versions(model.name)
         return ParseDict(model_metadata(model, versions), pb.ModelMetadataResponse())
 
     @endpoint
     async def ModelConfig(self, request: Any, context: Any, visit: Visit) -> Any:
-        """Configuration of a model in Triton's schema."""
+        """Return the configuration of a model in Triton's schema."""
         model = self.service.models.find(request.name, request.version)
         return ParseDict({"config": model_config(model)}, pb.ModelConfigResponse())
 
     @endpoint
     async def ModelStatistics(self, request: Any, context: Any, visit: Visit) -> Any:
-        """Statistics of one model, or of all."""
+        """Return the statistics of one model, or of all."""
         models = self.service.models
         found = [models.find(request.name, request.version)] if request.name else models.loaded()
         document = {"model_stats": [model_statistics(model) for model in found]}
@@ -201,7 +201,7 @@ class GrpcService:
 
     @endpoint
     async def RepositoryIndex(self, request: Any, context: Any, visit: Visit) -> Any:
-        """Every model and its state."""
+        """Return every model and its state."""
         return ParseDict({"models": self.service.models.index(ready=request.ready)}, pb.RepositoryIndexResponse())
 
     @endpoint

@@ -27,7 +27,7 @@ class Streams:
     async def answers(
         self, messages: AsyncIterator[bytes], answer: Callable[[bytes], Awaitable[Any]]
     ) -> AsyncIterator[Any]:
-        """What ``answer`` makes of each message, several at once, in their order.
+        """Return what ``answer`` makes of each message, several at once, in their order.
 
         Raises:
             Overloaded: Too many streams are open; or, once everything that came is answered, the service stops.

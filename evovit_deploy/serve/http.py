@@ -36,7 +36,7 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 def build_app(service: Service) -> ASGIApp:
-    """The ASGI application of a service."""
+    """Return the ASGI application of a service."""
     from starlette.routing import Route, Router
 
     http = Http(service)

@@ -45,7 +45,7 @@ class Numbers:
     end: int
 
     def read(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Values as an array; nothing is allocated unless the text has as many numbers as ``shape``.
+        """Return values as an array; nothing is allocated unless the text has as many numbers as ``shape``.
 
         Args:
             shape: [n, ...], what the list holds, flat or nested.
@@ -88,7 +88,7 @@ class Numbers:
 
 
 def read_document(text: bytes, size: int) -> tuple[dict[str, Any], list[Numbers]]:
-    """The JSON object in ``text[:size]``; lists of numbers called ``data`` are taken out, for :func:`numbers_of`.
+    """Return the JSON object in ``text[:size]``; lists of numbers called ``data`` are taken out, for :func:`numbers_of`.
 
     Raises:
         Rejected: 413, more than :data:`MAX_DOCUMENT` bytes beside the numbers; 400, not a JSON object.
@@ -118,7 +118,7 @@ def read_document(text: bytes, size: int) -> tuple[dict[str, Any], list[Numbers]
 
 
 def numbers_of(data: Any, found: list[Numbers]) -> Numbers | None:
-    """The numbers that ``data`` of a document stands for, or None if it was no list of numbers."""
+    """Return the numbers that ``data`` of a document stands for, or None if it was no list of numbers."""
     if isinstance(data, str) and data.startswith(MARK):
         return found[int(data[len(MARK) :])]
     return None

@@ -55,7 +55,7 @@ class Metrics:
         self.registry.register(models)  # type: ignore[arg-type]
 
     def text(self) -> bytes:
-        """The page that Prometheus reads."""
+        """Return the page that Prometheus reads."""
         from prometheus_client import generate_latest
 
         return generate_latest(self.registry)
@@ -80,7 +80,7 @@ class _Live:
 
 
 def live(models: Any) -> _Live:
-    """A collector over what ``models()`` returns."""
+    """Return a collector over what ``models()`` returns."""
     return _Live(models)
 
 
@@ -92,7 +92,7 @@ class Duration:
     seconds: float = 0.0
 
     def add(self, seconds: float, count: int = 1) -> None:
-        """One more, or ``count``."""
+        """Add one, or ``count``."""
         self.count += count
         self.seconds += seconds
 
@@ -120,12 +120,12 @@ class Statistics:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def request(self, seconds: float, *, failed: bool) -> None:
-        """A request was answered."""
+        """Count a request that was answered."""
         with self._lock:
             (self.fail if failed else self.success).add(seconds)
 
     def batch(self, record: BatchRecord) -> None:
-        """A batch ran."""
+        """Count a batch that ran."""
         if record.failed:
             return
         count = len(record.waited)

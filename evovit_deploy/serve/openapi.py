@@ -100,7 +100,7 @@ def _operation(
 
 
 def openapi() -> dict[str, Any]:
-    """The OpenAPI 3.1 document."""
+    """Return the OpenAPI 3.1 document."""
     from importlib.metadata import version
 
     name, number = _parameter("name", "path", TEXT), _parameter("version", "path", TEXT)
@@ -170,7 +170,7 @@ def openapi() -> dict[str, Any]:
 
 
 def page() -> str:
-    """The description as a page that needs nothing from anywhere else."""
+    """Return the description as a page that needs nothing from anywhere else."""
     rows = [
         f"<tr><td><code>{method.upper()}</code></td><td><code>{html.escape(path)}</code></td>"
         f"<td>{html.escape(operation['summary'])}</td></tr>"

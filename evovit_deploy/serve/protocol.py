@@ -93,7 +93,7 @@ def parse_request(
 
 
 def pick_outputs(outputs: Sequence[TensorInfo], names: Sequence[str] | None) -> list[TensorInfo]:
-    """The outputs that a client named, or all of them."""
+    """Return the outputs that a client named, or all of them."""
     if not names:
         return list(outputs)
     known = {output.name: output for output in outputs}
@@ -104,7 +104,7 @@ def pick_outputs(outputs: Sequence[TensorInfo], names: Sequence[str] | None) -> 
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:
-    """Seconds in the parameter ``timeout``, which is in microseconds; None where it is missing or 0.
+    """Return seconds in the parameter ``timeout``, which is in microseconds; None where it is missing or 0.
 
     Raises:
         Rejected: Not a whole number from 0, or a sequence, which models here do not know.

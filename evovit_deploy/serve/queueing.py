@@ -34,19 +34,19 @@ class RequestQueue:
         return self._requests[0]
 
     def put(self, request: Request) -> None:
-        """To the end."""
+        """Add to the end."""
         self._enter(request)
         self._requests.append(request)
 
     def put_back(self, requests: Iterable[Request]) -> None:
-        """To the front, each to run alone, in their order."""
+        """Add to the front, each to run alone, in their order."""
         for request in reversed(list(requests)):
             request.alone = True
             self._enter(request)
             self._requests.appendleft(request)
 
     def remove(self, request: Request) -> None:
-        """Out of the queue, if it is in it."""
+        """Take out of the queue, if it is in it."""
         if request.waiting:
             self._requests.remove(request)
             self._leave(request)
@@ -66,7 +66,7 @@ class RequestQueue:
         return late
 
     def next_deadline(self) -> float:
-        """The earliest deadline, or infinity."""
+        """Return the earliest deadline, or infinity."""
         return min((request.deadline for request in self._requests), default=math.inf)
 
     def fill(self, run: Run, max_batch: int) -> None:

@@ -55,7 +55,7 @@ class Rejection:
 
 
 def rejection(error: BaseException) -> Rejection:
-    """The answer to an error of any kind."""
+    """Return the answer to an error of any kind."""
     if isinstance(error, Rejected):
         return Rejection(error.status, str(error))
     if isinstance(error, InputError):

@@ -60,7 +60,7 @@ class ModelRepository:
             self._open(entry)
 
     def find(self, name: str, version: str = "") -> ServedModel:
-        """A model that takes requests: this version, or the newest that is loaded.
+        """Return a model that takes requests: this version, or the newest that is loaded.
 
         Raises:
             Rejected: 404, no such model or version.
@@ -79,7 +79,7 @@ class ModelRepository:
         return model
 
     def default(self) -> ServedModel:
-        """The model of a service that has one; several have to be told apart.
+        """Return the model of a service that has one; several have to be told apart.
 
         Raises:
             Rejected: 400, there are several.
@@ -89,12 +89,12 @@ class ModelRepository:
         return self.find(next(iter(self._entries)))
 
     def versions(self, name: str) -> list[str]:
-        """Versions of a model that are loaded, oldest first."""
+        """Return the versions of a model that are loaded, oldest first."""
         loaded = (version for version, entry in self._versions(name).items() if entry.model is not None)
         return sorted(loaded, key=int)
 
     def loaded(self) -> list[ServedModel]:
-        """Every model that is loaded."""
+        """Return every model that is loaded."""
         return [entry.model for entry in self._all() if entry.model is not None]
 
     @property
@@ -104,7 +104,7 @@ class ModelRepository:
         return all(entry.model is not None and entry.model.ready for entry in wanted)
 
     def index(self, *, ready: bool = False) -> list[dict[str, str]]:
-        """Name, version, state and reason of each; of those only that are ready, if so wished."""
+        """Return the name, version, state and reason of each; of those only that are ready, if so wished."""
         return [
             {
                 "name": entry.source.name,

@@ -53,7 +53,7 @@ class Request(Future[Outputs]):
         self.waited = 0.0
 
     def suits(self, engine: Engine) -> bool:
-        """Whether its images are prepared as this engine needs them."""
+        """Return whether its images are prepared as this engine needs them."""
         return self.prepared is None or self.prepared == (engine.spec.transform or Transform())
 
     def begin(self) -> bool:
@@ -103,7 +103,7 @@ class Run:
     _images: list[Array] = field(default_factory=list)
 
     def fits(self, request: Request, max_batch: int) -> bool:
-        """Whether a request may join; the first one always may."""
+        """Return whether a request may join; the first one always may."""
         if not self.requests:
             return True
         return not (request.alone or self.requests[0].alone) and self.count + request.count <= max_batch
@@ -122,7 +122,7 @@ class Run:
         self._images.clear()
 
     def next_event(self) -> float:
-        """When something is due next: a deadline of a request without an answer, or the end of the run's own time."""
+        """Return when something is due next: a deadline of a request without an answer, or the end of the run's own time."""
         return min(self.gives_up, *(request.deadline for request in self.requests if not request.settled), math.inf)
 
     def execute(self, max_batch: int, *, fixed: bool = False) -> list[Outputs]:

@@ -147,7 +147,7 @@ async def _ended(service: Service, ends: list[asyncio.Future[Any]], end: float) 
 
 
 def free_port(host: str, port: int) -> int:
-    """``port`` if it can be listened on now, or a free one for 0; for a server that opens its ports itself.
+    """Return ``port`` if it can be listened on now, or a free one for 0; for a server that opens its ports itself.
 
     Raises:
         InputError: It is taken, or the host is not this machine's.

@@ -61,7 +61,7 @@ class Service:
         self.started = True
 
     def allows(self, authorization: str | None) -> bool:
-        """Whether a request with this ``Authorization`` header may pass."""
+        """Return whether a request with this ``Authorization`` header may pass."""
         if self.settings.token is None:
             return True
         given = (authorization or "").encode("utf-8", "replace")

@@ -37,12 +37,12 @@ class TensorInfo:
 
 
 def image_tensor(spec: ModelSpec) -> TensorInfo:
-    """The input of a model."""
+    """Return the input of a model."""
     return TensorInfo(INPUT, DATATYPES[spec.input], spec.image_shape)
 
 
 def check(info: TensorInfo, name: Any, datatype: Any, shape: Any, max_images: int) -> tuple[int, ...]:
-    """Whether a tensor that a client announces is the model's input; returns its shape.
+    """Return whether a tensor that a client announces is the model's input; returns its shape.
 
     Raises:
         Rejected: Another name, datatype or shape, or more images than the queue holds.
@@ -115,7 +115,7 @@ def from_numbers(info: TensorInfo, shape: tuple[int, ...], numbers: Numbers | No
 
 
 def finite(info: TensorInfo, array: Array) -> Array:
-    """The array, if it holds no NaN and no infinity."""
+    """Return the array, if it holds no NaN and no infinity."""
     # The sum of finite values can only be NaN or infinite by overflow, which the slower test then tells apart.
     if array.dtype.kind == "f":
         with np.errstate(over="ignore", invalid="ignore"):

@@ -69,7 +69,7 @@ class TritonOptions:
 
 
 def model_config(model: TritonModel, options: TritonOptions, *, labels: bool = False, cpu: bool = False) -> Any:
-    """The ``ModelConfig`` message.
+    """Return the ``ModelConfig`` message.
 
     Args:
         model: From :func:`read_model`.

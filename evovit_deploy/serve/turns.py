@@ -32,7 +32,7 @@ class Turns:
         self._timer: asyncio.TimerHandle | None = None
 
     async def read(self, visit: Visit, receive: Callable[[], Awaitable[T]]) -> T:
-        """What ``receive()`` gives, in its turn.
+        """Return what ``receive()`` gives, in its turn.
 
         Raises:
             Overloaded: Too many wait, or this one took long while others waited.

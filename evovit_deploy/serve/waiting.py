@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 async def result_of(work: Awaitable[T], *, seconds: float | None = None, gone: Awaitable[Any] | None = None) -> T:
-    """The result of ``work``, which is cancelled when the time is over or the client goes away.
+    """Return the result of ``work``, which is cancelled when the time is over or the client goes away.
 
     Args:
         work: What to wait for.

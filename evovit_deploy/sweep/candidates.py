@@ -33,7 +33,7 @@ class Candidate:
 def candidates(
     recipe: Recipe, ratios: Sequence[float], *, per_stage: bool = False, schedules: Sequence[str] = ("stage",)
 ) -> list[Candidate]:
-    """The full model first, then every combination.
+    """Return the full model first, then every combination.
 
     Args:
         recipe: Of the checkpoint.

@@ -70,7 +70,7 @@ def comparable(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def front(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that no other beats in one of speedup and drop without losing in the other, fastest last."""
+    """Find those that no other beats in one of speedup and drop without losing in the other, fastest last."""
     found = [
         one
         for one in outcomes
@@ -85,7 +85,7 @@ def front(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def choose(outcomes: Sequence[Outcome], *, budget_ms: float | None = None, max_drop: float | None = None) -> Outcome:
-    """The point to deploy.
+    """Return the point to deploy.
 
     Args:
         outcomes: All of the sweep.

@@ -16,7 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 74, 24, 46, 56
 
 
 def plot(outcomes: Sequence[Outcome], title: str) -> str:
-    """An SVG: every outcome as a dot with its intervals, the front as a line.
+    """Return an SVG: every outcome as a dot with its intervals, the front as a line.
 
     Args:
         outcomes: Of one sweep.

@@ -14,7 +14,7 @@ __all__ = ["recipe_toml", "write_recipe"]
 
 
 def recipe_toml(recipe: Recipe, comment: str) -> str:
-    """TOML text of a recipe; its name is the name of the file.
+    """Return the TOML text of a recipe; its name is the name of the file.
 
     Args:
         recipe: Any recipe.

@@ -128,7 +128,7 @@ def sweep(
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
-    """The records of earlier runs; none without a file.
+    """Return the records of earlier runs; none without a file.
 
     Raises:
         ModelFileError: A line is not a record.

@@ -11,7 +11,7 @@ __all__ = ["table"]
 
 
 def table(outcomes: Sequence[Outcome], title: str) -> Table:
-    """A row for each candidate, in the order given; the accuracy column only with labels.
+    """Return a row for each candidate, in the order given; the accuracy column only with labels.
 
     Each latency stands beside that of the full model in the same turns, as rows come from different minutes; where a record has
     no such pair there are no latencies at all.

@@ -58,7 +58,7 @@ class HttpClient(asyncio.Protocol):
         return read_http(*await self.send(request))
 
     async def send(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Any request; status, headers (lower case) and body."""
+        """Send any request and return status, headers (lower case) and body."""
         if self._transport is None or self._transport.is_closing():
             raise Closed(False)
         self._waiting = asyncio.get_running_loop().create_future()

@@ -34,7 +34,7 @@ class Scenario:
     may_fail: bool = False
 
     def broken(self, counts: Counts) -> list[str]:
-        """What does not hold, in words; nothing if all does."""
+        """Say what does not hold, in words; nothing if all does."""
         wanted = {"lost": 0, "crossed": 0, "other": 0, **({} if self.may_fail else {"failed": 0}), **self.holds}
         found = [f"{name} is {counts[name]}, not {value}" for name, value in wanted.items() if counts[name] != value]
         return found if counts["answered"] else [*found, "nothing was answered"]
@@ -109,7 +109,7 @@ def _on_ray(tell: Callable[[float, str], None]) -> dict[str, Counts]:
 
 
 def storm_broken(counts: Counts) -> list[str]:
-    """What does not hold after storms: the queue empty, the next request answered, nothing lost, memory flat.
+    """Say what does not hold after storms: the queue empty, the next request answered, nothing lost, memory flat.
 
     Memory counts as flat if the second half of the storms left less than a tenth behind of what was sent in it.
     """

@@ -48,7 +48,7 @@ class Part:
         self.callers: dict[str, list[Caller]] = {}
 
     async def measure(self) -> tuple[list[Overhead], list[Throughput]]:
-        """Overhead at one client, then throughput at many."""
+        """Measure overhead at one client, then throughput at many."""
         await self._connect()
         try:
             return await self._overhead(), await self._throughput()
@@ -56,7 +56,7 @@ class Part:
             await self._disconnect()
 
     async def ceiling(self) -> tuple[Ceiling, ...]:
-        """Requests a second at many clients."""
+        """Measure requests per second with many clients."""
         await self._connect()
         try:
             count = max(8 * self.settings.clients, round(1000 * self.settings.turn))

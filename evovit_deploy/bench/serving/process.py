@@ -24,7 +24,7 @@ KEPT_LINES = 100_000  # of the log
 
 
 def serve_command(model: Path, name: str, *options: object) -> list[str]:
-    """`evovit serve` of this environment, for one model on free ports."""
+    """Return the command line of `evovit serve` in this environment, for one model on free ports."""
     start = "from evovit_deploy.cli import main; main()"
     words = ["serve", f"{name}={model}", "--port", "0", "--grpc-port", "0", *map(str, options)]
     return [sys.executable, "-c", start, *words]
@@ -61,29 +61,29 @@ class Served:
         self._ready.set()
 
     def get(self, path: str) -> Any:
-        """The JSON document at a path."""
+        """Return the JSON document at a path."""
         with urllib.request.urlopen(f"http://{self.http}{path}", timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def post(self, path: str) -> Any:
-        """The same with an empty JSON object as body."""
+        """Send the same with an empty JSON object as body."""
         request = urllib.request.Request(f"http://{self.http}{path}", b"{}", method="POST")
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def queued(self) -> int:
-        """Images that wait, by the service's own metric."""
+        """Return images that wait, by the service's own metric."""
         with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=PATIENCE) as answer:
             lines = answer.read().decode().splitlines()
         return int(sum(float(line.split()[-1]) for line in lines if line.startswith("evovit_queue_images{")))
 
     def statistics(self) -> dict[str, Any]:
-        """Statistics of its one model."""
+        """Return the statistics of its one model."""
         found: dict[str, Any] = self.get("/v2/models/stats")["model_stats"][0]
         return found
 
     def resident_bytes(self) -> int | None:
-        """Memory of the process now, or None where the system does not say."""
+        """Return the memory of the process now, or None where the system does not say."""
         try:
             pages = int(Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1])
         except (OSError, ValueError, IndexError):
@@ -91,11 +91,11 @@ class Served:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def signal(self) -> None:
-        """SIGTERM."""
+        """Send SIGTERM."""
         self._process.send_signal(signal.SIGTERM)
 
     def wait(self) -> int:
-        """Its exit code, once it has ended."""
+        """Return its exit code, once it has ended."""
         code = self._process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         return code

@@ -65,14 +65,14 @@ class Pair:
         self.cluster, self.http = cluster, http
 
     def replicas(self) -> set[str]:
-        """Names of the actors."""
+        """Return the names of the actors."""
         import ray
 
         names = (entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True))
         return {name for name in names if name.startswith(f"SERVE_REPLICA::{APPLICATION}#{DEPLOYMENT}#")}
 
     async def complete(self, wanted: Callable[[set[str]], bool]) -> bool:
-        """Whether there are two replicas, and those that are ``wanted``; waits for a minute."""
+        """Return whether there are two replicas, and those that are ``wanted``; waits for a minute."""
         until = time.monotonic() + PATIENCE
         while len(now := await asyncio.to_thread(self.replicas)) != 2 or not wanted(now):
             if time.monotonic() > until:
@@ -90,7 +90,7 @@ def prepare_environment() -> None:
 
 @contextmanager
 def ray_cluster() -> Iterator[Pair]:
-    """A cluster of one node with Ray Serve on it; :func:`deploy` adds the other.
+    """Yield a cluster of one node with Ray Serve on it; :func:`deploy` adds the other.
 
     Raises:
         EngineError: Ray is not installed, or runs in this process already.

@@ -141,7 +141,7 @@ class SpeedReport:
     command: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form; the promise and whether it was kept come with it."""
+        """Return a JSON-ready form; the promise and whether it was kept come with it."""
         promise = {"overhead_ms": OVERHEAD_MS, "share": SHARE, "kept": self.kept}
         return {"schema": SCHEMA, "kind": "serving", "promise": promise, **dataclasses.asdict(self)}
 
@@ -152,7 +152,7 @@ class SpeedReport:
         return all((*overheads, *(found.share >= SHARE for found in self.throughput if found.protocol == "http")))
 
     def lines(self) -> list[str]:
-        """The promise, and whether it was kept."""
+        """Return the promise, and whether it was kept."""
         before, after = (self.environment.get(name) for name in ("load_average", "load_average_after"))
         return [
             f"-> promised over HTTP: at most {OVERHEAD_MS:g} ms more at one client, at least {SHARE:.0%} of the engine's "
@@ -161,7 +161,7 @@ class SpeedReport:
         ]
 
     def tables(self) -> list[Table]:
-        """For the terminal and for Markdown."""
+        """Return tables for the terminal and for Markdown."""
         overhead = tuple(
             (
                 o.subject,
@@ -210,7 +210,7 @@ class SpeedReport:
 
 
 def surroundings(threads: int | None) -> dict[str, Any]:
-    """:func:`~evovit_deploy.bench.environment.environment`, with the versions of what serves."""
+    """Return :func:`~evovit_deploy.bench.environment.environment`, with the versions of what serves."""
     found = environment(threads)
     found["versions"] |= {name: version for name in PACKAGES if (version := package_version(name)) is not None}
     return found

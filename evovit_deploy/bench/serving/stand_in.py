@@ -57,7 +57,7 @@ class StandIn:
 
 
 def stand_in_engine(about: StandIn, generation: int = 0) -> FakeEngine:
-    """The engine itself: logits are [number of the image, generation]."""
+    """Return the engine itself: logits are [number of the image, generation]."""
 
     def logits(images: NDArray[Any]) -> NDArray[Any]:
         found = images[:, 0, 0].astype(np.int64) @ np.array([1, 1 << 8, 1 << 16])
@@ -71,19 +71,19 @@ def stand_in_engine(about: StandIn, generation: int = 0) -> FakeEngine:
 
 
 def numbered(number: int, size: int) -> NDArray[Any]:
-    """[1, size, size, 3] uint8 that carry a number below 2^24."""
+    """Return [1, size, size, 3] uint8 that carry a number below 2^24."""
     image = np.zeros((1, size, size, 3), np.uint8)
     image[0, 0, 0] = [number & 255, number >> 8 & 255, number >> 16]
     return image
 
 
 def numbers(logits: NDArray[Any]) -> list[int]:
-    """The numbers of the images that were answered."""
+    """Return the numbers of the images that were answered."""
     return [int(value) for value in logits[:, 0]]
 
 
 def generations(logits: NDArray[Any]) -> list[int]:
-    """Which engine answered: 0 the first, counted up with each reload."""
+    """Return which engine answered: 0 the first, counted up with each reload."""
     return [int(value) for value in logits[:, 1]]
 
 

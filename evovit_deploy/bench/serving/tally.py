@@ -46,12 +46,12 @@ async def outcome(send: Callable[[], Awaitable[Answer]], number: int) -> str:
 
 
 def own(answer: Answer, number: int) -> str:
-    """``answered`` if an answer with logits repeats the request's number and id, else ``crossed``."""
+    """Return ``answered`` if an answer with logits repeats the request's number and id, else ``crossed``."""
     right = answer.logits is not None and answer.id == str(number) and numbers(answer.logits) == [number]
     return "answered" if right else "crossed"
 
 
 def total(outcomes: list[str]) -> dict[str, Any]:
-    """How many of each."""
+    """Return how many of each."""
     counts = Counter(outcomes)
     return {"requests": len(outcomes), **{name: counts[name] for name in FIELDS}}

@@ -56,7 +56,7 @@ class ServiceOptions:
                 raise InputError(f"{name} is {value}; give a whole number from 1.")
 
     def model_name(self, path: Path) -> str:
-        """The model's name in requests."""
+        """Return the model's name in requests."""
         return self.name or name_of(path)
 
     def files(self, contents: Contents) -> dict[str, Path]:
@@ -71,7 +71,7 @@ class ServiceOptions:
         return found
 
     def arguments(self, contents: Contents) -> list[str]:
-        """What follows ``evovit`` on the command line.
+        """Say what follows ``evovit`` on the command line.
 
         Raises:
             InputError: A batch that the model does not take.
@@ -94,7 +94,7 @@ class ServiceOptions:
 
 
 def dns_label(name: str | None, default: str) -> str:
-    """The name of a Kubernetes object.
+    """Return the name of a Kubernetes object.
 
     Args:
         name: As the user gave it, or None.
@@ -113,7 +113,7 @@ def dns_label(name: str | None, default: str) -> str:
 
 
 def image_name(name: str) -> str:
-    """The name of an image for a model: parts of a-z and 0-9 with one '.', '_' or '-' between them."""
+    """Return the name of an image for a model: parts of a-z and 0-9 with one '.', '_' or '-' between them."""
     return re.sub(r"([._-])[._-]*", r"\1", name.lower()).strip("._-") or "model"
 
 

@@ -30,7 +30,7 @@ LINUX = {
 
 
 def requirements(*, gpu: bool, tensorrt: tuple[str, str] | None = None, wheel: str | None = None) -> list[str]:
-    """Lines of a requirements file.
+    """Return lines of a requirements file.
 
     Args:
         gpu: With all dependencies of the package, torch and the CUDA libraries of its wheel among them.

@@ -20,12 +20,13 @@ __all__ = ["quoted", "render", "write_file", "write_package", "written_by"]
 
 
 def written_by(command: str) -> str:
-    """How every file begins that a command of `evovit package` writes."""
+    """Say how every file begins that a command of `evovit package` writes."""
     return f"Written by `evovit package {command}` of {PACKAGE} {metadata.version(PACKAGE)}"
 
 
 def quoted(text: str) -> str:
-    """Text as a double-quoted scalar, which YAML and the exec form of a container file read alike (JSON is a part of both).
+    """Return text as a double-quoted scalar, which YAML and the exec form of a container file read alike (JSON is a part of
+    both).
 
     Raises:
         InputError: Control characters, which no name or path of ours has to have.
@@ -36,7 +37,7 @@ def quoted(text: str) -> str:
 
 
 def typed(path: str) -> str:
-    """A path as a word of a command in a comment: on one line, and in quotes where a shell needs them."""
+    """Return a path as a word of a command in a comment: on one line, and in quotes where a shell needs them."""
     return shlex.quote(path) if path.isprintable() else f"$'{plain(path)}'"
 
 

@@ -38,7 +38,7 @@ __all__ = ["Scorer", "app", "score"]
 
 
 def app(args: dict[str, Any]) -> Any:
-    """The Ray Serve application of these arguments; see the module's text for them.
+    """Return the Ray Serve application of these arguments; see the module's text for them.
 
     Raises:
         EngineError: Ray is not installed.

@@ -70,7 +70,7 @@ class Replica:
 
 
 def application(options: RayOptions, *, token: str | None = None, opener: Opener = open_engine) -> Any:
-    """A ``ray.serve.Application`` for ``serve.run`` or a config file.
+    """Return a ``ray.serve.Application`` for ``serve.run`` or a config file.
 
     Args:
         options: Models, limits, replicas.

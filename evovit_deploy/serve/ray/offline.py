@@ -101,7 +101,7 @@ def score(
     dataset: Any, model: str | Path, *, column: str = "path", top_k: int = 5, batch_size: int = 32, replicas: int = 1,
     num_cpus: float = 1.0, num_gpus: float = 0.0, provider: str = "auto", threads: int | None = None,
 ) -> Any:  # fmt: skip
-    """A dataset with the classes of its images; it is computed when it is read or written, as Ray Data does everything.
+    """Return a dataset with the classes of its images; it is computed when it is read or written, as Ray Data does everything.
 
     Args:
         dataset: ``ray.data.Dataset``, e.g. of ``read_images``, ``read_binary_files``, or ``from_items([{"path": ...}])``.

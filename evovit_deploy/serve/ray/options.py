@@ -121,7 +121,7 @@ class RayOptions:
         return self.max_ongoing_requests or 2 * self.batch
 
     def sources(self) -> list[ModelSource]:
-        """The models."""
+        """Return the models."""
         return ModelSource.parse_all(list(self.models))
 
     def settings(self, token: str | None = None) -> Settings:
@@ -132,7 +132,7 @@ class RayOptions:
         )
 
     def token(self) -> str | None:
-        """The bearer token of the file, as a replica reads it.
+        """Return the bearer token of the file, as a replica reads it.
 
         Raises:
             InputError: The file cannot be read.

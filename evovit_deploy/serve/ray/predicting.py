@@ -54,7 +54,7 @@ class Job:
     num_gpus: float = 0.0
 
     def engine(self) -> Engine:
-        """The model, opened where this is called."""
+        """Return the model, opened where this is called."""
         threads = self.open.get("threads") or max(1, int(self.num_cpus))
         return Engine.open(self.model, **{**self.open, "threads": threads})
 
@@ -144,7 +144,7 @@ class Parts:
             self.discard()
 
     def read(self, number: int, count: int) -> list[Row] | None:
-        """Rows of a block; None if it was not done, or its file is not whole."""
+        """Return the rows of a block; None if it was not done, or its file is not whole."""
         try:
             found = json.loads((self._folder / f"{number}.json").read_bytes())
             rows: list[Row] = [([(int(c), float(p)) for c, p in best], error) for best, error in found]
