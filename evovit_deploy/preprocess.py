@@ -8,19 +8,21 @@ purpose: the EXIF orientation is applied, since a photograph from a phone is oth
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
 from .image_files import SUFFIXES, advice, find_images, formats
+from .image_limits import check_work, is_checked
 from .recipes import Transform
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ __all__ = [
 
 Array = NDArray[Any]
 
+# 16-bit greyscale comes as 32-bit pixels out of these.
+_DEEP = ("PNG", "PPM")
 # Beyond this aspect ratio the resized image would be mostly thrown away by the crop, and could fill the memory.
 _EXTREME_ASPECT = 32
 
@@ -60,37 +64,57 @@ def resize_size(transform: Transform, size: int) -> int:
     return int(transform.resize_ratio * size + 1e-6)
 
 
-def load_image(path: str | Path) -> Image:
+def load_image(path: str | Path | BinaryIO) -> Image:
     """Read one image as 8-bit RGB, upright.
 
     Alpha is dropped, as ``convert("RGB")`` of torchvision's ImageFolder does; nothing is composited. Greyscale, palette
     and CMYK images are converted; 16-bit greyscale keeps its high byte (Pillow alone would clip it to white); of an
     animation or a multi-page file the first frame is taken.
 
+    Args:
+        path: A file, or an open one that can seek.
+
     Raises:
-        InputError: Missing, unreadable, truncated, not a raster image, or larger than Pillow's limit against
-            decompression bombs. The message names the file.
+        InputError: Missing, unreadable, truncated, not a raster image, larger than Pillow's limit against decompression
+            bombs, or beyond the limits of :mod:`.image_limits`. The message names the file.
     """
     from PIL import Image, UnidentifiedImageError
 
+    where = path if isinstance(path, (str, os.PathLike)) else "the image"
+
     try:
-        with Image.open(path, formats=formats()) as image:
+        with _opened(path) as stream, Image.open(stream, formats=formats()) as image:
             return upright_rgb(image)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(
-            f"{path}: refused, too many pixels ({error}). Scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS."
+            f"{where}: refused, too many pixels ({error}). Scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS."
         ) from error
     except UnidentifiedImageError as error:
-        empty = os.path.getsize(path) == 0
-        what = "the file is empty" if empty else f"not an image that Pillow reads as one of {', '.join(formats())}"
-        fix = advice([os.path.splitext(path)[1]])
-        raise InputError(f"{path}: {what}.{fix and f' {fix}'}") from error
+        what, fix = f"not an image that Pillow reads as one of {', '.join(formats())}", ""
+        if isinstance(path, (str, os.PathLike)):
+            what = what if os.path.getsize(path) else "the file is empty"
+            fix = advice([os.path.splitext(path)[1]])
+        raise InputError(f"{where}: {what}.{fix and f' {fix}'}") from error
     # Pillow's decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, ValueError, ...
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        raise InputError(f"{path}: cannot be read as an image: {reason}.") from error
+        raise InputError(f"{where}: cannot be read as an image: {reason}.") from error
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path | BinaryIO) -> Iterator[BinaryIO]:
+    """The file, once it is known to ask for no more work than its pixels."""
+    with open(path, "rb") if isinstance(path, (str, os.PathLike)) else contextlib.nullcontext(path) as stream:
+        head = stream.read(8)
+        stream.seek(0)
+        if is_checked(head):
+            data = stream.read()
+            check_work(data)
+            yield io.BytesIO(data)
+        else:
+            yield stream
 
 
 def upright_rgb(image: Image) -> Image:
@@ -102,6 +126,10 @@ def upright_rgb(image: Image) -> Image:
     """
     from PIL import ImageOps
 
+    if image.mode == "F" or (image.mode == "I" and image.format not in _DEEP):
+        raise InputError(
+            f"pixels are 32-bit ({image.mode}) and do not say which value is white. Convert it to 8 or 16 bits first."
+        )
     image.load()
     with contextlib.suppress(Exception):  # a damaged EXIF block does not make the pixels worse
         ImageOps.exif_transpose(image, in_place=True)
@@ -111,16 +139,12 @@ def upright_rgb(image: Image) -> Image:
 def _to_rgb(image: Image) -> Image:
     from PIL import Image as images
 
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        values = np.asarray(image).astype(np.int64)
-        return images.fromarray((values >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise InputError(
-            f"pixels are 32-bit ({image.mode}) and do not say which value is white. Convert it to 8 or 16 bits first."
-        )
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        high = np.asarray(image) >> 8  # no wider than it was: a large image would fill the memory
+        return images.fromarray(high.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB gives the same colours and a warning
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def preprocess(image: Image, transform: Transform, size: int, image_input: str = "float32") -> Array:

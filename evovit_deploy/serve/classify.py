@@ -9,8 +9,10 @@ import numpy as np
 
 from ..classify import probabilities
 from ..errors import InputError
+from ..image_limits import check_work
 from ..preprocess import preprocess, upright_rgb
 from ..recipes import Transform
+from .decoding import Pixels
 from .models import ServedModel
 from .rejections import Rejected
 from .requests import Array, Outputs
@@ -18,6 +20,7 @@ from .requests import Array, Outputs
 __all__ = ["Prepared", "decode", "ranking"]
 
 FORMATS = ("JPEG", "PNG")
+_PIXELS = Pixels()  # of this process, as its memory is
 
 
 class Prepared(NamedTuple):
@@ -37,12 +40,14 @@ def decode(data: bytes, model: ServedModel, max_pixels: int) -> Prepared:
 
     spec = model.engine.spec
     transform = spec.transform or Transform()
+    check_work(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise Rejected(413, f"the image has {width} x {height} pixels; {max_pixels} are the limit.")
-            return Prepared(preprocess(upright_rgb(image), transform, spec.image_size, spec.input)[None], transform)
+            with _PIXELS.taken(width * height, max_pixels):
+                return Prepared(preprocess(upright_rgb(image), transform, spec.image_size, spec.input)[None], transform)
     except (Rejected, InputError):
         raise
     except UnidentifiedImageError:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..recipes import Transform
 from .capacity import Capacity
+from .decoding import DaemonThreads
 from .metrics import Metrics
 from .models import Opener, ServedModel, open_engine
 from .repository import ModelRepository
@@ -46,8 +46,8 @@ class Service:
         self.settings, self.metrics = settings, Metrics()
         self.models = ModelRepository(sources, settings, self.metrics, labels=labels, opener=opener)
         self.started = self.stopping = False
-        self.threads = ThreadPoolExecutor(4, thread_name_prefix="evovit-decode")
-        self.readers = ThreadPoolExecutor(2, thread_name_prefix="evovit-read")
+        self.threads = DaemonThreads(4, "evovit-decode")
+        self.readers = DaemonThreads(2, "evovit-read")
         self.capacity = Capacity(settings.max_concurrent, settings.body_bytes)
 
     @property

@@ -22,6 +22,7 @@ from evovit_deploy.engines import Engine, FakeEngine
 from evovit_deploy.preprocess import find_images, load_image, preprocess
 from evovit_deploy.recipes import Transform
 
+from ..bombs import BOMBS
 from .conftest import DIGITS
 from .engines import PATIENCE, NumberEngine
 from .running import Running, always, running
@@ -49,6 +50,13 @@ def service() -> Iterator[Running]:
         yield result
 
 
+@pytest.fixture(scope="module")
+def roomy() -> Iterator[Running]:
+    """With the default limits."""
+    with running(always(NumberEngine())) as result:
+        yield result
+
+
 def test_labels_and_probabilities_are_those_of_the_engine(digits: Running) -> None:
     engine = digits.service.models.find("digits").engine
     assert isinstance(engine, Engine)
@@ -69,6 +77,16 @@ def test_several_models_must_be_told_apart() -> None:
         status, _, body = both.call("POST", "/v1/classify", png())
         assert (status, json.loads(body)["error"]) == (400, "say which model: a, b.")
         assert both.call("POST", "/v1/classify?model=b&top_k=1", png())[0] == 200
+
+
+@pytest.mark.parametrize("name", list(BOMBS))
+def test_bombs_are_refused(roomy: Running, name: str) -> None:
+    data, reason = BOMBS[name]
+    status, _, body = roomy.call("POST", "/v1/classify", data)
+    assert status == 400
+    assert "refused: it has more than" in json.loads(body)["error"]
+    assert reason in json.loads(body)["error"]
+    assert roomy.call("POST", "/v1/classify", png())[0] == 200
 
 
 @pytest.mark.parametrize(
