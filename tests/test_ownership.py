@@ -60,7 +60,8 @@ WRITERS = {
         slow=True,
     ),
     "explain": Writer(
-        lambda model, out: ["explain", model, *IMAGES, "-o", out], ("index.html", "0001_0045.png", "0002_0103.png")
+        lambda model, out: ["explain", model, *IMAGES, "-o", out],
+        ("index.html", "overview.png", "0001_0045.png", "0002_0103.png"),
     ),
     "sweep": Writer(
         lambda model, out: [
@@ -215,7 +216,7 @@ def test_explain_takes_its_own_old_pictures_with_it(model: Path, out: Path) -> N
     (out / "notes.txt").write_text("mine")
     assert call(["explain", model, *IMAGES, "-o", out]) is None
     assert call(["explain", model, IMAGES[1], "-o", out]) is None
-    assert set(contents(out)) == {"0007_mine.png", "notes.txt", "index.html", "0001_0103.png"}
+    assert set(contents(out)) == {"0007_mine.png", "notes.txt", "index.html", "overview.png", "0001_0103.png"}
 
 
 def test_bench_report_takes_its_own_old_plots_with_it(out: Path) -> None:

@@ -16,17 +16,21 @@ from .maps import Look
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Panel", "draw", "frequency_panel", "panel_size", "sheet", "to_jpeg"]
+__all__ = ["Panel", "draw", "frequency_panel", "overview", "panel_size", "sheet", "to_jpeg"]
 
 Array = NDArray[Any]
 
 MIN_SIZE = 320
-BYPASSED = 0.78  # how far a bypassed patch fades to white
+# A bypassed patch is grey, with so much of its contrast, from so much of white on: light, and still readable where it is dark.
+CONTRAST, LIGHT = 0.4, 0.5
+OUTLINE = (27, 27, 31)  # between kept and bypassed, where both are white or of one grey
 HEAT = 0.62  # how much of an attention map is heat, the rest the image in grey
 # Dark violet to yellow: lightness rises evenly, so that it reads in grey and to colour-blind eyes.
 _ANCHORS = np.array([(13, 8, 60), (92, 22, 110), (176, 50, 90), (235, 105, 38), (251, 180, 26), (252, 250, 160)], float)
+GREY = np.array([0.299, 0.587, 0.114])
 ONLY_MODEL, ONLY_REFERENCE = (0, 120, 212), (216, 59, 1)  # blue, orange: told apart by all
 _MARGIN, _CAPTION, _TITLE = 12, 22, 28
+TILE = 112  # side of an image in an overview
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,18 @@ def _upscaled(values: Array, grid: int, size: int) -> Array:
 
 
 def _faded(base: Array, kept: Array, grid: int) -> Array:
-    mask = _upscaled(kept, grid, len(base))[..., None]
-    return np.where(mask, base, base * (1 - BYPASSED) + 255 * BYPASSED).astype(np.uint8)
+    """Kept patches as they are; bypassed ones grey and light, with a line along every kept neighbour."""
+    mask = _upscaled(kept, grid, len(base)).astype(bool)
+    grey = (base @ GREY) * CONTRAST + 255 * LIGHT
+    pixels = np.where(mask[..., None], base, grey[..., None]).astype(np.uint8)
+    near, width = np.zeros_like(mask), len(base) // MIN_SIZE
+    for step in range(1, width + 1):
+        near[step:] |= mask[:-step]
+        near[:-step] |= mask[step:]
+        near[:, step:] |= mask[:, :-step]
+        near[:, :-step] |= mask[:, step:]
+    pixels[near & ~mask] = OUTLINE
+    return pixels
 
 
 def _heat(base: Array, attention: Array, grid: int) -> Array:
@@ -95,7 +109,7 @@ def _heat(base: Array, attention: Array, grid: int) -> Array:
     values = attention.astype(float)
     span = values.max() - values.min()
     relative = (values - values.min()) / span if span > 0 else np.zeros_like(values)
-    grey = base @ np.array([0.299, 0.587, 0.114])
+    grey = base @ GREY
     return (_colours(_upscaled(relative, grid, len(base))) * HEAT + grey[..., None] * (1 - HEAT)).astype(np.uint8)
 
 
@@ -131,6 +145,34 @@ def sheet(title: str, panels: Sequence[Panel]) -> Image:
         left = _MARGIN + number * (side + _MARGIN)
         pen.text((left, _TITLE + 4), _fitted(pen, panel.caption, side, small), "black", small)
         result.paste(images.fromarray(panel.pixels), (left, _TITLE + _CAPTION + _MARGIN // 2))
+    return result
+
+
+def overview(columns: Sequence[tuple[str, Sequence[Panel]]]) -> Image:
+    """Several images in one picture: a column each, what the model sees above what each selection kept; on white.
+
+    Args:
+        columns: (words below the column, panels from :func:`draw`); maps of attention are left out.
+    """
+    from PIL import Image as images
+    from PIL import ImageDraw, ImageFont
+
+    kept = [(words, [panel for panel in panels if not panel.caption.startswith("class")]) for words, panels in columns]
+    names = ["input", *(f"kept {number}" for number in range(1, len(kept[0][1])))]
+    font, step = ImageFont.load_default(15), TILE + _MARGIN // 2
+    left = _MARGIN + max(int(font.getlength(name)) for name in names) + _MARGIN
+    size = (left + len(kept) * step + _MARGIN // 2, _MARGIN + len(names) * step + _TITLE)
+    result = images.new("RGB", size, "white")
+    pen = ImageDraw.Draw(result)
+    for row, name in enumerate(names):
+        pen.text((_MARGIN, _MARGIN + row * step + TILE // 2), name, "black", font, anchor="lm")
+    for column, (words, panels) in enumerate(kept):
+        x = left + column * step
+        for row, panel in enumerate(panels):
+            tile = images.fromarray(panel.pixels).resize((TILE, TILE), images.Resampling.LANCZOS)
+            result.paste(tile, (x, _MARGIN + row * step))
+        below = (x + TILE // 2, _MARGIN + len(names) * step + 2)
+        pen.text(below, _fitted(pen, words, TILE, font), "black", font, anchor="ma")
     return result
 
 

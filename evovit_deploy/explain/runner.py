@@ -17,7 +17,7 @@ from ..files import exact, printable, write_bytes
 from ..labels import ClassNames
 from ..ownership import check_replaceable, is_page, is_picture, mark, remove_stale
 from ..preprocess import load_image, preprocess
-from .drawing import draw, frequency_panel, panel_size, sheet
+from .drawing import Panel, draw, frequency_panel, overview, panel_size, sheet
 from .gallery import Page, page_of, render
 from .maps import Explainer, Look
 from .summary import Summary, jaccard
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "explain"]
 
 BATCH = 16
+OVERVIEW = "overview.png"
+COLUMNS = 10  # of the overview
 PICTURE = re.compile(r"[0-9]{4,}_.+\.png")
 PAGE, DRAWN = is_page("explain"), is_picture("explain")
 
@@ -43,6 +45,7 @@ class Explanation:
     Attributes:
         gallery: The HTML file.
         pictures: PNG file of every image that was drawn.
+        overview: PNG file with the first ten side by side.
         summary: Over all images, drawn or not; see :meth:`Summary.to_dict`.
         images: For every image its path, classes and the kept positions of every selection, and those of the reference.
         failures: (path, reason) of images that could not be read.
@@ -50,6 +53,7 @@ class Explanation:
 
     gallery: Path
     pictures: tuple[Path, ...]
+    overview: Path
     summary: dict[str, Any]
     images: tuple[dict[str, Any], ...]
     failures: tuple[tuple[Path, str], ...]
@@ -59,6 +63,7 @@ class Explanation:
         return {
             "schema": 1,
             "gallery": exact(self.gallery),
+            "overview": exact(self.overview),
             "summary": self.summary,
             "images": list(self.images),
             "failures": [{"path": exact(path), "reason": reason} for path, reason in self.failures],
@@ -101,7 +106,12 @@ def explain(
     _make(folder)
     earlier = [path for path in folder.iterdir() if PICTURE.fullmatch(path.name)]
     check_replaceable(
-        {folder / "index.html": PAGE, **dict.fromkeys(set(earlier) & set(named.values()), DRAWN)}, force=force
+        {
+            folder / "index.html": PAGE,
+            folder / OVERVIEW: DRAWN,
+            **dict.fromkeys(set(earlier) & set(named.values()), DRAWN),
+        },
+        force=force,
     )
     failures: list[tuple[Path, str]] = []
 
@@ -113,6 +123,7 @@ def explain(
     pages: list[Page] = []
     pictures: list[Path] = []
     images: list[dict[str, Any]] = []
+    columns: list[tuple[str, list[Panel]]] = []
     side = panel_size(engine.spec.image_size)
     with TemporaryDirectory(prefix=".evovit-", dir=folder) as scratch:  # old pictures stay until all new ones are drawn
         for done, path, image, looks in _looks(explainers, paths, fail):
@@ -127,17 +138,21 @@ def explain(
                 panels, answer = draw(base, looks[0], other), _answer(looks, names)
                 _save(sheet(f"{printable(Path(path.name))}: {answer}", panels), Path(scratch, named[path].name))
                 pictures.append(named[path])
+                columns += [(answer, panels)][: COLUMNS - len(columns)]
                 pages.append(page_of(exact(path), answer, other is not None and _differs(looks[0], other), panels))
             on_progress(done)
         if not images:
             raise InputError(f"none of the {len(paths)} images could be read; the first: {failures[0][1]}")
+        _save(overview(columns), Path(scratch, OVERVIEW))
         document = summary.to_dict(explainers[0].grids, reference is not None)
         with translate(OutputError, f"cannot write into {printable(folder)}", OSError):
-            for picture in pictures:
+            for picture in (*pictures, folder / OVERVIEW):
                 os.replace(Path(scratch, picture.name), picture)
         _write_gallery(folder / "index.html", engine, reference, pages, document)
         remove_stale(earlier, DRAWN, pictures)
-    return Explanation(folder / "index.html", tuple(pictures), document, tuple(images), tuple(failures))
+    return Explanation(
+        folder / "index.html", tuple(pictures), folder / OVERVIEW, document, tuple(images), tuple(failures)
+    )
 
 
 def _looks(

@@ -30,7 +30,7 @@ def test_checkpoint(tmp_path: Path) -> None:
     assert "kept_1: 32 of 64 patches, grid 8 x 8" in result.stdout
     assert "of kept_2 were in kept_1 too (at random: 50.0%)" in result.stdout
     assert f"3 images; 3 drawn: {tmp_path / 'out' / 'index.html'}" in result.stdout
-    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert len(list((tmp_path / "out").iterdir())) == 5  # a picture each, the overview, the gallery
 
 
 def test_json_and_unreadable_images(tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ from PIL import Image
 from evovit_deploy.explain.drawing import (
     ONLY_MODEL,
     ONLY_REFERENCE,
+    OUTLINE,
+    TILE,
     Panel,
     draw,
     frequency_panel,
+    overview,
     panel_size,
     sheet,
     to_jpeg,
@@ -41,7 +44,47 @@ def test_kept_patches_are_untouched_and_bypassed_ones_faded() -> None:
     pixels = panels[1].pixels
     np.testing.assert_array_equal(pixels[:80, :80], BASE[:80, :80])
     np.testing.assert_array_equal(pixels[80:160, 160:240], BASE[80:160, 160:240])  # row 1, column 2
-    assert (pixels[160:] > BASE[160:]).all()
+    bypassed = pixels[200:]
+    assert (bypassed[..., 0] == bypassed[..., 1]).all()
+    assert (bypassed[..., 1] == bypassed[..., 2]).all()
+    assert bypassed.min() >= 127
+
+
+@pytest.mark.parametrize("bottom", [0, 100, 195])
+def test_what_is_in_a_bypassed_patch_can_be_seen_on_dark_and_on_bright_images(bottom: int) -> None:
+    """A stripe of 60 levels more keeps a third of its contrast, and stays on the scale."""
+    base = np.full((320, 320, 3), bottom, np.uint8)
+    base[:, ::8] += 60
+    pixels = draw(base, Look((Selected(4, mask(0)),), []))[1].pixels.astype(int)
+    row = pixels[200, 100:300, 0]
+    assert row.max() - row.min() >= 20
+    assert row.max() <= 255
+
+
+@pytest.mark.parametrize("level", [0, 127, 212, 255])
+def test_kept_and_bypassed_are_told_apart_on_one_flat_grey(level: int) -> None:
+    """Also on the grey that a bypassed patch keeps."""
+    pixels = draw(np.full((320, 320, 3), level, np.uint8), Look((Selected(4, mask(0)),), []))[1].pixels
+    assert (pixels[:80, :80] == level).all()
+    assert (pixels[40, 80] == OUTLINE).all()
+    assert (pixels[80, 40] == OUTLINE).all()
+    assert (pixels[40, 81:] != OUTLINE).all()  # between kept and bypassed only
+
+
+def test_an_overview_has_a_column_for_each_image() -> None:
+    attention = np.arange(16, dtype=np.float32)
+    look = Look((Selected(4, mask(0), attention), Selected(4, mask(5), attention)), [])
+    white, black = (draw(np.full((320, 320, 3), level, np.uint8), look) for level in (255, 0))
+    found = np.asarray(overview([("a", black), ("words that are too long for a column", white), ("c", black)]))
+    left = found.shape[1] - 3 * (TILE + 6) - 6
+    rows = [
+        12 + row * (TILE + 6) + 8 for row in range(3)
+    ]  # inside of the patch at the upper left, of which the first keeps it
+    assert [tuple(found[y, left + 8]) for y in rows] == [(0, 0, 0), (0, 0, 0), (127, 127, 127)]
+    assert [tuple(found[y, left + TILE + 6 + 8]) for y in rows] == [(255, 255, 255), (255, 255, 255), (229, 229, 229)]
+    below = found[12 + 3 * (TILE + 6) :]
+    assert below.shape[0] < 40
+    assert (below[:, left + TILE : left + TILE + 6] == 255).all()  # cut, not run into the next
 
 
 def test_a_grid_that_does_not_divide_the_panel() -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evovit_deploy import load_checkpoint
 from evovit_deploy.engines import OrtEngine, TorchEngine
 from evovit_deploy.errors import InputError, OutputError
 from evovit_deploy.explain import explain
+from evovit_deploy.models.evo_deit import ModelOptions
 
 skimage = pytest.importorskip("skimage")
 PHOTOGRAPHS = [Path(skimage.__file__).parent / "data" / name for name in ("chelsea.png", "coffee.png", "camera.png")]
@@ -137,3 +139,27 @@ def test_kept_patches_in_the_picture_are_the_images_own(module_engine: TorchEngi
     top = 28 + 22 + 6
     assert sheet[top + 10 : top + 300, 12 + 10 : 12 + 150].max() == 0
     assert sheet[top + 10 : top + 300, 12 + 170 : 12 + 310].min() == 255
+
+
+def test_the_picture_of_the_docs_is_what_the_documented_command_draws(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    digits = root / "examples" / "digits"
+    paths = [sorted(folder.glob("*.png"))[0] for folder in sorted((digits / "test").iterdir())]
+    options = ModelOptions(outputs=("logits", "kept"))
+    with TorchEngine.from_checkpoint(
+        load_checkpoint(digits / "evo_deit_digits.pth"), options, provider="cpu"
+    ) as engine:
+        result = explain(engine, paths, tmp_path)
+    assert result.overview == tmp_path / "overview.png"
+    shown = root / "docs" / "images" / "kept.png"
+    pictures = [np.asarray(Image.open(path).convert("RGB"), dtype=float) for path in (result.overview, shown)]
+    assert pictures[0].shape == pictures[1].shape
+    assert np.abs(pictures[0] - pictures[1]).mean() < 1  # versions of Pillow may round and draw letters differently
+    assert shown.stat().st_size < 200_000
+
+
+def test_an_overview_that_evovit_did_not_draw_is_kept(module_engine: TorchEngine, tmp_path: Path) -> None:
+    (tmp_path / "overview.png").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"overview\.png exists, and evovit did not write it"):
+        explain(module_engine, PHOTOGRAPHS[:1], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["overview.png"]
