@@ -22,7 +22,7 @@ BATCH = 32
 def labelled(
     files: Sequence[Path], classes: ClassNames, order: ClassOrder | None = None
 ) -> tuple[dict[Path, int], tuple[str, ...]] | str:
-    """Return the true class of every file by its folder and what was assumed about the folders, or why there is none, in words.
+    """True class of every file by its folder and what was assumed about the folders, or why there is none, in words.
 
     Args:
         files: Image files.
@@ -37,11 +37,14 @@ def labelled(
 
 
 def top1(engine: Engine, truth: Mapping[Path, int], tell: Callable[[float], None] = lambda share: None) -> float:
-    """Return the share of images whose largest output is their class; an image that cannot be read raises InputError."""
-    right = done = 0
+    """Return the share of images whose largest class score is their class.
+
+    Raises:
+        InputError: An image that cannot be read, or a model that gives no class scores.
+    """
+    name, right, done = engine.spec.require_scores(), 0, 0
     for paths, images in batches(list(truth), engine.spec, engine.spec.batch or engine.spec.max_batch or BATCH):
-        outputs = engine(images)
-        scores = outputs.get("logits", next(iter(outputs.values())))
+        scores = engine(images)[name]
         right += sum(int(row.argmax()) == truth[path] for path, row in zip(paths, scores))
         done += len(paths)
         tell(done / len(truth))

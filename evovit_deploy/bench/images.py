@@ -80,7 +80,7 @@ def seeded_images(spec: ModelSpec, count: int, seed: int = 0) -> tuple[NDArray[A
         count: Images wanted, e.g. the largest batch.
         seed: Of the images.
     """
-    from ..export.parity import sample_images
+    from ..export.probes import sample_images
 
     n = min(count, DISTINCT)
     size = Structure(image_size=spec.image_size, patch_size=1, embed_dim=1, depth=1, num_heads=1)

@@ -142,6 +142,7 @@ def _open(opening: Opening, models: Models) -> None:
 
 def _evaluate(opening: Opening, images: Images, labels: Path | None, order: ClassOrder | None, tell: Tell) -> list[str]:
     """Accuracy of every trained model into its facts, if the images are labelled; returns what to note."""
+    from ..classify import no_scores
     from ..labels import ClassNames
     from .accuracy import labelled, top1
 
@@ -156,6 +157,9 @@ def _evaluate(opening: Opening, images: Images, labels: Path | None, order: Clas
         notes += [f"accuracy: {text}" for text in assumed if f"accuracy: {text}" not in notes]
         if label in opening.random:
             notes.append(f"{label}: accuracy not evaluated, its weights are random")
+            continue
+        if engine.spec.scores is None:
+            notes.append(f"{label}: accuracy not evaluated, {no_scores('it', engine.spec.outputs)}".rstrip("."))
             continue
 
         def told(share: float, label: str = label) -> None:

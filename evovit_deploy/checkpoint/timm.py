@@ -239,7 +239,7 @@ def _check(model: nn.Module, recipe: Recipe) -> None:
     """
     import torch
 
-    from ..export.parity import sample_images
+    from ..export.probes import sample_images
     from ..models.timm_vit import SUPPORTED, to_module_state
     from ..models.vit import VisionTransformer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ._source import open_checkpoint
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
+    from ..models.evo_deit import ModelOptions
     from ..recipes import Recipe
 
 __all__ = ["ModelChoice", "note", "open_models", "warn"]
@@ -45,7 +47,12 @@ def warn(text: str) -> None:
 
 
 def open_models(
-    stack: ExitStack, paths: list[Path], choice: ModelChoice, outputs: tuple[str, ...] = ("logits",)
+    stack: ExitStack,
+    paths: list[Path],
+    choice: ModelChoice,
+    outputs: tuple[str, ...] = ("logits",),
+    *,
+    plain: bool = False,
 ) -> list[Engine]:
     """Open one model, or two that are compared; ``stack`` closes them.
 
@@ -57,13 +64,16 @@ def open_models(
         paths: Model files.
         choice: How.
         outputs: Of a checkpoint's module; other files have the outputs they were exported with.
+        plain: For a proof: a checkpoint as the plain FP32 module on the CPU, with the input type of the file beside it, and BF16
+            emulated on a CPU, which has no kernels for it.
 
     Raises:
         ModelFileError: No such file, or not a model.
         InputError: Options for a checkpoint, and there is none.
     """
-    from ..engines import Engine
-    from ..engines.base import BACKENDS
+    from ..engines import Engine, OrtEngine
+    from ..engines.base import BACKENDS, backend_of
+    from ..models.evo_deit import ModelOptions
     from ..preprocess import SUFFIXES
 
     for path in paths:
@@ -79,28 +89,40 @@ def open_models(
         )
     opened: dict[Path, Engine] = {}
     for path in dict.fromkeys(paths):
-        if path not in checkpoints:
-            opened[path] = stack.enter_context(Engine.open(path, provider=choice.provider, threads=choice.threads))
-    like = next((recipe for engine in opened.values() if (recipe := _evolved_recipe(engine)) is not None), None)
+        if path in checkpoints:
+            continue
+        if plain and backend_of(path) == "onnxruntime":
+            engine: Engine = OrtEngine(path, provider=choice.provider, threads=choice.threads, emulate=True)
+        else:
+            engine = Engine.open(path, provider=choice.provider, threads=choice.threads)
+        opened[path] = stack.enter_context(engine)
+    like = next((recipe for e in opened.values() if (recipe := _evolved_recipe(e, plain)) is not None), None)
+    options = ModelOptions(outputs=outputs)
+    if plain:
+        image_input = next((engine.spec.input for engine in opened.values()), "float32")
+        options = ModelOptions("fp32", image_input, "topk", outputs, fold=False, trim=False)  # type: ignore[arg-type]
+        choice = dataclasses.replace(choice, provider="cpu")
     for path in dict.fromkeys(checkpoints):
-        opened[path] = stack.enter_context(_open_checkpoint(path, choice, like, outputs))
+        opened[path] = stack.enter_context(_open_checkpoint(path, choice, like, options))
     return [opened[path] for path in paths]
 
 
-def _evolved_recipe(engine: Engine) -> Recipe | None:
-    """The recipe in a file's manifest, unless it is a vanilla twin, which has nothing to say about token evolution."""
+def _evolved_recipe(engine: Engine, plain: bool) -> Recipe | None:
+    """The recipe in a file's manifest, unless it is a vanilla twin, which has nothing to say about token evolution.
+
+    In a proof (``plain``) the twin of a timm ViT does count: it is what the checkpoint of that ViT is held against.
+    """
     from ..recipes import Recipe
 
     manifest = engine.spec.manifest
-    if manifest is None or not manifest["family"].startswith("evo_"):
+    if manifest is None or not (manifest["family"].startswith("evo_") or (plain and manifest["family"] == "vit")):
         return None
     return Recipe.from_dict(manifest["recipe"], "manifest")
 
 
-def _open_checkpoint(path: Path, choice: ModelChoice, like: Recipe | None, outputs: tuple[str, ...]) -> Engine:
+def _open_checkpoint(path: Path, choice: ModelChoice, like: Recipe | None, options: ModelOptions) -> Engine:
     from ..checkpoint import load_checkpoint
     from ..engines import TorchEngine
-    from ..models.evo_deit import ModelOptions
 
     if like is not None and choice.recipe is None and choice.keep is None and choice.schedule is None:
         checkpoint = load_checkpoint(
@@ -119,5 +141,4 @@ def _open_checkpoint(path: Path, choice: ModelChoice, like: Recipe | None, outpu
         )
         for text in checkpoint.notes:
             note(text)
-    options = ModelOptions(outputs=outputs)
     return TorchEngine.from_checkpoint(checkpoint, options, provider=choice.provider, threads=choice.threads)

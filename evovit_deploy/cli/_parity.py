@@ -13,23 +13,20 @@ __all__ = ["parity_table"]
 
 
 def parity_table(report: ParityReport, title: str) -> Table:
-    """Return a table of what was measured, what is accepted, and whether it holds."""
+    """Return a table of every gate: what was found, what is accepted, whether it holds, and where it was worst."""
     from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    t = report.tolerance
-    table = Table(title=f"{escape(title)}, {report.images} images", title_justify="left")
-    for column in ("measure", "found", "accepted", ""):
-        table.add_column(column, justify="left" if column in ("measure", "") else "right")
-    limit = t.max_abs * report.scale
-    rows = [
-        ("largest logit error", f"{report.max_abs:.3g}", f"<= {limit:.3g}", report.max_abs <= limit),
-        ("mean logit error", f"{report.mean_abs:.3g}", "", True),
-        ("smallest cosine", f"{report.cosine:.7f}", f">= {t.min_cosine}", report.cosine >= t.min_cosine),
-        ("top-1 agreement", f"{report.top1:.1%}", f">= {t.min_top1:.1%}", report.top1 >= t.min_top1),
-    ]
-    for stage, value in report.jaccard.items():
-        rows.append((f"{stage}: same tokens (Jaccard)", f"{value:.4f}", f">= {t.min_jaccard}", value >= t.min_jaccard))
-    for name, found, accepted, ok in rows:
-        table.add_row(name, found, accepted, "[green]ok[/]" if ok else "[red]FAILED[/]")
+    table = Table(title=f"{escape(title)}, {len(report.names)} images", title_justify="left")
+    for column in ("gate", "found", "accepted", "", "worst at"):
+        table.add_column(column, justify="right" if column in ("found", "accepted") else "left")
+    for gate in report.gates:
+        if gate.name in ("error", "top1") or gate.name.endswith("_cut"):
+            found, limit = f"{100 * gate.found:.3g}%", f"{100 * gate.limit:g}%"
+        else:
+            found, limit = f"{gate.found:.{7 if gate.name == 'cosine' else 4}g}", f"{gate.limit:.5g}"
+        sign = ">=" if gate.at_least else "<="
+        verdict = "[green]ok[/]" if gate.passed else "[red]FAILED[/]"
+        table.add_row(gate.what, found, f"{sign} {limit}", verdict, Text(gate.where))
     return table

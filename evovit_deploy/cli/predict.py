@@ -106,6 +106,7 @@ def predict(
     def prepare(spec: ModelSpec) -> None:
         """Check what has to be right before anything is run."""
         nonlocal classes, truth
+        spec.require_scores()
         classes = ClassNames.read(labels, spec.num_classes)
         if accuracy:
             truth, numbering = true_classes(paths, classes, class_order.order)
@@ -157,8 +158,10 @@ def _notes(spec: ModelSpec) -> None:
             f"{spec.name} does not say how its images are prepared; the ImageNet transform is used (shorter side to "
             f"256/224 of {spec.image_size}, bicubic, centre crop, mean and std of ImageNet)."
         )
-    if "logits" not in spec.outputs and "probabilities" not in spec.outputs:
-        note(f"{spec.name} has no output called logits; its first output, {spec.outputs[0]}, is taken for them.")
+    if spec.scores not in ("logits", "probabilities"):
+        note(
+            f"{spec.name} has no output called logits; {spec.scores}, the only [B, classes] there is, is taken for them."
+        )
     if spec.manifest is not None and spec.manifest.get("weights", {}).get("random"):
         note(f"{spec.name} has random weights: the classes mean nothing.")
 

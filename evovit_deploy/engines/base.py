@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..classify import no_scores, scores_output
 from ..errors import EngineError, InputError, ModelFileError, RecipeError, translate
 from ..missing import no_such_file
 from ..recipes import Recipe, Transform
@@ -48,13 +49,15 @@ class ModelSpec:
         name: Model name, e.g. ``evo_deit_small_patch16_224``.
         image_size: S, pixels.
         input: ``float32`` for [B, 3, S, S] normalised, ``uint8`` for [B, S, S, 3] as decoded.
-        num_classes: Classes in ``logits``.
+        num_classes: Classes; 0 where no output says.
         outputs: Output names in order.
         batch: The only batch size the model takes, or None for any.
         max_batch: Largest batch in one run, or None; larger ones are split.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``unknown``.
         transform: Eval transform, or None when the file does not say.
         manifest: The manifest the file carries, or None for a file of another tool.
+        scores: The output that holds the class scores, see :func:`evovit_deploy.classify.scores_output`: ``logits`` or
+            ``probabilities`` if it is there, and what was given here for a file of another tool; None without one.
     """
 
     name: str
@@ -67,6 +70,22 @@ class ModelSpec:
     precision: str = "unknown"
     transform: Transform | None = None
     manifest: dict[str, Any] | None = None
+    scores: str | None = None
+
+    def __post_init__(self) -> None:
+        named = scores_output(name for name in self.outputs if name in ("logits", "probabilities"))
+        if self.scores is None and named is not None:
+            object.__setattr__(self, "scores", named)
+
+    def require_scores(self) -> str:
+        """The output that holds the class scores.
+
+        Raises:
+            InputError: There is none, or it is not clear which.
+        """
+        if self.scores is None:
+            raise no_scores(self.name, self.outputs)
+        return self.scores
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -23,8 +23,8 @@ from .plan import PlanReport, check_plan, make_report, parse_inspector, parse_lo
 from .trt_api import Api, Gpu, PlanLogger, find_gpu, load_api, pick_flavour, plan_logger
 
 if TYPE_CHECKING:
+    from ..export.gates import ParityReport
     from ..export.onnx import ExportResult
-    from ..export.parity import ParityReport
     from .base import Engine
 
 __all__ = ["BuildResult", "build_engine", "check_target", "default_engine_path", "export_engine"]
@@ -292,7 +292,7 @@ def _prove(path: Path, document: dict[str, Any], facts: OnnxFacts, reference: En
     Raises:
         ParityError: They differ by more than the tolerance of the model's recipe.
     """
-    from ..export.parity import verify
+    from ..export.proof import verify
     from .onnxruntime import OrtEngine
     from .tensorrt import TrtEngine
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..classify import scores_output
 from ..errors import ModelFileError
 from ..export import manifest as manifests
 from ..missing import no_such_file
@@ -21,6 +22,7 @@ _LAYOUT = {"Cast", "Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Exp
 _BETWEEN = _LAYOUT | {"Mul", "Div", "Add", "Sub", "Concat"}  # what may stand between q k^T, softmax and a v
 _ROW = _BETWEEN | {"ReduceSum"}  # and before the softmax of a class row
 _WEIGHTED = ("MatMul", "Gemm", "Conv", "Attention")
+SCORES = ("fp32", "fp16", "bf16", "double")
 _FLOATS = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
 
 
@@ -36,6 +38,7 @@ class OnnxFacts:
         image_input: ``float32`` or ``uint8``.
         batch: Static batch size, or None.
         outputs: Name -> shape, batch first (None where dynamic).
+        scores: The output that holds the class scores, or None.
         precision: What most weights are: ``fp32``, ``fp16``, ``bf16``.
         manifest: Of evovit, or None.
         attentions: Node names of the softmax of every full attention.
@@ -51,6 +54,7 @@ class OnnxFacts:
     image_input: str
     batch: int | None
     outputs: dict[str, tuple[int | None, ...]]
+    scores: str | None
     precision: str
     manifest: dict[str, Any] | None
     attentions: tuple[str, ...]
@@ -60,8 +64,8 @@ class OnnxFacts:
 
     @property
     def num_classes(self) -> int:
-        """Classes of the first output."""
-        return next(iter(self.outputs.values()))[-1] or 0
+        """Classes; 0 where no output says."""
+        return 0 if self.scores is None else self.outputs[self.scores][-1] or 0
 
     @property
     def image_size(self) -> int:
@@ -115,6 +119,7 @@ def read_onnx(path: Path) -> OnnxFacts:
         path=path,
         sha256=hashlib.sha256(data).hexdigest(),
         outputs={value.name: _shape(value) for value in graph.output},
+        scores=scores_output(v.name for v in graph.output if types[v.name] in SCORES and len(_shape(v)) == 2),
         precision=max((k for k in sizes if k != "other"), key=lambda k: sizes[k], default="unknown"),
         manifest=manifests.read({entry.key: entry.value for entry in model.metadata_props}, str(path)),
         attentions=tuple(attentions),

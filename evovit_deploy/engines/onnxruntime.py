@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..classify import scores_output
 from ..errors import EngineError, ModelFileError, translate
 from ..export import manifest as manifests
 from ..names import name_of
@@ -17,6 +18,7 @@ from .forking import end_without_destructors, keep_for_ever, no_cuda_here
 
 __all__ = ["OrtEngine", "cuda_problem", "session"]
 
+FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(bfloat16)")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -185,22 +187,26 @@ def _spec(session_: Any, path: Path) -> ModelSpec:
     shape, kind = inputs[0].shape, inputs[0].type
     float_image = kind == "tensor(float)" and len(shape) == 4 and shape[1] == 3 and shape[2] == shape[3]
     byte_image = kind == "tensor(uint8)" and len(shape) == 4 and shape[3] == 3 and shape[1] == shape[2]
-    last = outputs[0].shape
     if len(inputs) != 1 or not (float_image or byte_image) or not isinstance(shape[2], int):
         raise ModelFileError(
             f"{path} was not exported by evovit, and its input {inputs[0].name} {kind} {shape} is not one image batch "
             f"([B, 3, S, S] float32 or [B, S, S, 3] uint8). Export the checkpoint with: evovit export CKPT"
         )
-    if len(last) != 2 or not isinstance(last[1], int):
+    candidates = {o.name: o for o in outputs if o.type in FLOATS and len(o.shape) == 2 and isinstance(o.shape[1], int)}
+    if not candidates:
+        found = ", ".join(f"{o.name} {o.type} {o.shape}" for o in outputs)
         raise ModelFileError(
-            f"{path} was not exported by evovit, and its first output {outputs[0].name} {last} is not [B, classes]."
+            f"{path} was not exported by evovit, and none of its outputs ({found}) is floating point and [B, classes]."
         )
+    scores = scores_output(candidates)
+    rows = candidates[scores or next(iter(candidates))].shape[0]
     return ModelSpec(
         name=name_of(path),
         image_size=shape[2],
         input="float32" if float_image else "uint8",
-        num_classes=last[1],
-        # Only what has a row an image can be split and put together again.
-        outputs=(outputs[0].name, *(other.name for other in outputs[1:] if other.shape and other.shape[0] == last[0])),
+        num_classes=0 if scores is None else candidates[scores].shape[1],
+        # Only what has a row per image can be split and put together again.
+        outputs=tuple(o.name for o in outputs if o.shape and o.shape[0] == rows),
         batch=shape[0] if isinstance(shape[0], int) else None,
+        scores=scores,
     )

@@ -84,6 +84,8 @@ class TorchEngine(Engine):
         if compiled:
             self.backend = "torch.compile"
             self.module = _compiled(self.module, use_cuda)
+        self.recipe = recipe
+        self.weights: dict[str, Any] | None = None  # of a checkpoint: as in a manifest
         self.spec = ModelSpec(
             name=recipe.name,
             image_size=module.structure.image_size,
@@ -110,7 +112,7 @@ class TorchEngine(Engine):
 
         options = options or ModelOptions()
         module = build_model(checkpoint, options)
-        return cls(
+        engine = cls(
             module,
             checkpoint.recipe,
             precision=options.precision,
@@ -118,6 +120,8 @@ class TorchEngine(Engine):
             threads=threads,
             compiled=compiled,
         )
+        engine.weights = {"source": checkpoint.source, "random": checkpoint.random, "sha256": checkpoint.sha256}
+        return engine
 
     def forked(self) -> None:
         """See :meth:`Engine.forked`."""

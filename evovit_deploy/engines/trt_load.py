@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from ..classify import scores_output
 from ..errors import EngineError, ModelFileError
 from ..files import sha256
 from ..names import name_of
@@ -107,15 +108,18 @@ def model_spec(
     if len(shape) != 3 or not (floats or pixels) or shape[1] != shape[2 if floats else 0]:
         raise ModelFileError(f"{path}: input {image.name} {kind} {list(shape)} is not a batch of square RGB images.")
     names = tuple(info.name for info in outputs)
+    candidates = {info.name: info.shape for info in outputs if len(info.shape) == 1 and info.dtype.is_floating_point}
+    scores = scores_output(candidates)
     found = ModelSpec(
         name=document["name"] if document else name_of(path),
         image_size=shape[1],
         input=kind,
-        num_classes=outputs[0].shape[-1],
+        num_classes=0 if scores is None else candidates[scores][0],
         outputs=names,
         batch=profile.static,
         max_batch=profile.max,
         precision=str(document["precision"]) if document else "unknown",
+        scores=scores,
     )
     if document is None or document["model"] is None:
         return found

@@ -111,12 +111,14 @@ def evaluate(
         on_progress: Called at the start and after every batch.
 
     Raises:
-        InputError: Another number of classes, or no labels and no reference.
+        InputError: Another number of classes, a model that gives no class scores, or no labels and no reference.
         OutputError: The journal or ``predictions`` cannot be written.
         EngineError: A model failed.
     """
     check_not_starting()
     subjects = [model] if reference is None else [model, reference]
+    for subject in subjects:
+        subject.engine.spec.require_scores()
     counts = [subject.engine.spec.num_classes for subject in subjects]
     if len(set(counts)) > 1:
         raise InputError(f"the models have {counts[0]} and {counts[1]} classes and cannot be compared.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..classify import Ranking, probabilities, ranking
 from ..errors import InputError
+from ..models.recording import recorded_scores
 from ..recipes import Recipe, Transform
 
 if TYPE_CHECKING:
@@ -41,10 +40,15 @@ class Selected:
 
 @dataclass(frozen=True)
 class Look:
-    """What a model makes of one image: its selections in order, and its most probable classes (none if not finite)."""
+    """What a model makes of one image.
+
+    Attributes:
+        selections: In order.
+        ranking: The most probable classes; empty if the output is not finite, None if the model gives no class scores.
+    """
 
     selections: tuple[Selected, ...]
-    ranking: Ranking
+    ranking: Ranking | None
 
 
 class Explainer:
@@ -72,9 +76,11 @@ class Explainer:
 
     def __call__(self, images: Array) -> list[Look]:
         """Look at a batch of images, [B, 3, S, S] float32 or [B, S, S, 3] uint8 as the engine takes them."""
-        with _recorded(self.engine) as scores:
+        with recorded_scores(getattr(self.engine, "module", None)) as scores:
             outputs = self.engine(images)
-        ranked = [ranking(row, TOP) if np.isfinite(row).all() else [] for row in probabilities(outputs)]
+        ranked: list[Ranking | None] = [None] * len(images)
+        if self.engine.spec.scores is not None:
+            ranked = [ranking(row, TOP) if np.isfinite(row).all() else [] for row in probabilities(outputs)]
         kept = [_mask(outputs[name], grid, name) for name, grid in zip(self._names, self.grids)]
         looks = []
         for image, order in enumerate(ranked):
@@ -111,30 +117,3 @@ def _mask(positions: Array, grid: int, name: str) -> Array:
     mask = np.zeros((len(positions), grid * grid), bool)
     np.put_along_axis(mask, positions, True, axis=1)
     return mask
-
-
-@contextlib.contextmanager
-def _recorded(engine: Engine) -> Iterator[list[Array]]:
-    """The scores of every selection, [B, N] float32 each, as a PyTorch module makes them; nothing of other engines.
-
-    The module's ``selection_of(scores, keep)`` is where every selection is decided, by scores [B, P + N] whose first P are
-    those of class token and registers. Meanwhile it selects in place, so that every score belongs to the patch at its position.
-    """
-    scores: list[Array] = []
-    module: Any = getattr(engine, "module", None)
-    if module is None:
-        yield scores
-        return
-    decide, prefix = module.selection_of, module.structure.prefix_tokens
-
-    def selection_of(given: Any, keep: int) -> Any:
-        scores.append(given[:, prefix:].float().cpu().numpy())
-        return decide(given, keep)
-
-    module.selection_of, pattern = selection_of, module.pattern
-    module.pattern = "topk" if pattern == "sort" else pattern
-    try:
-        yield scores
-    finally:
-        module.pattern = pattern
-        del module.selection_of  # the method of the class shows again

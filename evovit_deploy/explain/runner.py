@@ -189,13 +189,16 @@ def _check(looks: Sequence[Look]) -> None:
 
 
 def _differs(look: Look, reference: Look) -> bool:
-    same_class = [c for c, _ in look.ranking[:1]] == [c for c, _ in reference.ranking[:1]]
-    return not same_class or any(jaccard(a.kept, b.kept) < 1 for a, b in zip(look.selections, reference.selections))
+    same_class = [c for c, _ in (look.ranking or [])[:1]] == [c for c, _ in (reference.ranking or [])[:1]]
+    known = look.ranking is not None and reference.ranking is not None
+    return (known and not same_class) or any(
+        jaccard(a.kept, b.kept) < 1 for a, b in zip(look.selections, reference.selections)
+    )
 
 
 def _described(look: Look) -> dict[str, Any]:
     return {
-        "classes": [{"class": number, "probability": share} for number, share in look.ranking],
+        "classes": [{"class": number, "probability": share} for number, share in look.ranking or ()],
         "kept": [np.flatnonzero(part.kept).tolist() for part in look.selections],
     }
 
@@ -205,7 +208,7 @@ def _answer(looks: Sequence[Look], names: ClassNames) -> str:
     words = []
     for look in looks:
         if not look.ranking:
-            words.append("output not finite")
+            words.append("no class scores" if look.ranking is None else "output not finite")
             continue
         number, share = look.ranking[0]
         words.append(f"{names.label(number) or f'class {number}'} {share:.1%}")

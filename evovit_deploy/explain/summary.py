@@ -36,7 +36,7 @@ class Summary:
             that the earlier one kept too.
         stability: One a selection: sum over images of the Jaccard index with the reference's; empty without one.
         identical: One a selection: images with the very same patches in both models.
-        same_class: Images that both models put into the same class.
+        same_class: Images that both models put into the same class; None where one of them gives no class scores.
     """
 
     images: int = 0
@@ -44,7 +44,7 @@ class Summary:
     overlap: dict[tuple[int, int], float] = field(default_factory=dict)
     stability: list[float] = field(default_factory=list)
     identical: list[int] = field(default_factory=list)
-    same_class: int = 0
+    same_class: int | None = 0
 
     def add(self, look: Look, reference: Look | None = None) -> None:
         """Count one image."""
@@ -67,7 +67,10 @@ class Summary:
             value = jaccard(mine.kept, theirs.kept)
             self.stability[number] += value
             self.identical[number] += value == 1
-        self.same_class += _class(look) is not None and _class(look) == _class(reference)
+        if self.same_class is None or look.ranking is None or reference.ranking is None:
+            self.same_class = None
+        else:
+            self.same_class += _class(look) is not None and _class(look) == _class(reference)
 
     def to_dict(self, grids: Sequence[int], compared: bool) -> dict[str, Any]:
         """Return a JSON-ready form; ``chance`` is the overlap of a random choice of as many patches."""

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .baseline import export_baseline
+    from .gates import ParityReport
     from .onnx import ExportOptions, ExportResult, export_onnx
-    from .parity import ParityReport, compare, verify
+    from .parity import compare
+    from .proof import verify
 
 __all__ = ["ExportOptions", "ExportResult", "ParityReport", "compare", "export_baseline", "export_onnx", "verify"]
 
@@ -19,9 +21,9 @@ _LAZY = {
     "ExportOptions": "onnx",
     "ExportResult": "onnx",
     "export_onnx": "onnx",
-    "ParityReport": "parity",
+    "ParityReport": "gates",
     "compare": "parity",
-    "verify": "parity",
+    "verify": "proof",
 }
 
 

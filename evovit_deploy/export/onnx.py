@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint
     from ..recipes import Recipe
-    from .parity import ParityReport
+    from .gates import ParityReport
 
 __all__ = ["ExportOptions", "ExportResult", "check_output", "default_name", "export_onnx", "write"]
 
@@ -91,7 +91,8 @@ def export_onnx(
         checkpoint: From ``load_checkpoint`` or ``random_checkpoint``.
         path: ONNX file to write; a JSON with the same stem is written beside it.
         options: See :class:`ExportOptions`.
-        images: [n, 3, S, S] float32 normalised (or [n, S, S, 3] uint8 for uint8 input) to prove with; seeded ones if None.
+        images: [n, 3, S, S] float32 normalised (or [n, S, S, 3] uint8 for uint8 input) to prove with; by default the shipped
+            photographs, seeded images, and white, black and noise.
         force: Replace files that evovit did not write; its own are replaced always.
         step: Called with a few words at the start of each of :data:`STEPS`.
 
@@ -155,7 +156,8 @@ def write(
     step: Step,
 ) -> ExportResult:
     """Export ``module``, prove it against ``reference``, and only then give the files their names."""
-    from .parity import compare_onnx, sample_images
+    from .probes import probe_images
+    from .proof import compare_onnx
 
     step(STEPS[1])
     full = to_onnx(
@@ -176,11 +178,13 @@ def write(
         report: ParityReport | None = None
         if options.prove:
             step(STEPS[2])
-            batch = sample_images(recipe, options.model.image_input, count=options.batch) if images is None else images
+            named: tuple[str, ...] = ()
+            if images is None:
+                probes = probe_images(recipe)
+                images, named = probes.prepared(recipe.transform, options.model.image_input), probes.names
             step(STEPS[3])
-            report = compare_onnx(
-                reference, full, temporary, batch, options.batch, recipe.tolerances[options.model.precision]
-            )
+            tolerance = recipe.tolerances[options.model.precision]
+            report = compare_onnx(reference, full, temporary, images, options.batch, tolerance, named)
             if not report.passed:
                 raise ParityError(
                     f"the exported model is not the checkpoint's: {report.failure}. Nothing was written. Try another "

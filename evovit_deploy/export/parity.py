@@ -3,234 +3,180 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..classify import scores_of
 from ..errors import InputError
-from ..preprocess import normalise
-from ..recipes import Recipe, Tolerance
-from .emulate import emulate_bf16, has_bf16
+from ..recipes import Tolerance
+from .gates import Flip, ParityReport
 
-if TYPE_CHECKING:
-    import onnx
-
-    from ..engines.base import Engine
-
-__all__ = ["ParityReport", "compare", "compare_onnx", "sample_images", "verify"]
+__all__ = ["compare", "jaccard"]
 
 Array = NDArray[Any]
-Outputs = dict[str, Array]
-DEFAULT_IMAGES = 4
+TIE = 1e-5  # of the score at the cut: what the order of a sum changes in FP32
 
 
-@dataclass(frozen=True)
-class ParityReport:
-    """How two models compare.
+def compare(
+    reference: Mapping[str, Array],
+    other: Mapping[str, Array],
+    tolerance: Tolerance,
+    *,
+    names: Sequence[str] = (),
+    scores: Mapping[str, Array] | None = None,
+) -> ParityReport:
+    """Compare the outputs of two models on the same images, and judge them gate by gate.
 
-    Attributes:
-        images: Number of images.
-        max_abs, mean_abs: Absolute difference of the logits.
-        scale: Largest absolute reference logit, or 1 if that is larger; ``max_abs / scale`` is held against the tolerance.
-        cosine: Smallest cosine similarity of an image's logits.
-        top1: Share of images whose top-1 class agrees.
-        jaccard: Stage name -> mean Jaccard index of the kept sets; empty when not both models give them.
-        tolerance: What was accepted.
-    """
+    Class scores. Where both give logits these are compared; where one gives probabilities only, log-probabilities less their mean
+    over the classes, which are the logits less theirs. With a and b the scores of an image and D = b - a:
 
-    images: int
-    max_abs: float
-    mean_abs: float
-    scale: float
-    cosine: float
-    top1: float
-    jaccard: dict[str, float]
-    tolerance: Tolerance
+    - ``error``: max |D| <= ``max_abs`` * max(1, max |a|), for every image.
+    - ``top1_margin``: a flip of the top-1 from class p to q means a_p - a_q <= D_q - D_p <= 2 max |D|. That holds for every flip,
+      with the error of its own image, and would prove nothing. So the error is taken from the other images: the reference's
+      margin (largest a less second largest) must be at most 2 E, with E = max |D| over the images whose top-1 agrees.
 
-    @property
-    def failure(self) -> str:
-        """The first measure outside the tolerance, in words; empty when all hold."""
-        t = self.tolerance
-        if not np.isfinite(self.max_abs):
-            return "the logits are not finite"
-        if self.max_abs > t.max_abs * self.scale:
-            return f"largest logit error {self.max_abs:.3g} is above {t.max_abs * self.scale:.3g}"
-        if self.cosine < t.min_cosine:
-            return f"smallest cosine {self.cosine:.6f} is below {t.min_cosine}"
-        if self.top1 < t.min_top1:
-            return f"top-1 agrees on {self.top1:.1%} of the images, below {t.min_top1:.1%}"
-        for stage, value in self.jaccard.items():
-            if value < t.min_jaccard:
-                return f"{stage} has a Jaccard index of {value:.3f}, below {t.min_jaccard}"
-        return ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether every measure is within the tolerance."""
-        return not self.failure
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready form."""
-        return {**dataclasses.asdict(self), "passed": self.passed, "failure": self.failure}
-
-
-def compare(reference: Outputs, other: Outputs, tolerance: Tolerance) -> ParityReport:
-    """Compare the outputs of two models on the same images.
+    Kept sets. The mean Jaccard index of each stage, and where the reference's scores s are known, ``cut``: every patch j that
+    only one of the models keeps has |s_j - c| <= ``max_abs`` * |c|, where c lies halfway between the K-th and the (K+1)-th
+    largest score. Only the first stage that differs in an image is judged so, since it changes the scores of all later ones.
+    An image where that stage differs by ties only, |s_j - c| <= 1e-5 |c|, counts as the same for the Jaccard index: FP32 itself
+    does not decide a tie, and flat images have them.
 
     Args:
-        reference, other: ``logits`` [n, classes] float32 and, for the kept sets, ``kept_1`` [n, K] int64, ...
+        reference, other: Class scores (``logits`` or ``probabilities``, [n, classes]) and, for the kept sets, ``kept_1``
+            [n, K] int64, ...
         tolerance: What to accept.
+        names: Of the images.
+        scores: ``kept_1`` -> the reference's scores [n, N] float32 that the set was chosen by, ...
 
     Raises:
-        InputError: Different numbers of classes, or of kept tokens.
+        InputError: Different numbers of classes, or nothing to compare.
     """
-    a, b = reference["logits"].astype(np.float64), other["logits"].astype(np.float64)
+    stages = [name for name in reference if name.startswith("kept_") and name in other]
+    count = len(next(iter(reference.values())))
+    labels = tuple(names) or tuple(f"image {number}" for number in range(1, count + 1))
+    report = _compare_scores(reference, other, tolerance, labels)
+    if report.compared is None and not stages:
+        raise InputError(
+            f"there is nothing to compare: the reference gives {', '.join(reference)}, the other model {', '.join(other)}. "
+            "Export both with --outputs logits or --outputs logits,kept."
+        )
+    overlaps, cut = _compare_kept(reference, other, scores or {}, stages)
+    return dataclasses.replace(report, jaccard=overlaps, cut=cut)
+
+
+def _compare_scores(
+    reference: Mapping[str, Array], other: Mapping[str, Array], tolerance: Tolerance, names: tuple[str, ...]
+) -> ParityReport:
+    """The part of :func:`compare` that is about class scores."""
+    broken = tuple(
+        f"{who}{names[i]}"
+        for who, outputs in (("", other), ("reference: ", reference))
+        for i in np.flatnonzero(~_finite_rows(outputs, len(names)))
+    )
+    empty = ParityReport(
+        len(names), None, None, None, None, None, "", None, None, (), 0.0, broken, {}, {}, tolerance, names
+    )
+    pair = _comparable(reference, other)
+    if pair is None:
+        return empty
+    compared, a, b = pair
+    sound = np.flatnonzero(np.isfinite(a).all(1) & np.isfinite(b).all(1))
+    if not len(sound):
+        return dataclasses.replace(empty, compared=compared)
+    a, b = a[sound], b[sound]
+    errors, scales = np.abs(a - b).max(1), np.maximum(1.0, np.abs(a).max(1))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine = np.where(lengths > 0, (a * b).sum(1) / np.where(lengths > 0, lengths, 1), (a == b).all(1))
+    same = a.argmax(1) == b.argmax(1)
+    best = np.sort(a, axis=1)[:, ::-1]
+    margins = best[:, 0] - best[:, 1] if a.shape[1] > 1 else np.zeros(len(a))
+    worst = int((errors / scales).argmax())
+    return dataclasses.replace(
+        empty,
+        compared=compared,
+        max_abs=float(errors.max()),
+        mean_abs=float(np.abs(a - b).mean()),
+        error=float((errors / scales).max()),
+        scale=float(scales[worst]),
+        worst=names[sound[worst]],
+        cosine=float(cosine.min()),
+        top1=float(same.mean()),
+        flips=tuple(Flip(names[sound[i]], float(margins[i]), float(errors[i])) for i in np.flatnonzero(~same)),
+        flip_limit=2 * float(errors[same].max()) if same.any() else 0.0,
+    )
+
+
+def _comparable(reference: Mapping[str, Array], other: Mapping[str, Array]) -> tuple[str, Array, Array] | None:
+    """What is compared, and both sides of it [n, classes] float64; None where a side gives no class scores."""
+    found = []
+    for outputs in (reference, other):
+        try:
+            found.append(scores_of(outputs))
+        except InputError:
+            return None
+    (name_a, a), (name_b, b) = found
     if a.shape != b.shape:
         raise InputError(f"the models have {a.shape[1]} and {b.shape[1]} classes and cannot be compared.")
-    with np.errstate(invalid="ignore"):  # not finite is reported as such
-        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        cosine = np.where(norms > 0, (a * b).sum(1) / np.where(norms > 0, norms, 1), (a == b).all(1))
-    difference = np.abs(a - b)
-    stages = [name for name in reference if name.startswith("kept_") and name in other]
-    return ParityReport(
-        images=len(a),
-        max_abs=float(difference.max()),
-        mean_abs=float(difference.mean()),
-        scale=max(1.0, float(np.abs(a).max())),
-        cosine=float(np.nan_to_num(cosine, nan=-1.0).min()),
-        top1=float((a.argmax(1) == b.argmax(1)).mean()),
-        jaccard={stage: jaccard(reference[stage], other[stage]) for stage in stages},
-        tolerance=tolerance,
-    )
+    if "probabilities" not in (name_a, name_b):
+        return "logits", a.astype(np.float64), b.astype(np.float64)
+    # A probability that underflows in the type of either side says no more than that it is that small.
+    floor = max(float(np.finfo(value.dtype).tiny) for name, value in found if name == "probabilities")
+    return "log_probabilities", _log_probabilities(name_a, a, floor), _log_probabilities(name_b, b, floor)
+
+
+def _log_probabilities(name: str, scores: Array, floor: float) -> Array:
+    """[n, classes] logits or probabilities -> log-probabilities of at least log ``floor``, less their mean over the classes."""
+    values = scores.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is reported as such
+        if name != "probabilities":
+            values = np.exp(values - values.max(1, keepdims=True))
+            values = values / values.sum(1, keepdims=True)
+        logs = np.log(np.where(values < floor, floor, values))
+        result: Array = logs - logs.mean(1, keepdims=True)
+    return result
+
+
+def _finite_rows(outputs: Mapping[str, Array], count: int) -> Array:
+    """[n] bool: whether every output of an image is finite."""
+    good = np.ones(count, bool)
+    for value in outputs.values():
+        good &= np.isfinite(value.reshape(count, -1)).all(1)
+    return good
 
 
 def jaccard(a: Array, b: Array) -> float:
     """Return the mean over images of |A and B| / |A or B|, for index sets [n, K]."""
-    values = []
-    for row_a, row_b in zip(a.tolist(), b.tolist()):
-        both, either = set(row_a) & set(row_b), set(row_a) | set(row_b)
-        values.append(len(both) / len(either))
-    return float(np.mean(values))
+    return float(np.mean([_overlap(row_a, row_b) for row_a, row_b in zip(a, b)]))
 
 
-def sample_images(recipe: Recipe, image_input: str, count: int | None = None, seed: int = 0) -> Array:
-    """Return seeded images with structure at several scales, so that some patches matter more than others.
-
-    White noise makes all patches alike and every selection a near-tie, which no photograph does.
-
-    Args:
-        recipe: Image size and transform.
-        image_input: ``float32`` gives [n, 3, S, S] normalised, ``uint8`` [n, S, S, 3].
-        count: n; 4 when None.
-        seed: Of the images.
-    """
-    from PIL import Image
-
-    size, n = recipe.structure.image_size, count or DEFAULT_IMAGES
-    random = np.random.default_rng(seed)
-    pixels = np.zeros((n, size, size, 3))
-    for cells in (2, 5, 11, 23):
-        coarse = random.integers(0, 256, (n, cells, cells, 3), dtype=np.uint8)
-        layers = [np.asarray(Image.fromarray(c).resize((size, size), Image.Resampling.BICUBIC)) for c in coarse]
-        pixels += np.stack(layers) / 4
-    images = pixels.clip(0, 255).astype(np.uint8)
-    if image_input == "uint8":
-        return images
-    return normalise(images, recipe.transform)
+def _overlap(a: Array, b: Array) -> float:
+    return len(np.intersect1d(a, b)) / len(np.union1d(a, b))
 
 
-def run_module(module: Any, images: Array) -> Outputs:
-    """Return the outputs of a PyTorch module of :mod:`evovit_deploy.models` by name."""
-    import torch
-
-    with torch.inference_mode():
-        values = module(torch.from_numpy(images))
-    return {name: value.numpy() for name, value in zip(module.output_names, values)}
-
-
-def compare_onnx(
-    reference: Any, full: onnx.ModelProto, path: Path, images: Array, batch: int | None, tolerance: Tolerance
-) -> ParityReport:
-    """Compare a module with an export of it.
-
-    Args:
-        reference: The FP32 PyTorch module, with ``logits`` and, if it selects, ``kept`` outputs.
-        full: The exported graph with all outputs, for the kept sets.
-        path: The file that is kept, with the outputs that were asked for; its logits count.
-        images: [n, ...].
-        batch: Static batch of the graph, or None; with a dynamic batch the first image also runs alone.
-        tolerance: What to accept.
-    """
-    from ..engines.onnxruntime import OrtEngine, session
-
-    if batch is not None:
-        images = images[np.arange(batch) % len(images)]
-    expected = run_module(reference, images)
-    emulated = has_bf16(full)
-    model = emulate_bf16(full) if emulated else full
-    runner = session(model.SerializeToString(), "cpu", None, optimise=not emulated)
-    names = [output.name for output in runner.get_outputs()]
-    got: Outputs = dict(zip(names, runner.run(names, {"images": images})))
-    del runner
-    if emulated:
-        return compare(expected, got, tolerance)
-    with OrtEngine(path, provider="cpu") as engine:
-        final = engine(images)
-        alone = engine(images[:1]) if batch is None else {}
-    got.update(final)
-    report = compare(expected, got, tolerance)
-    if "logits" not in alone or not report.passed:
-        return report
-    first = compare({name: value[:1] for name, value in expected.items()}, alone, tolerance)
-    return report if first.passed else first
+def _compare_kept(
+    reference: Mapping[str, Array], other: Mapping[str, Array], scores: Mapping[str, Array], stages: Sequence[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The part of :func:`compare` that is about kept sets: ``jaccard`` and ``cut`` by stage."""
+    overlaps: dict[str, list[float]] = {stage: [] for stage in stages}
+    cut = {stage: 0.0 for stage in stages if stage in scores}
+    for image in range(len(reference[stages[0]]) if stages else 0):
+        sets = {stage: (reference[stage][image], other[stage][image]) for stage in stages}
+        first = next((stage for stage, (a, b) in sets.items() if len(np.setxor1d(a, b))), None)
+        tie = False
+        if first is not None and first in cut:
+            distance = _distance(scores[first][image], *sets[first])
+            cut[first], tie = max(cut[first], distance), distance <= TIE
+        for stage, (a, b) in sets.items():
+            overlaps[stage].append(1.0 if tie else _overlap(a, b))
+    return {stage: float(np.mean(values)) for stage, values in overlaps.items()}, cut
 
 
-def verify(
-    a: Engine, b: Engine, images: Array | tuple[Array, Array] | None = None, *, tolerance: Tolerance | None = None
-) -> ParityReport:
-    """Compare any two engines on the same images; ``a`` is the reference.
-
-    Args:
-        a, b: Open engines of the same image size and class count.
-        images: [n, 3, S, S] float32 normalised or [n, S, S, 3] uint8; a pair (for a, for b) when the two take different
-            types; seeded ones if None.
-        tolerance: What to accept; by default that of the less precise of the two, from the recipe of either.
-
-    Raises:
-        InputError: Different image sizes or class counts.
-    """
-    for what in ("image_size", "num_classes"):
-        if getattr(a.spec, what) != getattr(b.spec, what):
-            raise InputError(
-                f"{a.spec.name} and {b.spec.name} cannot be compared: {what} {getattr(a.spec, what)} and {getattr(b.spec, what)}."
-            )
-    recipe = _recipe(a, b)
-    if images is None:
-        pixels = sample_images(recipe, "uint8")
-        inputs = (_as_input(pixels, a, recipe), _as_input(pixels, b, recipe))
-    else:
-        inputs = images if isinstance(images, tuple) else (images, images)
-    order = ("fp32", "fp16", "bf16")
-    worst = max((e.spec.precision for e in (a, b) if e.spec.precision in order), key=order.index, default="fp32")
-    return compare(a(inputs[0]), b(inputs[1]), tolerance or recipe.tolerances[worst])
-
-
-def _recipe(*engines: Engine) -> Recipe:
-    """The recipe in the first manifest there is; for two foreign files, one with their sizes and the usual transform."""
-    from ..recipes import Evolution, Structure
-
-    for engine in engines:
-        if engine.spec.manifest is not None:
-            return Recipe.from_dict(engine.spec.manifest["recipe"], "manifest")
-    size = engines[0].spec.image_size
-    return Recipe("unknown", "deit", Structure(size, 1, 1, 1, 1), Evolution((1.0,), (1.0,), stage_starts=()))
-
-
-def _as_input(pixels: Array, engine: Engine, recipe: Recipe) -> Array:
-    """uint8 pixels [n, S, S, 3] as the engine takes them."""
-    if engine.spec.input == "uint8":
-        return pixels
-    return normalise(pixels, engine.spec.transform or recipe.transform)
+def _distance(scores: Array, kept: Array, other: Array) -> float:
+    """How far the patches that are in one set only are from the cut of the scores [N], at most, relative to the score there."""
+    row = scores.astype(np.float64)
+    cut = np.sort(row)[::-1][len(kept) - 1 : len(kept) + 1].mean()
+    distance = np.abs(row[np.setxor1d(kept, other)] - cut).max()
+    return float(distance / max(abs(cut), np.finfo(np.float64).tiny))

@@ -34,11 +34,13 @@ def decode(data: bytes, model: ServedModel, max_pixels: int) -> Prepared:
     """Send a JPEG or PNG through the eval transform of the engine in use.
 
     Raises:
+        InputError: The model gives no class scores, so classifying would be in vain.
         Rejected: 413 for more than ``max_pixels``, before they are decoded; 400 for anything that is not a sound image.
     """
     from PIL import Image, UnidentifiedImageError
 
     spec = model.engine.spec
+    spec.require_scores()
     transform = spec.transform or Transform()
     check_work(data)
     try:

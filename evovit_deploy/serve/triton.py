@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..classify import no_scores
 from ..errors import InputError, OutputError
 from ..files import write_bytes
 from ..names import check_name, name_of
@@ -92,7 +93,7 @@ def model_config(model: TritonModel, options: TritonOptions, *, labels: bool = F
     def tensor(info: TensorInfo, **other: Any) -> dict[str, Any]:
         return {"name": info.name, "data_type": f"TYPE_{info.datatype}", "dims": [*lead, *info.shape], **other}
 
-    classes = {"logits", "probabilities", model.outputs[0].name}
+    classes = {"logits", "probabilities", model.scores}
     config: dict[str, Any] = {
         "name": options.name or name_of(model.path),
         "backend": model.backend,
@@ -183,6 +184,8 @@ def package_triton(
 
     options = options or TritonOptions()
     model = read_model(path)
+    if labels is not None and model.scores is None:
+        raise no_scores(str(path), (info.name for info in model.outputs))
     if labels is not None and len(labels) != model.num_classes:
         raise InputError(f"{len(labels)} labels for a model of {model.num_classes} classes.")
     config = model_config(model, options, labels=labels is not None)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ..classify import scores_output
 from ..errors import EngineError, ModelFileError, translate
 from ..missing import no_such_file
 from .tensors import DATATYPES, TensorInfo
 
 __all__ = ["TritonModel", "read_model"]
 
+FLOATS = ("FP16", "FP32", "FP64")
 PLANS = (".engine", ".plan", ".trt")
 
 
@@ -24,7 +26,7 @@ class TritonModel:
         path: The file.
         backend: ``onnxruntime`` or ``tensorrt``.
         input, outputs: Names, types, and shapes without the batch.
-        num_classes: Classes in the first output.
+        num_classes: Classes; 0 where no output says.
         batch: The only batch size, or None.
         preferred: Batch size that a plan is tuned for, or None.
         max_batch: Largest batch, or None for any.
@@ -38,6 +40,11 @@ class TritonModel:
     batch: int | None
     preferred: int | None
     max_batch: int | None
+
+    @property
+    def scores(self) -> str | None:
+        """The output that holds the class scores, or None."""
+        return scores_output(info.name for info in self.outputs if len(info.shape) == 1 and info.datatype in FLOATS)
 
 
 def read_model(path: Path) -> TritonModel:

@@ -225,7 +225,7 @@ class Part:
     async def _check(self, answer: Answer) -> None:
         """The service gives what the engine gives: otherwise something else would be compared."""
         _ok(answer)
-        expected = self.engine(self.image)["logits"]
+        expected = self.engine(self.image)[self.engine.spec.require_scores()]
         if answer.logits is None or answer.logits.tobytes() != expected.tobytes():
             raise EngineError(f"{self.label}: the service's answer is not the engine's own; nothing was measured.")
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...classify import scores_output
+
 __all__ = ["Answer", "grpc_request", "http_request", "read_grpc", "read_http"]
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
@@ -23,7 +25,7 @@ class Answer:
         status: Of HTTP, or the name of the gRPC code.
         retry_after: It asks to come again later.
         id: The request's, sent back; None where there is none.
-        logits: [n, classes] float32, or None for a refusal.
+        logits: [n, classes] float32, the class scores; None for a refusal.
         reason: Of a refusal.
     """
 
@@ -52,7 +54,7 @@ class Answer:
 def http_request(
     model: str, images: NDArray[Any], *, id: str | None = None, timeout_us: int = 0, host: str = "localhost"
 ) -> bytes:
-    """Return one HTTP/1.1 request with a binary tensor, asking for a binary answer.
+    """One HTTP/1.1 request with a binary tensor, asking for a binary answer.
 
     Args:
         model: Name of the model.
@@ -80,7 +82,7 @@ def http_request(
 
 
 def read_http(status: int, headers: dict[str, str], body: bytes) -> Answer:
-    """Return the answer to :func:`http_request`; header names are lower case.
+    """The answer to :func:`http_request`; header names are lower case.
 
     Raises:
         ValueError, LookupError: It is not what the protocol says.
@@ -89,17 +91,18 @@ def read_http(status: int, headers: dict[str, str], body: bytes) -> Answer:
         return Answer(status, "retry-after" in headers, reason=str(json.loads(body)["error"]))
     size = int(headers[HEADER_LENGTH.lower()])
     document, offset = json.loads(body[:size]), size
+    name = scores_output(o["name"] for o in document["outputs"] if o["datatype"] == "FP32" and len(o["shape"]) == 2)
     for output in document["outputs"]:
         length = output["parameters"]["binary_data_size"]
-        if output["name"] == "logits":
+        if output["name"] == name:
             logits = np.frombuffer(body, np.float32, length // 4, offset).reshape(output["shape"])
             return Answer(status, id=document.get("id"), logits=logits)
         offset += length
-    raise ValueError("the answer has no logits")
+    raise ValueError("the answer has no class scores")
 
 
 def grpc_request(model: str, images: NDArray[Any], *, id: str | None = None, timeout_us: int = 0) -> Any:
-    """Return the same as a gRPC message."""
+    """The same as a gRPC message."""
     from tritonclient.grpc import service_pb2 as pb
 
     request = pb.ModelInferRequest(model_name=model, id=id or "")
@@ -112,9 +115,10 @@ def grpc_request(model: str, images: NDArray[Any], *, id: str | None = None, tim
 
 def read_grpc(response: Any) -> Answer:
     """Return the answer to :func:`grpc_request`."""
+    name = scores_output(o.name for o in response.outputs if o.datatype == "FP32" and len(o.shape) == 2)
     for output, raw in zip(response.outputs, response.raw_output_contents):
-        if output.name == "logits":
+        if output.name == name:
             return Answer(
                 "OK", id=response.id or None, logits=np.frombuffer(raw, np.float32).reshape(list(output.shape))
             )
-    raise ValueError("the answer has no logits")
+    raise ValueError("the answer has no class scores")

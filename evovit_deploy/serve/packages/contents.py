@@ -22,7 +22,7 @@ class Contents:
         backend: ``onnxruntime``, ``tensorrt`` or ``tensorrt-rtx``.
         version: TensorRT version that built a plan, else None.
         max_batch: Largest batch, or None for any.
-        num_classes: Classes in the first output.
+        num_classes: Classes; 0 where no output says.
         manifest: File beside a plan that goes with it, else None.
         labels: File of class names, or None.
     """

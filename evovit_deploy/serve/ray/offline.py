@@ -31,13 +31,14 @@ class Scorer:
         provider, threads: As for ``Engine.open``.
 
     Raises:
-        EvoVitError: The model cannot be opened.
+        EvoVitError: The model cannot be opened, or gives no class scores.
     """
 
     def __init__(
         self, model: str, *, column: str = "path", top_k: int = 5, provider: str = "auto", threads: int | None = None
     ) -> None:
         self.engine = Engine.open(model, provider=provider, threads=threads)
+        self.engine.spec.require_scores()
         self.column, self.top_k = column, min(top_k, self.engine.spec.num_classes)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,168 @@
+"""What a comparison of two models found, and the gates that it has to pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..recipes import Tolerance
+
+__all__ = ["Flip", "Gate", "ParityReport"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition of a proof.
+
+    Attributes:
+        name: ``finite``, ``error``, ``cosine``, ``top1_margin``, ``top1``, ``kept_1`` (Jaccard index), ``kept_1_cut``, ...
+        found: What was found.
+        limit: What is accepted.
+        at_least: Whether ``limit`` is the smallest value accepted; else it is the largest.
+        what: In words.
+        where: The image with the worst value, where there is one.
+    """
+
+    name: str
+    found: float
+    limit: float
+    at_least: bool
+    what: str
+    where: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether what was found is within the limit; NaN never is."""
+        return self.found >= self.limit if self.at_least else self.found <= self.limit
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {**dataclasses.asdict(self), "passed": self.passed}
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An image whose top-1 class differs.
+
+    Attributes:
+        image: Its name.
+        margin: The reference's largest logit less its second largest.
+        error: Largest error of a logit in this image.
+    """
+
+    image: str
+    margin: float
+    error: float
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How two models compare.
+
+    Attributes:
+        images: Number of images.
+        compared: ``logits``; ``log_probabilities`` where a model gives probabilities only; None where one gives no class scores,
+            and then only the kept sets are compared.
+        max_abs, mean_abs: Absolute difference of the logits.
+        error: Largest over the images of (largest absolute difference / ``scale`` of the image); held against
+            ``tolerance.max_abs``.
+        scale: Of the image that ``error`` is from: its largest absolute reference logit, or 1 if that is larger.
+        worst: Name of that image.
+        cosine: Smallest cosine similarity of an image's logits.
+        top1: Share of images whose top-1 class agrees.
+        flips: The images whose top-1 class differs.
+        flip_limit: The largest margin that excuses one: twice the largest logit error in the images whose class agrees.
+        not_finite: What was not finite: "reference: white", ...
+        jaccard: Stage name -> mean Jaccard index of the kept sets, ties aside; empty when not both models give them.
+        cut: Stage name -> how far a patch that only one of the models keeps is from the cut, at most, relative to the score
+            there; see :func:`.parity.compare`. Empty where neither model tells its scores.
+        tolerance: What is accepted.
+        names: Of the images.
+        differences: How the two files differ where that changes what they compute: keep ratios, weights, ...
+    """
+
+    images: int
+    compared: str | None
+    max_abs: float | None
+    mean_abs: float | None
+    error: float | None
+    scale: float | None
+    worst: str
+    cosine: float | None
+    top1: float | None
+    flips: tuple[Flip, ...]
+    flip_limit: float
+    not_finite: tuple[str, ...]
+    jaccard: dict[str, float]
+    cut: dict[str, float]
+    tolerance: Tolerance
+    names: tuple[str, ...] = ()
+    differences: tuple[str, ...] = field(default=())
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """Every condition that applies, in the order in which they are judged."""
+        t = self.tolerance
+        first = self.not_finite[0] if self.not_finite else ""
+        gates = [Gate("finite", float(len(self.not_finite)), 0.0, False, "images that are not finite", first)]
+        if self.error is not None and self.cosine is not None and self.top1 is not None:
+            what = self._quantity
+            gates.append(Gate("error", self.error, t.max_abs, False, f"{what} error, relative", self.worst))
+            gates.append(Gate("cosine", self.cosine, t.min_cosine, True, f"cosine of the {what}s"))
+            widest = max(self.flips, key=lambda flip: flip.margin, default=Flip("", 0.0, 0.0))
+            text = f"top-1 differs in {len(self.flips)}: margin"
+            gates.append(Gate("top1_margin", widest.margin, self.flip_limit, False, text, widest.image))
+            if t.min_top1 > 0:
+                gates.append(Gate("top1", self.top1, t.min_top1, True, "top-1 agreement"))
+        for stage, value in self.jaccard.items():
+            gates.append(Gate(stage, value, t.min_jaccard, True, f"{stage}: same patches (Jaccard)"))
+        for stage, value in self.cut.items():
+            gates.append(Gate(f"{stage}_cut", value, t.max_abs, False, f"{stage}: swapped, off the cut by"))
+        return tuple(gates)
+
+    @property
+    def _quantity(self) -> str:
+        return "logit" if self.compared == "logits" else "log-probability"
+
+    @property
+    def failure(self) -> str:
+        """The first gate that does not hold, in words; empty when all do."""
+        gate = next((gate for gate in self.gates if not gate.passed), None)
+        if gate is None:
+            return ""
+        if gate.name == "finite":
+            return f"the outputs are not finite ({'; '.join(self.not_finite[:3])})"
+        where = f" in image {gate.where}" if gate.where else ""
+        if gate.name == "error":
+            assert self.scale is not None
+            return (
+                f"largest {self._quantity} error {gate.found * self.scale:.3g}{where} is above {gate.limit * self.scale:.3g} "
+                f"({gate.limit:g} of its largest {self._quantity}, or of 1)"
+            )
+        if gate.name == "top1_margin":
+            return (
+                f"top-1 differs{where} although the reference leads by {gate.found:.3g}, more than twice the largest "
+                f"{self._quantity} error where it agrees ({gate.limit:.3g})"
+            )
+        if gate.name == "top1":
+            return f"top-1 agrees on {gate.found:.1%} of the images, below {gate.limit:.1%}"
+        if gate.name in self.jaccard:
+            return f"{gate.name} has a Jaccard index of {gate.found:.3f}, below {gate.limit:g}"
+        if gate.name == "cosine":
+            return f"smallest cosine {gate.found:.6f} is below {gate.limit:g}"
+        return (
+            f"{gate.name.removesuffix('_cut')} differs by a patch whose reference score is {gate.found:.2%} away from the "
+            f"cut, above {gate.limit:.2%}"
+        )
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate holds."""
+        return all(gate.passed for gate in self.gates)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        document = dataclasses.asdict(self)
+        gates = [gate.to_dict() for gate in self.gates]
+        return {**document, "gates": gates, "passed": self.passed, "failure": self.failure}

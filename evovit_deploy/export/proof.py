@@ -1,0 +1,179 @@
+"""Proofs: an export against the checkpoint's own module, and any engine against any other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..models.recording import recorded_scores
+from ..preprocess import normalise
+from ..recipes import Evolution, Recipe, Structure, Tolerance
+from .differences import differences, recipe_of
+from .emulate import emulate_bf16, has_bf16
+from .gates import ParityReport
+from .parity import compare
+from .probes import probe_images
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..engines.base import Engine
+
+__all__ = ["compare_onnx", "verify"]
+
+Array = NDArray[Any]
+Outputs = dict[str, Array]
+AT_ONCE = 8  # images in one run, so that memory stays small
+
+
+def compare_onnx(
+    reference: Any,
+    full: onnx.ModelProto,
+    path: Path,
+    images: Array,
+    batch: int | None,
+    tolerance: Tolerance,
+    names: Sequence[str] = (),
+) -> ParityReport:
+    """Compare a module with an export of it.
+
+    Args:
+        reference: The FP32 PyTorch module, with ``logits`` and, if it selects, ``kept`` outputs.
+        full: The exported graph with all outputs, for those that the file does not give.
+        path: The file that is kept, with the outputs that were asked for; these count.
+        images: [n, ...] as both take them.
+        batch: Static batch of the graph, or None; with a dynamic batch the first image also runs alone.
+        tolerance: What to accept.
+        names: Of the images.
+    """
+    from ..engines.onnxruntime import OrtEngine, session
+
+    names = tuple(names) or tuple(f"image {number}" for number in range(1, len(images) + 1))
+    expected, scores = run_module(reference, images)
+    emulated = has_bf16(full)
+    file: Outputs = {}
+    if not emulated:
+        with OrtEngine(path, provider="cpu") as engine:
+            file = in_parts(engine, images)
+            alone = engine(images[:1]) if batch is None and len(images) > 1 else {}
+        if alone:
+            file = {name: np.concatenate([value, alone[name]]) for name, value in file.items()}
+            expected, scores = _first_again(expected), _first_again(scores)
+            names = (*names, f"{names[0]}, alone")
+    missing = [name for name in expected if name not in file]
+    if "logits" in missing and "probabilities" in file:
+        missing.remove("logits")  # the file's own scores count
+    rest: Outputs = {}
+    if missing:
+        runner = session(
+            (emulate_bf16(full) if emulated else full).SerializeToString(), "cpu", None, optimise=not emulated
+        )
+        rest = in_parts(lambda part: dict(zip(missing, runner.run(missing, {"images": part}))), images, batch)
+        rest = _first_again(rest) if len(names) > len(images) else rest
+    report = compare(expected, {**rest, **file}, tolerance, names=names, scores=scores)
+    if not report.passed or not {"logits", "probabilities"} <= set(file):
+        return report
+    second = compare(expected, {"probabilities": file["probabilities"]}, tolerance, names=names)
+    return report if second.passed else second
+
+
+def verify(
+    a: Engine,
+    b: Engine,
+    images: Array | tuple[Array, Array] | None = None,
+    *,
+    tolerance: Tolerance | None = None,
+    names: Sequence[str] = (),
+) -> ParityReport:
+    """Compare any two engines on the same images; ``a`` is the reference.
+
+    Args:
+        a, b: Open engines of the same image size and class count.
+        images: [n, 3, S, S] float32 normalised or [n, S, S, 3] uint8; a pair (for a, for b) when the two take different
+            types. If None: the shipped photographs, seeded images, and white, black and noise (:func:`.probes.probe_images`).
+        tolerance: What to accept; by default that of the less precise of the two, from the recipe of either.
+        names: Of the images, for the report.
+
+    Raises:
+        InputError: Different image sizes or class counts, or no output that both give.
+    """
+    known = a.spec.num_classes and b.spec.num_classes
+    for what in ("image_size", "num_classes") if known else ("image_size",):
+        if getattr(a.spec, what) != getattr(b.spec, what):
+            raise InputError(
+                f"{a.spec.name} and {b.spec.name} cannot be compared: {what} {getattr(a.spec, what)} and {getattr(b.spec, what)}."
+            )
+    recipe = recipe_of(a) or recipe_of(b) or _plain_recipe(a)
+    if images is None:
+        probes = probe_images(recipe)
+        names = probes.names
+        inputs = (_as_input(probes.pixels, a, recipe), _as_input(probes.pixels, b, recipe))
+    else:
+        inputs = images if isinstance(images, tuple) else (images, images)
+    order = ("fp32", "fp16", "bf16")
+    worst = max((e.spec.precision for e in (a, b) if e.spec.precision in order), key=order.index, default="fp32")
+    expected, scores = _run_engine(a, inputs[0])
+    got, scores_of_b = _run_engine(b, inputs[1])
+    report = compare(expected, got, tolerance or recipe.tolerances[worst], names=names, scores=scores or scores_of_b)
+    return dataclasses.replace(report, differences=differences(a, b))
+
+
+def run_module(module: Any, images: Array) -> tuple[Outputs, Outputs]:
+    """Run a PyTorch module of :mod:`evovit_deploy.models`: its outputs by name, and its scores by the name of the kept set."""
+    import torch
+
+    def run(part: Array) -> Outputs:
+        with torch.inference_mode():
+            values = module(torch.from_numpy(part))
+        return {name: value.numpy() for name, value in zip(module.output_names, values)}
+
+    return _recorded(module, module.output_names, run, images)
+
+
+def _run_engine(engine: Engine, images: Array) -> tuple[Outputs, Outputs]:
+    """As :func:`run_module`; only a PyTorch engine tells its scores."""
+    return _recorded(getattr(engine, "module", None), engine.spec.outputs, engine, images)
+
+
+def _recorded(
+    module: Any, outputs: Sequence[str], run: Callable[[Array], Mapping[str, Array]], images: Array
+) -> tuple[Outputs, Outputs]:
+    kept = [name for name in outputs if name.startswith("kept_")]
+    with recorded_scores(module if kept else None) as scores:
+        found = in_parts(run, images)
+    by_stage = {name: np.concatenate(scores[number :: len(kept)]) for number, name in enumerate(kept) if scores}
+    return found, by_stage
+
+
+def in_parts(run: Callable[[Array], Mapping[str, Array]], images: Array, batch: int | None = None) -> Outputs:
+    """Run images a few at a time; a static ``batch`` is filled up with images from the start."""
+    size, parts = batch or AT_ONCE, []
+    for start in range(0, len(images), size):
+        chunk = images[start : start + size]
+        padded = chunk if batch is None else images[(start + np.arange(batch)) % len(images)]
+        parts.append({name: value[: len(chunk)] for name, value in run(padded).items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _first_again(outputs: Outputs) -> Outputs:
+    """The same with the first image once more at the end."""
+    return {name: np.concatenate([value, value[:1]]) for name, value in outputs.items()}
+
+
+def _plain_recipe(engine: Engine) -> Recipe:
+    """For two foreign files: their image size, the usual transform and tolerances."""
+    structure = Structure(engine.spec.image_size, 1, 1, 1, 1)
+    return Recipe("unknown", "deit", structure, Evolution((1.0,), (1.0,), stage_starts=()))
+
+
+def _as_input(pixels: Array, engine: Engine, recipe: Recipe) -> Array:
+    """uint8 pixels [n, S, S, 3] as the engine takes them."""
+    if engine.spec.input == "uint8":
+        return pixels
+    return normalise(pixels, engine.spec.transform or recipe.transform)
