@@ -18,7 +18,9 @@ def parity_table(report: ParityReport, title: str) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"{escape(title)}, {len(report.names)} images", title_justify="left")
+    table = Table(
+        title=f"{escape(title)}, {len(report.names)} image{'' if len(report.names) == 1 else 's'}", title_justify="left"
+    )
     for column in ("gate", "found", "accepted", "", "worst at"):
         table.add_column(column, justify="right" if column in ("found", "accepted") else "left")
     for gate in report.gates:

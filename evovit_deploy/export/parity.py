@@ -36,7 +36,8 @@ def compare(
     - ``error``: max |D| <= ``max_abs`` * max(1, max |a|), for every image.
     - ``top1_margin``: a flip of the top-1 from class p to q means a_p - a_q <= D_q - D_p <= 2 max |D|. That holds for every flip,
       with the error of its own image, and would prove nothing. So the error is taken from the other images: the reference's
-      margin (largest a less second largest) must be at most 2 E, with E = max |D| over the images whose top-1 agrees.
+      margin (largest a less second largest) must be at most 2 E, with E = max |D| over the images whose top-1 agrees. An image
+      whose kept set differs near the cut (see below) is excused: another patch was computed in full, by a near-tie.
 
     Kept sets. The mean Jaccard index of each stage, and where the reference's scores s are known, ``cut``: every patch j that
     only one of the models keeps has |s_j - c| <= ``max_abs`` * |c|, where c lies halfway between the K-th and the (K+1)-th
@@ -63,8 +64,10 @@ def compare(
             f"there is nothing to compare: the reference gives {', '.join(reference)}, the other model {', '.join(other)}. "
             "Export both with --outputs logits or --outputs logits,kept."
         )
-    overlaps, cut = _compare_kept(reference, other, scores or {}, stages)
-    return dataclasses.replace(report, jaccard=overlaps, cut=cut)
+    overlaps, cut, moved = _compare_kept(reference, other, scores or {}, stages)
+    near = {labels[image] for image, distance in moved.items() if distance <= tolerance.max_abs}
+    flips = tuple(dataclasses.replace(flip, near_cut=flip.image in near) for flip in report.flips)
+    return dataclasses.replace(report, flips=flips, jaccard=overlaps, cut=cut)
 
 
 def _compare_scores(
@@ -158,20 +161,23 @@ def _overlap(a: Array, b: Array) -> float:
 
 def _compare_kept(
     reference: Mapping[str, Array], other: Mapping[str, Array], scores: Mapping[str, Array], stages: Sequence[str]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """The part of :func:`compare` that is about kept sets: ``jaccard`` and ``cut`` by stage."""
+) -> tuple[dict[str, float], dict[str, float], dict[int, float]]:
+    """The part of :func:`compare` that is about kept sets: ``jaccard`` and ``cut`` by stage, and the distance from the cut of
+    every image with different sets.
+    """
     overlaps: dict[str, list[float]] = {stage: [] for stage in stages}
     cut = {stage: 0.0 for stage in stages if stage in scores}
+    moved: dict[int, float] = {}
     for image in range(len(reference[stages[0]]) if stages else 0):
         sets = {stage: (reference[stage][image], other[stage][image]) for stage in stages}
         first = next((stage for stage, (a, b) in sets.items() if len(np.setxor1d(a, b))), None)
         tie = False
         if first is not None and first in cut:
-            distance = _distance(scores[first][image], *sets[first])
-            cut[first], tie = max(cut[first], distance), distance <= TIE
+            moved[image] = _distance(scores[first][image], *sets[first])
+            cut[first], tie = max(cut[first], moved[image]), moved[image] <= TIE
         for stage, (a, b) in sets.items():
             overlaps[stage].append(1.0 if tie else _overlap(a, b))
-    return {stage: float(np.mean(values)) for stage, values in overlaps.items()}, cut
+    return {stage: float(np.mean(values)) for stage, values in overlaps.items()}, cut, moved
 
 
 def _distance(scores: Array, kept: Array, other: Array) -> float:

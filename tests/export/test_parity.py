@@ -1,5 +1,6 @@
 """The measures of a parity report."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -218,3 +219,18 @@ def test_an_export_is_proven_on_every_probe(tiny, tmp_path, monkeypatch):
         with pytest.raises(ParityError, match=r"not finite \(white\)"):
             export_onnx(tiny, tmp_path / "other.onnx", ExportOptions(batch=batch))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.onnx"]
+
+
+def test_a_different_top_class_is_explained_by_a_near_tie_at_the_cut():
+    """Another patch was computed in full, so the error is no longer that of rounding."""
+    a = leads(1.0, 0.1)
+    sets = {name: np.repeat(value, 2, 0) for name, value in KEPT.items()}
+    moved = {name: np.concatenate([value, OTHER[name]]) for name, value in KEPT.items()}
+    b = changed(a, 0.002, 0.06)
+    for second, passed in ((0.52, True), (0.9, False)):
+        scores = {"kept_1": np.array([[0.9, second, 0.48, 0.1]] * 2)}
+        report = compare({"logits": a, **sets}, {"logits": b, **moved}, LOOSE, scores=scores)
+        assert (report.flips[0].near_cut, report.passed) == (True, True)
+        strict = dataclasses.replace(LOOSE, max_abs=0.1)
+        report = compare({"logits": a, **sets}, {"logits": b, **moved}, strict, scores=scores)
+        assert (report.flips[0].near_cut, report.passed) == (passed, passed)
