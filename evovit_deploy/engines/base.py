@@ -56,8 +56,8 @@ class ModelSpec:
         precision: ``fp32``, ``fp16``, ``bf16`` or ``unknown``.
         transform: Eval transform, or None when the file does not say.
         manifest: The manifest the file carries, or None for a file of another tool.
-        scores: The output that holds the class scores, see :func:`evovit_deploy.classify.scores_output`: ``logits`` or
-            ``probabilities`` if it is there, and what was given here for a file of another tool; None without one.
+        scores: The output that holds the class scores, by :func:`evovit_deploy.classify.scores_output`; None where none does, or
+            several could. Found by the names of the outputs if not given.
     """
 
     name: str
@@ -73,7 +73,7 @@ class ModelSpec:
     scores: str | None = None
 
     def __post_init__(self) -> None:
-        named = scores_output(name for name in self.outputs if name in ("logits", "probabilities"))
+        named = scores_output(name for name in self.outputs if not name.startswith("kept_"))
         if self.scores is None and named is not None:
             object.__setattr__(self, "scores", named)
 

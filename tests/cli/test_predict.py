@@ -168,7 +168,7 @@ def test_notes_on_a_model_of_another_tool(
     result = call("m.onnx", paint("a.png", 1), "--json")
     assert json.loads(result.stdout)["results"][0]["top"][0]["class"] == 1
     assert "ImageNet transform is used" in result.stderr
-    assert "first output, scores" in result.stderr
+    assert "no output called logits; scores, the only [B, classes] there is, is taken for them" in result.stderr
 
 
 # Accuracy

@@ -29,6 +29,7 @@ def facts(**changes: Any) -> OnnxFacts:
         "image_input": "float32",
         "batch": None,
         "outputs": {"logits": (None, 5)},
+        "scores": "logits",
         "precision": "fp16",
         "manifest": None,
         "attentions": ("one/Softmax", "two/Softmax"),
