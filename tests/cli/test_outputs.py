@@ -197,7 +197,7 @@ def test_serve(files, photos, choice):
             with pytest.raises(InputError, match="no class scores"):  # 400, before the image is decoded
                 classify.decode(stream.getvalue(), model, 10**6)
             return
-        images = classify.decode(stream.getvalue(), model, 10**6)
+        images = classify.decode(stream.getvalue(), model, 10**6).images
         assert classify.ranking(model, engine(images), 1)[0]["class"] == int(path.parent.name)
 
 
