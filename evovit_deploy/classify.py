@@ -80,7 +80,7 @@ def probabilities(outputs: Mapping[str, Array]) -> Array:
 
 
 def ranking(row: Array, count: int) -> Ranking:
-    """The ``count`` most probable classes of one image; equal probabilities stay in class order.
+    """Return the ``count`` most probable classes of one image; equal probabilities stay in class order.
 
     Args:
         row: [classes] probabilities.

@@ -22,7 +22,7 @@ BATCH = 32
 def labelled(
     files: Sequence[Path], classes: ClassNames, order: ClassOrder | None = None
 ) -> tuple[dict[Path, int], tuple[str, ...]] | str:
-    """True class of every file by its folder and what was assumed about the folders, or why there is none, in words.
+    """Return the true class of every file by its folder and what was assumed about the folders, or why there is none, in words.
 
     Args:
         files: Image files.

@@ -78,7 +78,7 @@ class ModelSpec:
             object.__setattr__(self, "scores", named)
 
     def require_scores(self) -> str:
-        """The output that holds the class scores.
+        """Return the output that holds the class scores.
 
         Raises:
             InputError: There is none, or it is not clear which.

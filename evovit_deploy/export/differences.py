@@ -14,7 +14,7 @@ __all__ = ["differences", "recipe_of"]
 
 
 def recipe_of(engine: Engine) -> Recipe | None:
-    """The recipe of an engine: from its manifest, or from the checkpoint that a PyTorch engine runs; None for a foreign file."""
+    """Return the recipe of an engine: from its manifest, or from the checkpoint that a PyTorch engine runs; None for a foreign file."""
     if engine.spec.manifest is not None:
         return Recipe.from_dict(engine.spec.manifest["recipe"], "manifest")
     recipe = getattr(engine, "recipe", None)
@@ -22,7 +22,7 @@ def recipe_of(engine: Engine) -> Recipe | None:
 
 
 def differences(a: Engine, b: Engine) -> tuple[str, ...]:
-    """What two models say of themselves differently and what changes the function, such as "keep ratios 0.5, 0.5 and 0.7, 0.5".
+    """Say what two models state differently where that changes the function, such as "keep ratios 0.5, 0.5 and 0.7, 0.5".
 
     Family, sizes, keep ratios, schedule, tradeoff, transform and weights (SHA-256 of the checkpoint) are compared. Precision,
     selection pattern, folding and input type leave the function as it is, and are not named. A foreign file says nothing.

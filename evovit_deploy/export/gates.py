@@ -37,7 +37,7 @@ class Gate:
         return self.found >= self.limit if self.at_least else self.found <= self.limit
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """Return a JSON-ready form."""
         return {**dataclasses.asdict(self), "passed": self.passed}
 
 
@@ -165,7 +165,7 @@ class ParityReport:
         return all(gate.passed for gate in self.gates)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """Return a JSON-ready form."""
         document = dataclasses.asdict(self)
         gates = [gate.to_dict() for gate in self.gates]
         return {**document, "gates": gates, "passed": self.passed, "failure": self.failure}

@@ -31,12 +31,12 @@ class Probes:
     pixels: Array
 
     def prepared(self, transform: Transform, image_input: str) -> Array:
-        """[n, 3, S, S] float32 normalised for a ``float32`` input, else the pixels [n, S, S, 3] uint8."""
+        """Return [n, 3, S, S] float32 normalised for a ``float32`` input, else the pixels [n, S, S, 3] uint8."""
         return self.pixels if image_input == "uint8" else normalise(self.pixels, transform)
 
 
 def probe_images(recipe: Recipe, seed: int = 0) -> Probes:
-    """The shipped photographs, seeded images with structure, and what is hard on half precision: white, black and noise.
+    """Return the shipped photographs, seeded images with structure, and what is hard on half precision: white, black, noise.
 
     Photographs are what a model sees in use. A flat image has the largest activations of one kind and scores that nearly
     tie; white noise makes all patches alike.
@@ -64,7 +64,7 @@ def probe_images(recipe: Recipe, seed: int = 0) -> Probes:
 
 
 def sample_images(recipe: Recipe, image_input: str, count: int = SEEDED, seed: int = 0) -> Array:
-    """Seeded images with structure at several scales, so that some patches matter more than others.
+    """Return seeded images with structure at several scales, so that some patches matter more than others.
 
     White noise makes all patches alike and every selection a near-tie, which no photograph does.
 

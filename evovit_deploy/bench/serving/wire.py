@@ -54,7 +54,7 @@ class Answer:
 def http_request(
     model: str, images: NDArray[Any], *, id: str | None = None, timeout_us: int = 0, host: str = "localhost"
 ) -> bytes:
-    """One HTTP/1.1 request with a binary tensor, asking for a binary answer.
+    """Return one HTTP/1.1 request with a binary tensor, asking for a binary answer.
 
     Args:
         model: Name of the model.
@@ -82,7 +82,7 @@ def http_request(
 
 
 def read_http(status: int, headers: dict[str, str], body: bytes) -> Answer:
-    """The answer to :func:`http_request`; header names are lower case.
+    """Return the answer to :func:`http_request`; header names are lower case.
 
     Raises:
         ValueError, LookupError: It is not what the protocol says.
@@ -102,7 +102,7 @@ def read_http(status: int, headers: dict[str, str], body: bytes) -> Answer:
 
 
 def grpc_request(model: str, images: NDArray[Any], *, id: str | None = None, timeout_us: int = 0) -> Any:
-    """The same as a gRPC message."""
+    """Return the same as a gRPC message."""
     from tritonclient.grpc import service_pb2 as pb
 
     request = pb.ModelInferRequest(model_name=model, id=id or "")
