@@ -14,7 +14,7 @@ __all__ = ["differences", "recipe_of"]
 
 
 def recipe_of(engine: Engine) -> Recipe | None:
-    """Return the recipe of an engine: from its manifest, or from the checkpoint that a PyTorch engine runs; None for a foreign file."""
+    """Return the recipe in an engine's manifest, or of the checkpoint that it runs; None for a file of another tool."""
     if engine.spec.manifest is not None:
         return Recipe.from_dict(engine.spec.manifest["recipe"], "manifest")
     recipe = getattr(engine, "recipe", None)
