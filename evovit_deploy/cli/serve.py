@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -215,16 +217,21 @@ def serve(
         return
     if (ray_address, replicas, cpus, gpus) != ("local", "1", 1.0, 0.0):
         raise InputError("--ray-address, --replicas, --cpus and --gpus go with --ray.")
-    _log_to_stderr(access=not no_access_log)
-    lost = run(sources, settings, labels=labels, on_ready=_announce)
+    log = _log_to_stderr(access=not no_access_log)
+    try:
+        lost = run(sources, settings, labels=labels, on_ready=lambda addresses: _announce(addresses, log.info))
+        if lost:
+            log.warning("%d accepted requests were not answered within %g s.", lost, drain)
+    finally:
+        log.handlers[0].close()
     if lost:
-        err().print(f"{lost} accepted requests were not answered within {drain:g} s.")
         raise typer.Exit(1)
 
 
-def _announce(addresses: dict[str, str]) -> None:
+def _announce(addresses: dict[str, str], say: Callable[[str], None] | None = None) -> None:
     for protocol, address in addresses.items():
-        err().print(f"ready: {protocol:4} {address}", markup=False, soft_wrap=True)
+        line = f"ready: {protocol:4} {address}"
+        err().print(line, markup=False, soft_wrap=True) if say is None else say(line)
 
 
 def _token(path: Path | None) -> str | None:
@@ -238,11 +245,16 @@ def _token(path: Path | None) -> str | None:
         raise InputError(f"{path}: the token cannot be read: {error}.") from error
 
 
-def _log_to_stderr(*, access: bool) -> None:
-    handler = logging.StreamHandler()
-    for name in ("evovit.serve", "evovit.access"):
+def _log_to_stderr(*, access: bool) -> logging.Logger:
+    """Everything that is logged goes through one thread, so that a reader of stderr who stalls does not stop the service."""
+    from ..serve.logs import BackgroundHandler
+
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc's own library would write by itself
+    handler = BackgroundHandler(sys.stderr)
+    for name in ("evovit.serve", "evovit.access", "uvicorn", "asyncio", "grpc"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.INFO if name.startswith("evovit") else logging.WARNING)
     if not access:
         logging.getLogger("evovit.access").setLevel(logging.WARNING)
+    return logging.getLogger("evovit.serve")

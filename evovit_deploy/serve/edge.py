@@ -6,27 +6,21 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .capacity import Visit
+from .logs import access, shown
 from .rejections import Rejected, rejection
 from .service import Service
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Edge", "access"]
+__all__ = ["Edge"]
 
 log = logging.getLogger("evovit.serve")
-access_log = logging.getLogger("evovit.access")
 LARGE = 1 << 16  # bytes; what the transport takes without waiting
 OPEN = ("/v2/health/live", "/v2/health/ready")  # what an orchestrator probes: no token, no limit
-
-
-def access(**fields: Any) -> None:
-    """Write one structured line of the access log."""
-    if access_log.isEnabledFor(logging.INFO):
-        access_log.info("%s", json.dumps(fields))
 
 
 class Edge:
@@ -74,7 +68,7 @@ class Edge:
         except Exception as error:
             answer = rejection(error)
             if not answer.expected:
-                log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
+                log.error("%s %s failed", scope["method"], shown(scope["path"]), exc_info=error)
             if status:  # it has begun, so it cannot become an error any more: end the connection
                 raise
             # The rest of a body that was given up may never come.

@@ -18,9 +18,9 @@ from ..errors import DeadlineExceeded, EvoVitError, Overloaded
 from .bodies import unpacked
 from .capacity import Visit
 from .documents import model_config, model_metadata, model_statistics, server_metadata
-from .edge import access
 from .grpc_messages import InferMessage, coding_of, parse
 from .grpc_streams import Streams
+from .logs import access
 from .protocol import pick_outputs, timeout_of
 from .rejections import Rejected, rejection
 from .service import Service

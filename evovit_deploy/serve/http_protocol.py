@@ -13,7 +13,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .edge import access
+from .logs import access
 from .settings import Settings
 
 __all__ = ["Guard", "LimitedProtocol"]

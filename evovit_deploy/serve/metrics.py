@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .logs import dropped
 from .requests import BatchRecord
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class _Live:
         self._models = models
 
     def collect(self) -> Iterable[Any]:
-        from prometheus_client.core import GaugeMetricFamily
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         queue = GaugeMetricFamily("evovit_queue_images", "Images that wait now.", labels=("model", "version"))
         ready = GaugeMetricFamily("evovit_model_ready", "Whether a model takes requests.", labels=("model", "version"))
@@ -76,7 +77,8 @@ class _Live:
         for model in models:
             queue.add_metric((model.name, model.version), model.batcher.queued)
             ready.add_metric((model.name, model.version), float(model.ready))
-        return queue, ready
+        lines = CounterMetricFamily("evovit_log_lines_dropped", "Lines of the log that nobody read.", value=dropped())
+        return queue, ready, lines
 
 
 def live(models: Any) -> _Live:
