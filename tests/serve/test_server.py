@@ -215,7 +215,7 @@ def test_a_port_that_is_taken() -> None:
         (["missing.onnx"], 2, "no such file"),
         (["a=x", "a:1=y"], 2, "given twice"),
         (["x.onnx", "--tls-key", "missing.pem"], 2, "certificate and its private key"),
-        (["x.onnx", "--token-file", "missing"], 2, "token cannot be read"),
+        (["x.onnx", "--token-file", "missing"], 2, "should hold the token"),
         (["x.onnx", "--host", "not.an.address.invalid"], 2, "cannot listen"),
         (["x.onnx", "--timeout", "0"], 2, "timeout"),
     ],
