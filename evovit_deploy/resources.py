@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .suggest import did_you_mean
 
-_PACKAGE = Path(__file__).resolve().parent
+PACKAGE_FOLDER = Path(__file__).resolve().parent
 
 
 def data_folder(name: str) -> Path:
@@ -15,8 +15,8 @@ def data_folder(name: str) -> Path:
     A wheel carries them in ``evovit_deploy/_data`` (``force-include`` in pyproject.toml); in an editable install they
     lie beside the package.
     """
-    installed = _PACKAGE / "_data" / name
-    return installed if installed.is_dir() else _PACKAGE.parent / name
+    installed = PACKAGE_FOLDER / "_data" / name
+    return installed if installed.is_dir() else PACKAGE_FOLDER.parent / name
 
 
 def find_data_file(name_or_path: str, folder: str, kind: str, error: type[Exception]) -> Path:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ...files import sha256
+from .._model import note
 from . import _options as shared
 
 __all__ = ["container"]
@@ -39,7 +41,7 @@ def container(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Wheel of evovit-deploy to install, in place of its version on an index.",
+            help="Wheel of evovit-deploy to install. Default: one made of what is installed here.",
             rich_help_panel=shared.OUTPUT,
         ),
     ] = None,
@@ -58,6 +60,7 @@ def container(
     """
     from ...serve.packages import ServiceOptions, read_contents
     from ...serve.packages import container as write
+    from ...serve.packages.requirements import PACKAGE
 
     options = ServiceOptions(
         name=model_name,
@@ -72,4 +75,9 @@ def container(
     files = write(contents, output, options, wheel=wheel, template=template, force=force)
     name = options.model_name(model)
     shared.note_name(model, name, model_name)
-    shared.written(files, json, folder=str(output), model=name, command=["evovit", *options.arguments(contents)])
+    packed = next(file for file in files if file.suffix == ".whl")
+    facts = {"file": packed.name, "version": packed.name.split("-")[1], "sha256": sha256(packed)}
+    if not json:
+        note(f"the image gets {PACKAGE} {facts['version']} from {packed.name}, SHA-256 {facts['sha256']}")
+    command = ["evovit", *options.arguments(contents)]
+    shared.written(files, json, folder=str(output), model=name, command=command, wheel=facts)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ...errors import InputError
 from ...missing import no_such_file
 from .contents import Contents
 from .options import FOLDER, GRPC_PORT, HTTP_PORT, ServiceOptions, image_name
+from .own_wheel import make_wheel
 from .requirements import PACKAGE, requirements
 from .templates import render, write_package, written_by
 
@@ -28,13 +30,14 @@ def container(
     template: Path | None = None,
     force: bool = False,
 ) -> list[Path]:
-    """Write ``Containerfile``, ``requirements.txt``, ``.dockerignore``, and a copy of the model and what goes with it.
+    """Write ``Containerfile``, ``requirements.txt``, ``.dockerignore``, a wheel of this package, and a copy of the model and what
+    goes with it.
 
     Args:
         contents: From :func:`~.contents.read_contents`.
         folder: To build in; made if it is missing.
         options: How to serve. A plan always runs on a GPU.
-        wheel: A wheel of this package to install; otherwise its version is taken from an index.
+        wheel: A wheel of this package to install; otherwise one is made of what is installed here.
         template: In place of the shipped ``Containerfile.j2``.
         force: Overwrite files of the same names.
 
@@ -45,19 +48,20 @@ def container(
         InputError: Values that contradict each other, or a file that is no wheel of this package.
         OutputError: Files are there and ``force`` is not given, or the folder cannot be written.
     """
-    gpu = options.gpu or contents.is_plan
-    copies = options.files(contents)
-    models = list(copies)
-    wheel_name = None
     if wheel is not None:
         _check_wheel(wheel)
-        wheel_name = wheel.name
-        copies[wheel_name] = wheel
-    needed = requirements(
-        gpu=gpu,
-        tensorrt=(contents.backend, contents.version) if contents.version else None,
-        wheel=wheel_name,
-    )
+    with TemporaryDirectory(prefix="evovit-") as scratch:
+        installed = make_wheel(Path(scratch)) if wheel is None else wheel
+        return _write(contents, folder, options, installed, template, force)
+
+
+def _write(
+    contents: Contents, folder: Path, options: ServiceOptions, wheel: Path, template: Path | None, force: bool
+) -> list[Path]:
+    gpu = options.gpu or contents.is_plan
+    models = options.files(contents)
+    copies = {**models, wheel.name: wheel}
+    needed = requirements(wheel, gpu=gpu, tensorrt=(contents.backend, contents.version) if contents.version else None)
     header = written_by("container")
     containerfile = render(
         "Containerfile.j2",
@@ -65,8 +69,8 @@ def container(
         header=header,
         python=".".join(map(str, sys.version_info[:2])),
         gpu=gpu,
-        files=models,
-        wheel=wheel_name,
+        files=list(models),
+        wheel=wheel.name,
         folder=FOLDER,
         user=USER,
         http_port=HTTP_PORT,

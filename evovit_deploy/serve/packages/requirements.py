@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 from importlib import metadata
+from pathlib import Path
+from urllib.parse import quote
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ...files import sha256
+
 __all__ = ["PACKAGE", "requirements"]
 
 PACKAGE = "evovit-deploy"
 # Of exporting, building and measuring; an engine on ONNX Runtime imports none of them.
-NOT_TO_SERVE = {"torch", "torchvision", "timm", "onnxscript", "polygraphy", "safetensors"}
+NOT_TO_SERVE = {"torch", "torchvision", "timm", "onnxscript", "polygraphy", "safetensors", "wheel"}
 EXTRAS = {"tensorrt-rtx": "rtx", "tensorrt": "tensorrt"}  # flavour, which is the name of its wheel too -> extra of ours
 TWINS = {"onnxruntime-gpu": ("onnxruntime",)}  # with and without CUDA: the same versions, needing the same
 LINUX = {
@@ -29,13 +33,13 @@ LINUX = {
 }
 
 
-def requirements(*, gpu: bool, tensorrt: tuple[str, str] | None = None, wheel: str | None = None) -> list[str]:
+def requirements(wheel: Path, *, gpu: bool, tensorrt: tuple[str, str] | None = None) -> list[str]:
     """Return lines of a requirements file.
 
     Args:
+        wheel: Of this package; pip checks its SHA-256 and expects it beside the requirements, in /tmp.
         gpu: With all dependencies of the package, torch and the CUDA libraries of its wheel among them.
         tensorrt: Flavour and version of a plan, which has to be run by the version that built it.
-        wheel: File name of a wheel of this package beside the requirements, in place of an index.
     """
     extras = {"serve"} | ({EXTRAS[tensorrt[0]]} if tensorrt else set())
     ours = f"{PACKAGE}[{','.join(sorted(extras))}]" if gpu else PACKAGE
@@ -44,8 +48,10 @@ def requirements(*, gpu: bool, tensorrt: tuple[str, str] | None = None, wheel: s
         found[tensorrt[0]] = f"=={tensorrt[1]}"
     if not gpu:
         found["onnxruntime"] = found.pop("onnxruntime-gpu")
-    first = f"{ours} @ file:///tmp/{wheel}" if wheel else f"{ours}=={metadata.version(PACKAGE)}"
-    return [first, *(f"{name}{specifier}" for name, specifier in sorted(found.items()))]
+    return [
+        f"{ours} @ file:///tmp/{quote(wheel.name)}#sha256={sha256(wheel)}",
+        *(f"{name}{specifier}" for name, specifier in sorted(found.items())),
+    ]
 
 
 def _closure(extras: set[str], skipped: set[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from evovit_deploy.serve.packages.requirements import requirements
 
 from ..conftest import DIGITS
 
+WHEEL = f"evovit_deploy-{metadata.version('evovit-deploy')}-py3-none-any.whl"
 LABELS = DIGITS / "labels.txt"
 # Blocks what the container has not: every module that comes only from distributions that are not on the list.
 ONLY = """
@@ -74,7 +76,7 @@ def digits_folder(digits_model: Path, tmp_path: Path) -> Path:
 
 def test_what_is_in_it(digits_folder: Path, digits_model: Path) -> None:
     names = {path.name for path in digits_folder.iterdir()}
-    assert names == {"Containerfile", "requirements.txt", ".dockerignore", "digits.onnx", "labels.txt"}
+    assert names == {"Containerfile", "requirements.txt", ".dockerignore", "digits.onnx", "labels.txt", WHEEL}
     assert (digits_folder / "digits.onnx").read_bytes() == digits_model.read_bytes()
     copied = {word for line in lines(digits_folder, "COPY") for word in json.loads(line[line.index("[") :])[:-1]}
     ignored, *kept = (digits_folder / ".dockerignore").read_text().split()
@@ -90,11 +92,15 @@ def test_requirements_are_pinned_to_what_is_here_and_leave_torch_out(digits_fold
     found = needed(digits_folder)
     assert not {"torch", "torchvision", "timm", "onnxruntime-gpu"} & set(found)
     assert found.pop("onnxruntime").specifier.contains(metadata.version("onnxruntime-gpu"))
+    own = found.pop("evovit-deploy")
+    assert own.url == f"file:///tmp/{WHEEL}#sha256={sha256((digits_folder / WHEEL).read_bytes()).hexdigest()}"
     for name, requirement in found.items():
         assert str(requirement.specifier) == f"=={metadata.version(name)}"
 
 
-def test_what_is_not_installed_here_is_listed_without_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_installed_here_is_listed_without_a_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """As on a Mac, which has no onnxruntime-gpu, or on Windows, which has no uvloop."""
     real = metadata.distribution
 
@@ -103,9 +109,11 @@ def test_what_is_not_installed_here_is_listed_without_a_version(monkeypatch: pyt
             raise metadata.PackageNotFoundError(name)
         return real("onnxruntime-gpu" if name == "onnxruntime" else name)
 
-    everything = requirements(gpu=False)
+    wheel = tmp_path / "evovit_deploy-9.9-py3-none-any.whl"
+    wheel.write_bytes(b"wheel")
+    everything = requirements(wheel, gpu=False)
     monkeypatch.setattr(metadata, "distribution", distribution)
-    found = requirements(gpu=False)
+    found = requirements(wheel, gpu=False)
     assert [line for line in found if line not in everything] == ["uvloop>=0.21"]
     assert len(found) == len(everything)
 
@@ -175,11 +183,13 @@ def test_a_wheel(digits_model: Path, tmp_path: Path) -> None:
         container(read_contents(digits_model), tmp_path / "image", ServiceOptions(), wheel=wheel)
     wheel.write_bytes(b"wheel")
     container(read_contents(digits_model), tmp_path / "image", ServiceOptions(), wheel=wheel)
-    assert needed(tmp_path / "image")["evovit-deploy"].url == f"file:///tmp/{wheel.name}"
+    digest = sha256(b"wheel").hexdigest()
+    assert needed(tmp_path / "image")["evovit-deploy"].url == f"file:///tmp/{wheel.name}#sha256={digest}"
     assert (tmp_path / "image" / wheel.name).read_bytes() == b"wheel"
     assert wheel.name in lines(tmp_path / "image", "COPY")[0]
+    (tmp_path / "torch-1.whl").touch()
     with pytest.raises(InputError, match="no wheel of evovit-deploy"):
-        container(read_contents(digits_model), tmp_path / "other", ServiceOptions(), wheel=Path("torch-1.whl"))
+        container(read_contents(digits_model), tmp_path / "other", ServiceOptions(), wheel=tmp_path / "torch-1.whl")
     assert not (tmp_path / "other").exists()
 
 
@@ -199,6 +209,8 @@ def test_the_command_line(digits_model: Path, tmp_path: Path) -> None:
     words = [digits_model, "-o", tmp_path / "image", "--labels", LABELS, "--model-name", "d", "--drain", "5", "--json"]
     document = json.loads(invoke(*words).stdout)
     assert document["model"] == "d"
+    digest = sha256((tmp_path / "image" / WHEEL).read_bytes()).hexdigest()
+    assert document["wheel"] == {"file": WHEEL, "version": metadata.version("evovit-deploy"), "sha256": digest}
     assert document["command"] == ["evovit", *json.loads(lines(tmp_path / "image", "CMD")[0])]
     assert all(Path(file).is_file() for file in document["files"])
     assert isinstance(invoke(*words).exception, OutputError)
@@ -215,7 +227,7 @@ def test_the_command_line(digits_model: Path, tmp_path: Path) -> None:
         (["{model}", "--drain", "inf"], InputError, "drain"),
         (["{model}", "--template", "{bad}"], InputError, "line 2"),
         (["{model}", "--template", "{unknown}"], InputError, "may use: arguments"),
-        (["{model}", "--template", "missing.j2"], InputError, "cannot be read"),
+        (["{model}", "--template", "missing.j2"], InputError, "no such file"),
     ],
 )  # fmt: skip
 def test_refused_with_nothing_left(
