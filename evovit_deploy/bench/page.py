@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ..ownership import mark
-from .answers import answers
+from .answers import FIRST, answers
 from .markdown import title
 from .plots import latency_plot, png, speedup_plot
 from .report import BenchReport
@@ -46,10 +46,18 @@ li { overflow-wrap: anywhere; }
 .notes { color: #444; font-size: .9rem; }
 code { overflow-wrap: anywhere; }
 figcaption { overflow-wrap: anywhere; }
+.first { margin: .5rem 0; font-weight: 600; overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
   body { padding: .75rem; }
-  table { font-size: .8rem; }
-  th, td { padding: .25rem .35rem; }
+  table, tbody, td { display: block; }
+  thead { display: none; }
+  tr { display: flex; flex-wrap: wrap; gap: 0 1rem; padding: .4rem 0; border-top: 1px solid #ccc; }
+  tr.group { border-top: 2px solid #999; }
+  tr.group td { border: 0; }
+  td, td.left { padding: 0; border: 0; text-align: left; white-space: normal; overflow-wrap: anywhere; }
+  td.name { flex-basis: 100%; order: -1; font-weight: 600; }
+  td:empty { display: none; }
+  td::before { content: attr(data-name) " "; color: #555; font-weight: 400; }
 }
 """
 
@@ -79,7 +87,9 @@ def page(reports: Sequence[BenchReport], budget_ms: float | None = None) -> str:
 
 def _section(report: BenchReport, budget_ms: float | None) -> str:
     parts = [f"<section><h2>{escape(title(report))}</h2>"]
-    said = answers(report, budget_ms)
+    found = answers(report, budget_ms)
+    parts += [f'<p class="first">{escape(answer.text)}</p>' for answer in found if answer.question in FIRST]
+    said = [answer for answer in found if answer.question not in FIRST]
     if said:
         parts.append('<ul class="answers">' + "".join(f"<li>{escape(a.text)}</li>" for a in said) + "</ul>")
     plots = []
@@ -117,14 +127,16 @@ def _data(image: bytes) -> str:
 def _table(table: Table) -> str:
     kinds = ["left name" if name == "model" else "left" if name in table.left else "" for name in table.header]
 
-    def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(f'<{tag} class="{kind}">{escape(cell)}</{tag}>' for cell, kind in zip(row, kinds))
-
+    head = "".join(f'<th class="{kind}">{escape(name)}</th>' for name, kind in zip(table.header, kinds))
     rows = []
     for above, row in zip([None, *table.rows], table.rows):
         group = ' class="group"' if table.divides(above, row) else ""
-        rows.append(f"<tr{group}>{cells('td', row)}</tr>")
+        cells = (
+            f'<td class="{kind}" data-name="{escape(name, quote=True)}">{escape(cell)}</td>'
+            for cell, kind, name in zip(row, kinds, table.header)
+        )
+        rows.append(f"<tr{group}>{''.join(cells)}</tr>")
     return (
-        f'<h3>{escape(table.title)}</h3><div class="scroll"><table><thead><tr>{cells("th", table.header)}</tr></thead>'
+        f'<h3>{escape(table.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )

@@ -6,8 +6,11 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..extras import require
 from ..ownership import mark
+from .labels import Label, place
 from .report import BenchReport, Point
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ def latency_plot(report: BenchReport, width: float, height: float) -> Figure:
         width, height: Inches.
     """
     figure, axes = _axes(width, height)
+    labels: list[Label] = []
+    lines = []
     for index, subject in enumerate(report.subjects):
         points = report.of(subject.label)
         if not points:
@@ -37,21 +42,16 @@ def latency_plot(report: BenchReport, width: float, height: float) -> Figure:
         tails = [(point.p95_ms or point.p50_ms) - point.p50_ms for point in points]  # schema 1 has no p95
         style = _style(index)
         axes.errorbar(x, [p.p50_ms for p in points], yerr=[[0.0] * len(tails), tails], label=subject.label, **style)
-        above = index % 2 == 0
-        for point, value in zip(points, x):
-            axes.annotate(
-                f"{point.batch}",
-                (value, point.p50_ms),
-                textcoords="offset points",
-                xytext=(6, 6 if above else -14),
-                color=style["color"],
-                fontsize=9,
-            )
+        places = [(value, point.p50_ms) for value, point in zip(x, points)]
+        labels += [(f"{point.batch}", [at], style["color"]) for point, at in zip(points, places)]
+        lines.append(np.array(places))
+        lines += [np.array([at, (at[0], at[1] + tail)]) for at, tail in zip(places, tails)]
     axes.set_xlabel("throughput, images/s")
     axes.set_ylabel("latency, ms (p50; whisker to p95)")
-    _logarithmic(axes.set_xscale, axes.xaxis, [point.images_per_second for point in report.points])
-    _logarithmic(axes.set_yscale, axes.yaxis, [point.p50_ms for point in report.points])
+    _logarithmic(axes.set_xscale, axes.xaxis, [point.images_per_second for point in report.points], width)
+    _logarithmic(axes.set_yscale, axes.yaxis, [point.p50_ms for point in report.points], 2 * height)
     _finish(figure, axes)
+    place(figure, axes, labels, lines)
     return figure
 
 
@@ -65,6 +65,8 @@ def speedup_plot(report: BenchReport, width: float, height: float) -> Figure:
     figure, axes = _axes(width, height)
     sizes = sorted({point.batch for point in report.points})
     axes.axhline(1, color="#666666", linewidth=1)
+    labels: dict[str, Label] = {}
+    lines = []
     for index, subject in enumerate(report.subjects):
         points = [point for point in report.of(subject.label) if point.speedup]
         if not points:
@@ -81,19 +83,18 @@ def speedup_plot(report: BenchReport, width: float, height: float) -> Figure:
         macs, against = subject.facts.macs, points[0].speedup and report.subject(points[0].speedup.against).facts.macs
         if macs and against:
             axes.axhline(against / macs, color=style["color"], linewidth=1, linestyle="--")
-            axes.annotate(
-                f"MAC ratio {against / macs:.2f}",
-                (0, against / macs),
-                textcoords="offset points",
-                xytext=(0, 4),
-                color=style["color"],
-                fontsize=9,
-            )
+            text = f"MAC ratio {against / macs:.2f}"  # once, if several models have the same
+            labels.setdefault(text, (text, [(i, against / macs) for i in range(len(sizes))], style["color"]))
+        ups = [(_down(point), _up(point)) for point in points]
+        at = [(sizes.index(point.batch), ratio) for point, ratio in zip(points, ratios)]
+        lines.append(np.array(at, float))
+        lines += [np.array([(x, y - down), (x, y + up)]) for (x, y), (down, up) in zip(at, ups)]
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.plot([-0.4, len(sizes) - 0.6], [1, 1], alpha=0)  # room at both sides
     axes.set_xlabel("batch size")
     axes.set_ylabel("speedup over the baseline")
     _finish(figure, axes)
+    place(figure, axes, labels.values(), lines)
     return figure
 
 
@@ -134,14 +135,14 @@ def _style(index: int) -> dict[str, Any]:
     }
 
 
-def _logarithmic(set_scale: Any, axis: Any, values: list[float]) -> None:
-    """A logarithmic scale with ticks at 1, 2 and 5 times a power of ten, written out."""
+def _logarithmic(set_scale: Any, axis: Any, values: list[float], room: float) -> None:
+    """A logarithmic scale, its ticks written out; at 1, 2 and 5 times a power of ten where these fit into ``room`` inches."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if min(values) <= 0:
         return
     set_scale("log")
-    dense = math.log10(max(values) / min(values)) < 2.5
+    dense = math.log10(max(values) / min(values)) < 0.35 * room
     axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if dense else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

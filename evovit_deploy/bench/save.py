@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import InputError
-from ..files import write_bytes
+from ..errors import InputError, OutputError, translate
+from ..files import check_writable, printable, write_bytes
 from ..ownership import Ours, check_replaceable, is_page, is_picture, remove_stale
 from .page import WIDE, page
 from .plots import latency_plot, png, speedup_plot
@@ -20,10 +20,24 @@ PAGE, PLOT = is_page("bench"), is_picture("bench")
 
 
 def check_output(path: Path, *, force: bool = False) -> None:
-    """Raise now what :func:`save_page` would raise after the work: another suffix, or a place that cannot be written."""
-    if path.suffix != ".html":
-        raise InputError(f"{path} does not end in .html; the page and its plots are written together: -o report.html")
-    check_replaceable({path: PAGE}, force=force)
+    """Raise now what :func:`save_page` would raise after the work: a wrong name, or a place that cannot be written."""
+    place = _page(path)
+    if place == path or path.is_dir():
+        check_replaceable({place: PAGE}, force=force)
+    else:
+        check_writable(path)  # a folder that will be made
+
+
+def _page(path: Path) -> Path:
+    """The page itself: the file, or ``index.html`` in a folder that is there or has a name without a suffix."""
+    if path.suffix == ".html" and not path.is_dir():
+        return path
+    if path.is_dir() or not path.suffix:
+        return path / "index.html"
+    raise InputError(
+        f"{printable(path)} names neither a folder nor a file that ends in .html; the page and its plots are written together: "
+        "-o report, or -o report.html"
+    )
 
 
 def save_page(
@@ -32,7 +46,7 @@ def save_page(
     """Write ``X.html``, and for each report ``X-N-latency.png`` and ``X-N-speedup.png``; plots of an earlier page go.
 
     Args:
-        path: The page, ``X.html``.
+        path: The page, ``X.html``, or a folder (made if missing) for ``index.html`` and its plots.
         reports: In the order they are shown.
         budget_ms: As for :func:`.answers.answers`.
         force: Replace files that evovit did not write; its own are replaced always.
@@ -43,7 +57,11 @@ def save_page(
     Raises:
         OutputError: A file cannot be written, or would replace one that evovit did not write.
     """
-    plots = {}
+    page_of = _page(path)
+    if page_of != path:
+        with translate(OutputError, f"cannot make the folder {printable(path)}", OSError):
+            path.mkdir(exist_ok=True)
+    path, plots = page_of, {}
     for number, report in enumerate(reports, 1):
         if report.points:
             plots[path.with_name(f"{path.stem}-{number}-latency.png")] = latency_plot, report

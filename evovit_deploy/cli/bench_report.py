@@ -24,8 +24,8 @@ def bench_report(
         typer.Option(
             "-o",
             "--output",
-            metavar="FILE",
-            help="HTML page to write; its plots go beside it as PNG files.",
+            metavar="PATH",
+            help="Folder, or HTML file, to write the page to; its plots go beside it as PNG files.",
             rich_help_panel=shared.OUTPUT,
         ),
     ] = None,
@@ -48,7 +48,7 @@ def bench_report(
 
     Examples:
       evovit bench report runs.jsonl
-      evovit bench report runs.jsonl --last -o report.html
+      evovit bench report runs.jsonl --last -o report
     """
     from ..bench.answers import answers
     from ..bench.markdown import update

@@ -117,7 +117,7 @@ def test_compare_warns_of_rows_that_did_not_settle(record: Path, tmp_path: Path)
     [
         (("report", "none.jsonl"), InputError, "cannot read none.jsonl"),
         (("compare", "none.jsonl", "none.jsonl"), InputError, "cannot read none.jsonl"),
-        (("report", "x.jsonl", "-o", "x.png"), InputError, r"does not end in \.html"),
+        (("report", "x.jsonl", "-o", "x.png"), InputError, r"names neither a folder nor a file"),
         (("report", "x.jsonl", "-o", "no/such/x.html"), OutputError, "does not exist"),
         ((), InputError, "nothing to measure"),
         (("run",), InputError, "nothing to measure"),
