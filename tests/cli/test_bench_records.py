@@ -115,8 +115,8 @@ def test_compare_warns_of_rows_that_did_not_settle(record: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("report", "none.jsonl"), InputError, "cannot read none.jsonl"),
-        (("compare", "none.jsonl", "none.jsonl"), InputError, "cannot read none.jsonl"),
+        (("report", "none.jsonl"), InputError, r"none\.jsonl: no such file"),
+        (("compare", "none.jsonl", "none.jsonl"), InputError, r"none\.jsonl: no such file"),
         (("report", "x.jsonl", "-o", "x.png"), InputError, r"names neither a folder nor a file"),
         (("report", "x.jsonl", "-o", "no/such/x.html"), OutputError, "does not exist"),
         ((), InputError, "nothing to measure"),
