@@ -1,7 +1,7 @@
 """From the names of class folders to class numbers: by label, by number, or by the order they were numbered in for training.
 
 Two orders are common. torchvision's ImageFolder sorts the names as text (1, 10, 2); timm's own reader sorts them naturally
-(1, 2, 10), whatever the case of letters. A model does not tell which one it was trained with.
+(1, 2, 10), whatever the case of letters. A model does not say which one it was trained with.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def number_folders(
         others: Folders beside them without an image. They count in an order, as they do in ImageFolder: none after them moves.
 
     Raises:
-        InputError: Folders that are no class, another number of folders than classes for an order, or an order that
+        InputError: Folders that are no class, a different number of folders than classes for an order, or an order that
             contradicts the labels.
     """
     everything = [*names, *others]
@@ -166,7 +166,7 @@ def _about_orders(taken: Mapping[str, int], other: Mapping[str, int], order: Cla
         return ", ".join([*(["..."] if start else []), *part, *(["..."] if first + 2 < len(numbers) else [])])
 
     return (
-        f"the model does not tell in which order its {len(taken)} class folders were numbered. Taken: {order} order, as "
+        f"the model does not say in which order its {len(taken)} class folders were numbered. Taken: {order} order, as "
         f"{_READERS[order]} does ({shown(taken)}). In {against} order, as {_READERS[against]} does, they are ({shown(other)}). "
         "Say which with --class-order text or natural, or give --labels FILE with the names of the folders in class order"
     )

@@ -1,6 +1,6 @@
 """What this machine has, and which commands therefore work.
 
-Libraries are imported in processes of their own: a broken install may crash the interpreter, and the one that reports
+Libraries are imported in separate processes: a broken install may crash the interpreter, and the one that reports
 on it must survive.
 """
 

@@ -73,7 +73,7 @@ def read_labels(path: Path, num_classes: int) -> list[tuple[str, ...]]:
     found by.
 
     Raises:
-        InputError: Unreadable, another number of names than classes, or class numbers that are not 0 to classes - 1.
+        InputError: Unreadable, a different number of names than classes, or class numbers that are not 0 to classes - 1.
     """
     text, _ = read_text(path, "the labels")
     where = printable(path)

@@ -15,8 +15,8 @@ class LevitStructure:
     """Sizes of the network; the tensors of a checkpoint overrule them.
 
     Attributes:
-        image_size: Pixels a side.
-        embed_dims, num_heads, depths: One a stage.
+        image_size: Pixels per side.
+        embed_dims, num_heads, depths: One per stage.
         key_dim: Channels of a head's query and key; its value has twice as many, four times between stages.
         mlp_ratio: Hidden channels of an MLP, relative to the embed dim.
         num_classes: Classes.
@@ -41,12 +41,12 @@ class LevitStructure:
         for name in ("embed_dims", "num_heads", "depths"):
             values = getattr(self, name)
             if not isinstance(values, tuple) or not values:
-                raise RecipeError(f"structure.{name} is {values!r}; it is a list with one number a stage.")
+                raise RecipeError(f"structure.{name} is {values!r}; it is a list with one number per stage.")
             for value in values:
                 _whole(name, value)
             if len(values) != len(self.embed_dims):
                 raise RecipeError(
-                    f"structure.{name} has {len(values)} values for {len(self.embed_dims)} stages; it has one a stage."
+                    f"structure.{name} has {len(values)} values for {len(self.embed_dims)} stages; it has one per stage."
                 )
         if not isinstance(self.distilled, bool):
             raise RecipeError(f"structure.distilled is {self.distilled!r}; valid: true, false.")
@@ -68,7 +68,7 @@ class LevitStructure:
 
     @property
     def grids(self) -> tuple[int, ...]:
-        """Patches a side, one a stage; each stage takes every second row and column of the one before."""
+        """Patches per side, one per stage; each stage takes every second row and column of the one before."""
         grids = [self.image_size // self.patch_size]
         for _ in self.embed_dims[1:]:
             grids.append(-(-grids[-1] // 2))
@@ -85,7 +85,7 @@ class LevitEvolution:
     """Token evolution in stages of different grids (paper section 3.2); the tradeoff is learned and in the checkpoint.
 
     Attributes:
-        keep_ratios: One a group of evolved blocks, in (0, 1]. A group is a stage, in stage 1 what follows
+        keep_ratios: One per group of evolved blocks, in (0, 1]. A group is a stage, in stage 1 what follows
             ``full_blocks``; if nothing does, stage 1 has no group.
         full_blocks: First blocks of stage 1, which run on all tokens.
     """
@@ -113,17 +113,17 @@ class LevitEvolution:
             )
 
     def with_keep(self, ratios: tuple[float, ...]) -> LevitEvolution:
-        """Return the same groups with other keep ratios: one for all, or one a group.
+        """Return the same groups with other keep ratios: one for all, or one per group.
 
         Raises:
-            RecipeError: Another number of ratios, or a ratio outside (0, 1].
+            RecipeError: Wrong number of ratios, or a ratio outside (0, 1].
         """
         groups = len(self.keep_ratios)
         if len(ratios) == 1:
             ratios = ratios * groups
         if len(ratios) != groups:
             raise RecipeError(
-                f"{len(ratios)} keep ratios given; valid: 1 (for all groups) or {groups} (one a group of evolved blocks)."
+                f"{len(ratios)} keep ratios given; valid: 1 (for all groups) or {groups} (one per group of evolved blocks)."
             )
         return dataclasses.replace(self, keep_ratios=ratios)
 

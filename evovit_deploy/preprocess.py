@@ -202,7 +202,7 @@ def batches(
     Args:
         paths: Image files.
         spec: Of the engine: image size, input type and transform; the ImageNet transform where it has none.
-        size: Images a batch; the last one may be smaller.
+        size: Images per batch; the last one may be smaller.
         workers: Threads; the CPU count, at most 8, when None.
         failures: Images that cannot be read are appended here and left out of the batches; the rest goes on. Without
             it the first one raises.

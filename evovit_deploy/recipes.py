@@ -47,8 +47,8 @@ class Evolution:
         schedule: ``stage`` selects before each block of ``stage_starts`` and restores at the end of the stage (the
             published mode); ``layer`` selects and restores around every block whose keep ratio is below 1.
         stage_starts: First block of each stage that selects, e.g. ``(4, 8)``.
-        keep_ratios: One a block, in (0, 1]; 1 keeps all patch tokens.
-        tradeoff: One a block, in [0, 1]: t in s = (1 - t) s + t c.
+        keep_ratios: One per block, in (0, 1]; 1 keeps all patch tokens.
+        tradeoff: One per block, in [0, 1]: t in s = (1 - t) s + t c.
     """
 
     keep_ratios: tuple[float, ...]
@@ -69,7 +69,7 @@ class Evolution:
         depth = len(self.keep_ratios)
         if len(self.tradeoff) != depth:
             raise RecipeError(
-                f"evolution has {depth} keep_ratios and {len(self.tradeoff)} tradeoff values; both are one a block."
+                f"evolution has {depth} keep_ratios and {len(self.tradeoff)} tradeoff values; both are one per block."
             )
         if list(self.stage_starts) != sorted(set(self.stage_starts)) or any(
             not 0 < start < depth for start in self.stage_starts
@@ -99,7 +99,7 @@ class Evolution:
         """Return the same schedule with other keep ratios: one for all stages, or one per stage, or one per block.
 
         Raises:
-            RecipeError: Another number of ratios, or a ratio outside (0, 1].
+            RecipeError: Wrong number of ratios, or a ratio outside (0, 1].
         """
         depth, stages = len(self.keep_ratios), self.stages()
         if len(ratios) == 1:
@@ -112,8 +112,8 @@ class Evolution:
             keep = list(ratios)
         else:
             raise RecipeError(
-                f"{len(ratios)} keep ratios given; valid: 1 (for all stages), {len(stages)} (one a stage) or {depth} "
-                f"(one a block)."
+                f"{len(ratios)} keep ratios given; valid: 1 (for all stages), {len(stages)} (one per stage) or {depth} "
+                f"(one per block)."
             )
         return dataclasses.replace(self, keep_ratios=tuple(keep))
 

@@ -24,7 +24,7 @@ def read_text(path: Path, what: str, legacy: bool = False) -> tuple[str, str | N
         (text, encoding if it had to be guessed).
 
     Raises:
-        InputError: Unreadable, or in another encoding.
+        InputError: Unreadable, or in an unknown encoding.
     """
     try:
         data = path.read_bytes()

@@ -21,7 +21,7 @@ class Structure:
     Tokens are the class token, then the registers, then the patches. From ``pool`` on, the defaults are those of Evo-DeiT.
 
     Attributes:
-        image_size, patch_size: Pixels a side.
+        image_size, patch_size: Pixels per side.
         embed_dim, depth, num_heads: C, blocks, H.
         mlp_ratio: Rows of an MLP's first layer, relative to C (`swiglu` halves them).
         num_classes: Classes; without a head C, the width of the features.

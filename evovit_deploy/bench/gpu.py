@@ -53,7 +53,7 @@ def end_to_end(engine: Engine, images: Array, device: Device | None = None) -> C
 
 
 class Pinned:
-    """One batch through a PyTorch module on a stream of its own."""
+    """One batch through a PyTorch module on a separate stream."""
 
     def __init__(self, engine: TorchEngine, images: Array, device: Device) -> None:
         import torch
@@ -107,7 +107,7 @@ class Bound:
         with self._device.on(self._stream):
             self._staged.copy_(self._source)
             self._images.copy_(self._staged, non_blocking=True)
-        self._device.wait(self._stream)  # ONNX Runtime runs on a stream of its own
+        self._device.wait(self._stream)  # ONNX Runtime runs on a separate stream
         with _translated(self._engine):
             self._engine.session.run_with_iobinding(self._binding)
 
@@ -115,7 +115,7 @@ class Bound:
 def device_call(engine: Engine, images: Array) -> Callable[[], Any] | None:
     """Return one call with images and results on the GPU, on PyTorch's current stream; None where that cannot be timed.
 
-    That is a CPU, and ONNX Runtime, which runs on a stream of its own.
+    That is a CPU, and ONNX Runtime, which runs on a separate stream.
     """
     if not engine.device.startswith("cuda") or engine.backend == "onnxruntime":
         return None

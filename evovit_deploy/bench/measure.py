@@ -157,7 +157,7 @@ class _Run:
             if self.settings.rate is not None:
 
                 def told(share: float, label: str = label) -> None:
-                    self._step(batch, share, f"{label}, {self.settings.rate:g} requests a second")
+                    self._step(batch, share, f"{label}, {self.settings.rate:g} requests per second")
 
                 self.paced.append(
                     paced(runs[label], label, batch, self.settings, clock=self.clock, sleep=self.sleep, tell=told)

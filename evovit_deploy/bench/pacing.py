@@ -1,4 +1,4 @@
-"""Latency under load: requests come at times of their own, and wait when the model is at work."""
+"""Latency under load: requests come at their own times, and wait when the model is at work."""
 
 from __future__ import annotations
 

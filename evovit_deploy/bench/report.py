@@ -148,7 +148,7 @@ class Point:
 
     Attributes:
         subject: Label.
-        batch: Images a call.
+        batch: Images per call.
         calls, rounds: Measured; a round is the same number of calls of each model in turn.
         seconds: Time inside those calls.
         p50_ms, p90_ms, p95_ms, p99_ms: End-to-end latency of a call, numpy in to numpy out, with the copies to and from a GPU;
@@ -203,7 +203,7 @@ class Paced:
     """Latency of one model under load: requests come at their own times, and wait for one another.
 
     Attributes:
-        subject, batch: Model, and images a request.
+        subject, batch: Model, and images per request.
         rate, arrivals: Requests a second offered, and how they are spaced.
         achieved: Requests a second that were answered.
         busy: Share of the time that the model was at work.

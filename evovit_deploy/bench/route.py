@@ -67,7 +67,7 @@ class Route:
 
         Args:
             engine: Open engine.
-            path: Its file, if it is a TensorRT plan.
+            path: Its file, if it is a TensorRT engine.
 
         Raises:
             InputError: It was not made by evovit, so the route is unknown.
@@ -99,7 +99,7 @@ class Route:
         return dataclasses.replace(route, export=export, build=_build_options(path))
 
     def open_file(self, path: Path) -> tuple[Engine, Facts]:
-        """Open an ONNX file (through a build, if the backend is TensorRT) or a TensorRT plan.
+        """Open an ONNX file (through a build, if the backend is TensorRT) or a TensorRT engine.
 
         Raises:
             InputError: A file that this backend does not run.

@@ -58,6 +58,6 @@ class Settings:
         if self.streams and (min(self.streams) < 1 or len(set(self.streams)) != len(self.streams)):
             raise InputError(f"streams {list(self.streams)}; give different numbers from 1, for example 1,2,4.")
         if self.rate is not None and self.rate <= 0:
-            raise InputError(f"rate is {self.rate:g}; give requests a second, above 0.")
+            raise InputError(f"rate is {self.rate:g}; give requests per second, above 0.")
         if self.arrivals not in ARRIVALS:
             raise InputError(f"arrivals are {self.arrivals!r}; valid: {', '.join(ARRIVALS)}.")

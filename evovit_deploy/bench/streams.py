@@ -28,7 +28,7 @@ def concurrent(
     """Let ``streams`` threads call a model, each again as soon as its last call is done, for ``seconds``.
 
     Args:
-        make: Makes one caller's call; on a GPU each caller has a stream and buffers of its own.
+        make: Makes one caller's call; on a GPU each caller has its own stream and buffers.
         subject, batch: For the result.
         streams: Callers.
         seconds: How long.

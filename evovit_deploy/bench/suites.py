@@ -68,7 +68,7 @@ def suite_names() -> list[str]:
 def load_suite(name_or_path: str) -> Suite:
     """Load a shipped suite by name, or any TOML file by path.
 
-    ``models`` are recipe names, with ``*`` for any part of them, or paths of recipe files; each becomes a run of its own.
+    ``models`` are recipe names, with ``*`` for any part of them, or paths of recipe files; each becomes a separate run.
 
     Raises:
         RecipeError: No such suite, not TOML, unknown keys, impossible values, or a model that is no recipe.

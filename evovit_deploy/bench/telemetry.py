@@ -57,7 +57,7 @@ class Telemetry:
             return None
 
     def sample(self) -> None:
-        """Ask the driver, four times a second at most."""
+        """Ask the driver, four times per second at most."""
         now = self._clock()
         if now - self._last < EVERY_SECONDS:
             return

@@ -109,7 +109,7 @@ def lines(report: BenchReport) -> list[str]:
     if report.preprocessing is not None:
         found = report.preprocessing
         said.append(
-            f"preprocessing: {found.ms_per_image:.2f} ms an image on one thread ({found.images} images), not part of the "
+            f"preprocessing: {found.ms_per_image:.2f} ms per image on one thread ({found.images} images), not part of the "
             f"latencies"
         )
     if any(point.speedup for point in report.points):

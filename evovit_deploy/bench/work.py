@@ -24,7 +24,7 @@ class Work:
     Attributes:
         macs: Multiply-accumulates of matrix products and convolutions. Softmax, norms and activations are not counted, as in
             the paper.
-        weight_bytes: Weights of these, read once a batch; None where only the products were counted.
+        weight_bytes: Weights of these, read once per batch; None where only the products were counted.
         activation_bytes: What these read and write beside weights, as if everything between them were fused into them.
     """
 

@@ -33,7 +33,7 @@ def identify(
 
     Args:
         sizes: From the tensors.
-        image_size: Pixels a side, after any resize.
+        image_size: Pixels per side, after any resize.
         args: Training arguments; ``model`` may name a shipped recipe.
         recipe: What the user gave: a name, a path, or a recipe.
         num_heads: What the user gave.
@@ -59,7 +59,7 @@ def identify(
         if sizes.depth != _PUBLISHED_DEPTH:
             raise CheckpointError(
                 f"{where} has {sizes.depth} blocks; the published schedule is for {_PUBLISHED_DEPTH}, and a checkpoint "
-                "does not store its own. Write a recipe with one keep ratio and one tradeoff a block (copy a shipped "
+                "does not store its own. Write a recipe with one keep ratio and one tradeoff per block (copy a shipped "
                 f"one, such as {recipe_names()[0]}.toml) and give it with --recipe."
             )
         source = "the published Evo-DeiT schedule"
@@ -90,7 +90,7 @@ def _given(recipe: str | Recipe, sizes: Sizes, where: str) -> Recipe:
     if found.as_deit[0].depth != sizes.depth:
         raise CheckpointError(
             f"recipe {found.name} has {found.as_deit[0].depth} blocks, {where} has {sizes.depth}; give a recipe with "
-            "one keep ratio and one tradeoff a block of this checkpoint."
+            "one keep ratio and one tradeoff per block of this checkpoint."
         )
     return found
 

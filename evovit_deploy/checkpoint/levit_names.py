@@ -1,4 +1,4 @@
-"""The two copies of the blocks in an Evo-LeViT checkpoint: `blocks.*`, one a block, and `stage_blocks.*`, as they run.
+"""The two copies of the blocks in an Evo-LeViT checkpoint: `blocks.*`, one per block, and `stage_blocks.*`, as they run.
 
 stage_blocks.0.m.qkv...       attention of a block that runs on all tokens  = blocks.0.m1.m.qkv...
 stage_blocks.1.m.0...         its MLP                                      = blocks.0.m2.m.0...
@@ -72,8 +72,8 @@ def _rename(staged: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], i
         if previous not in fits or (kind == "attention" and block >= 0 and block + 1 != full_blocks):
             raise CheckpointError(
                 f"{where}: `stage_blocks.{number}` is {kind or 'missing or unknown'} after {previous or 'nothing'}; expected "
-                "full blocks (attention, then mlp) in stage 1 only, then one group a stage, with a subsampling attention and its "
-                "mlp between stages. Other schedules are not supported."
+                "full blocks (attention, then mlp) in stage 1 only, then one group per stage, with a subsampling attention and "
+                "its mlp between stages. Other schedules are not supported."
             )
         if kind in ("attention", "subsample"):
             block += 1

@@ -36,7 +36,7 @@ def timm_recipe(
         name: In timm, e.g. ``vit_small_patch16_224`` or ``timm/vit_small_patch16_224.augreg_in1k``; the tag decides transform and
             classes, without one it is timm's first.
         recipe: Whose schedule to use. Of an ``evo_vit`` or ``vit`` recipe structure, transform and tolerances count too.
-        image_size: Pixels a side, in place of the model's own.
+        image_size: Pixels per side, in place of the model's own.
         pool: ``token`` or ``avg``, in place of the model's own.
 
     Raises:

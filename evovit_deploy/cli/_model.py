@@ -85,7 +85,7 @@ def open_models(
     given = [name for name in ("keep", "schedule", "ema", "num_heads", "from_timm") if getattr(choice, name)]
     if given and not checkpoints:
         raise InputError(
-            f"--{given[0].replace('_', '-')} is for checkpoints, and {printable(paths[0])} has it fixed. Export it anew."
+            f"--{given[0].replace('_', '-')} is for checkpoints, and {printable(paths[0])} has it fixed. Export it again."
         )
     opened: dict[Path, Engine] = {}
     for path in dict.fromkeys(paths):

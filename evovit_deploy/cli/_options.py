@@ -124,7 +124,7 @@ Schedule = Annotated[
 ]
 NumHeads = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Attention heads, if the checkpoint does not tell.", rich_help_panel=CHECKPOINT),
+    typer.Option(metavar="N", help="Attention heads, if the checkpoint does not say.", rich_help_panel=CHECKPOINT),
 ]
 Ema = Annotated[
     bool,

@@ -119,7 +119,7 @@ def predict_on_ray(
             bar.stop()
             done = len(best) + len(failed)
             err().print(
-                f"interrupted after {done} images, which are kept: the same command goes on there.", soft_wrap=True
+                f"interrupted after {done} images, which are kept: the same command resumes there.", soft_wrap=True
             )
             raise typer.Exit(130) from None
     if resumed:

@@ -70,7 +70,7 @@ def bench_serve(
 ) -> None:
     """Measure what `evovit serve` adds to an engine: latency with one client, throughput with many.
 
-    The service runs in a process of its own on the loopback address, the engine in this one, and they take turns. Beside
+    The service runs in a separate process on the loopback address, the engine in this one, and they take turns. Beside
     the model, a stand-in that waits for 20 ms shows the service alone, and one that answers at once shows its ceiling.
 
     Examples:

@@ -40,7 +40,7 @@ def build(
     profile: shared.Profile = None,
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Refuse an ONNX file of another precision.", rich_help_panel=shared.ENGINE),
+        typer.Option(help="Refuse an ONNX file of a different precision.", rich_help_panel=shared.ENGINE),
     ] = None,
     batch: Annotated[
         int | None,

@@ -39,7 +39,7 @@ def doctor(ctx: typer.Context, json: shared.Json = False) -> None:
         bad = [finding for finding in diagnosis.findings if finding.essential and finding.status != "ok"]
         raise EngineError(
             f"this installation does not work: {'; '.join(f'{f.name}: {f.value}' for f in bad)}. "
-            f"Install it anew: pip install --force-reinstall {' '.join(distribution_of(f.name) for f in bad)}"
+            f"Reinstall it: pip install --force-reinstall {' '.join(distribution_of(f.name) for f in bad)}"
         )
 
 

@@ -143,7 +143,7 @@ def _showing() -> Iterator[Callable[[Progress], None]]:
         def update(state: Progress) -> None:
             nonlocal done
             if not done and state.resumed == state.done and state.resumed:
-                note(f"going on after {state.resumed} of {state.total} images, where an earlier run was interrupted")
+                note(f"resuming after {state.resumed} of {state.total} images, where an earlier run was interrupted")
             for path, reason in state.failures:
                 err().print(f"{printable(path)}: {reason}", markup=False, soft_wrap=True)
             done = state.done
@@ -154,6 +154,6 @@ def _showing() -> Iterator[Callable[[Progress], None]]:
         except KeyboardInterrupt:
             bar.stop()
             err().print(
-                f"interrupted after {done} images, which are kept: the same command goes on there.", soft_wrap=True
+                f"interrupted after {done} images, which are kept: the same command resumes there.", soft_wrap=True
             )
             raise typer.Exit(130) from None

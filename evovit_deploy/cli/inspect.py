@@ -101,12 +101,12 @@ def _checkpoint_tables(document: dict[str, Any]) -> list[Table]:
 
 
 def _each(value: Any) -> str:
-    """A number, or one a stage: `128 / 256 / 384`."""
+    """A number, or one per stage: `128 / 256 / 384`."""
     return " / ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _runs(values: list[float]) -> str:
-    """`1 x4, 0.5 x8` for values one a block."""
+    """`1 x4, 0.5 x8` for values one per block."""
     return ", ".join(f"{value:g} x{len(list(same))}" for value, same in groupby(values))
 
 

@@ -183,7 +183,7 @@ def sweep(
                 on_step=lambda text, share: bar.update(task, description=text, completed=100 * share),
             )
     except KeyboardInterrupt:
-        text = f"interrupted; what is done is in {printable(output)}: the same command goes on there."
+        text = f"interrupted; what is done is in {printable(output)}: the same command resumes there."
         err().print(text, markup=False, soft_wrap=True)
         raise typer.Exit(130) from None
     what = "labelled images" if dataset.labels else "images without labels"

@@ -101,7 +101,10 @@ class ModelSpec:
             ModelFileError: The manifest is damaged.
         """
         with translate(
-            ModelFileError, f"{where}: its evovit manifest is damaged or of another version", LookupError, TypeError
+            ModelFileError,
+            f"{where}: its evovit manifest is damaged or from a different version",
+            LookupError,
+            TypeError,
         ):
             try:
                 recipe = Recipe.from_dict(manifest["recipe"], "manifest")
@@ -150,14 +153,14 @@ class Engine(abc.ABC):
         """Open a model file.
 
         Args:
-            path: ``.onnx`` file; a checkpoint (``.pth``, ``.pt``, ``.safetensors``) to run in PyTorch; or a TensorRT plan
+            path: ``.onnx`` file; a checkpoint (``.pth``, ``.pt``, ``.safetensors``) to run in PyTorch; or a TensorRT engine
                 (``.engine``, ``.plan``, ``.trt``), of either flavour.
             backend: ``auto`` goes by the file's suffix; or ``onnxruntime``, ``pytorch``, ``tensorrt``.
             provider: ``cpu`` or ``cuda``; ``auto`` is CUDA where a GPU can be used, else the CPU. What was asked for is what
                 runs: there is no silent fallback.
-            threads: CPU threads within an operator; None leaves it to the backend. A TensorRT plan has none.
+            threads: CPU threads within an operator; None leaves it to the backend. A TensorRT engine has none.
             recipe, num_heads, ema: For a checkpoint, as for ``load_checkpoint``.
-            device, cuda_graphs, max_contexts, warm_up, runtime_cache: For a TensorRT plan, as for ``TrtEngine``; None is its
+            device, cuda_graphs, max_contexts, warm_up, runtime_cache: For a TensorRT engine, as for ``TrtEngine``; None is its
                 default.
 
         Raises:
@@ -183,13 +186,13 @@ class Engine(abc.ABC):
             "runtime_cache": runtime_cache,
         }  # fmt: skip
         _refuse(path, kind, "pytorch", "checkpoints", of_checkpoint)
-        _refuse(path, kind, "tensorrt", "TensorRT plans", of_plan)
+        _refuse(path, kind, "tensorrt", "TensorRT engines", of_plan)
         if kind == "tensorrt":
             from .tensorrt import TrtEngine
 
             if provider == "cpu":
                 raise EngineError(
-                    f"{path} is a TensorRT plan and runs on a GPU only; give the ONNX file to run on a CPU."
+                    f"{path} is a TensorRT engine and runs on a GPU only; give the ONNX file to run on a CPU."
                 )
             given: dict[str, Any] = {name: value for name, value in of_plan.items() if value is not None}
             return TrtEngine(path, **given)
@@ -260,7 +263,7 @@ class Engine(abc.ABC):
             Output name -> array with B rows; numpy for numpy, torch (on the images' device) for torch.
 
         Raises:
-            InputError: Another shape or dtype.
+            InputError: Wrong shape or dtype.
         """
         if isinstance(images, np.ndarray):
             return self._run_any(images)

@@ -165,7 +165,7 @@ def _places(path: Path) -> dict[Path, Ours]:
 
 def _check_name(path: Path) -> None:
     if path.suffix in (".onnx", ".json"):
-        raise InputError(f"{path}: a plan cannot end in {path.suffix}; name it, say, {path.with_suffix('.engine')}.")
+        raise InputError(f"{path}: an engine cannot end in {path.suffix}; name it, say, {path.with_suffix('.engine')}.")
 
 
 def check_target(options: BuildOptions) -> tuple[Api, Gpu | None]:

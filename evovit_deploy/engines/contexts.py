@@ -118,7 +118,7 @@ class Slot:
 
     Args:
         device: Where it runs.
-        context: Makes an execution context. A graph has one of its own, as it must not see another shape.
+        context: Makes an execution context. A graph has one of its own, as it must never see a different shape.
         image: The input.
         outputs: The outputs.
         max_batch: Largest batch.

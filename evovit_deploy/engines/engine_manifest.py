@@ -78,7 +78,7 @@ def read_header(path: Path) -> PlanHeader:
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}. {build}") from error
     if len(data) < _HEADER.size or data[:4] not in _TAGS:
-        raise ModelFileError(f"{path} ({size} bytes) is not a TensorRT plan, or its beginning is damaged. {build}")
+        raise ModelFileError(f"{path} ({size} bytes) is not a TensorRT engine, or its beginning is damaged. {build}")
     tag, _, _, length, *version = _HEADER.unpack(data)
     flavour = _TAGS[tag]
     if flavour == "tensorrt-rtx" and length != size:
@@ -94,7 +94,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         ModelFileError: There is one, and it is not a manifest.
     """
     beside = manifest_path(path)
-    fix = f"Delete it to open the plan without, or build again: evovit build MODEL.onnx -o {path}"
+    fix = f"Delete it to open the engine without, or build again: evovit build MODEL.onnx -o {path}"
     try:
         document = json.loads(beside.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -147,10 +147,12 @@ def check_file(path: Path, document: dict[str, Any] | None) -> PlanHeader:
     if size != document["plan"]["bytes"]:
         raise EngineError(f"{path} has {size} bytes, and its manifest describes {document['plan']['bytes']}. {fix}")
     if sha256(path) != document["plan"]["sha256"]:
-        raise EngineError(f"{path} is not the plan that its manifest describes: the SHA-256 differs. {fix}")
+        raise EngineError(f"{path} is not the engine that its manifest describes: the SHA-256 differs. {fix}")
     header = read_header(path)
     if header.flavour != document["flavour"]:
-        raise EngineError(f"{path} is a plan of {header.flavour}, and its manifest says {document['flavour']}. {fix}")
+        raise EngineError(
+            f"{path} is an engine of {header.flavour}, and its manifest says {document['flavour']}. {fix}"
+        )
     return header
 
 
@@ -203,7 +205,7 @@ def describe_engine(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     document = read_manifest(path)
     header = check_file(path, document)
-    notes = [] if document else ["no manifest beside it: only what the plan itself tells is known"]
+    notes = [] if document else ["no manifest beside it: only what the engine itself says is known"]
     return {
         "kind": "engine",
         "path": str(path),

@@ -97,7 +97,7 @@ def progress_monitor(trt: Any, progress: Progress | None, cancel: threading.Even
 
 
 def run_cancellable(work: Callable[[], Any], cancel: threading.Event) -> Any:
-    """Run ``work`` in a thread of its own and wait, so that Ctrl-C reaches this thread and not a callback of TensorRT.
+    """Run ``work`` in a separate thread and wait, so that Ctrl-C reaches this thread and not a callback of TensorRT.
 
     On KeyboardInterrupt ``cancel`` is set, the work is waited for, and the interrupt goes on. Further ones change nothing:
     a process that ends while TensorRT is compiling crashes.

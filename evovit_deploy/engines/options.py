@@ -50,7 +50,7 @@ class BuildOptions:
         refit: The weights of the engine can be replaced.
         strip_plan: Leave the weights out of the plan; it is refitted from its ONNX file when opened.
         compute_capabilities: TensorRT-RTX: GPUs to build for, such as ``("8.6", "12.0")``; empty is 8.0 and newer.
-        precision: Refuse an ONNX file of another precision; None takes any.
+        precision: Refuse an ONNX file of a different precision; None takes any.
         require_fused_attention: Refuse a plan in which any attention is not fused.
         max_kernels: Refuse a plan with more kernels.
         timing_cache: Full TensorRT: reuse kernel timings between builds.

@@ -238,7 +238,7 @@ def _api(path: Path, document: dict[str, Any] | None, flavour: str) -> Api:
         except EngineError:
             raise error from None
         command = engine_manifest.rebuild_command(path, document, other)
-        raise EngineError(f"{path} is a plan of {flavour}. {error} Or build it for {other}: {command}") from error
+        raise EngineError(f"{path} is an engine of {flavour}. {error} Or build it for {other}: {command}") from error
 
 
 def _padded(images: torch.Tensor, count: int) -> torch.Tensor:

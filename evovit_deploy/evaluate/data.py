@@ -1,4 +1,4 @@
-"""Labelled images: a folder with one folder a class, or a CSV or JSON Lines file of paths and labels."""
+"""Labelled images: a folder with one folder per class, or a CSV or JSON Lines file of paths and labels."""
 
 from __future__ import annotations
 

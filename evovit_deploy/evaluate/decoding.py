@@ -1,6 +1,6 @@
 """Images from disk in worker processes, in order, with bounded read-ahead.
 
-A process of its own decodes while the model computes, and a decoder that crashes on a hostile file does not take the
+A separate process decodes while the model computes, and a decoder that crashes on a hostile file does not take the
 evaluation with it. Workers are spawned, not forked: a fork of a process in which torch runs threads may hang.
 """
 

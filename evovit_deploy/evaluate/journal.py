@@ -1,6 +1,6 @@
 """The journal of a run: predictions on disk as they are made, so that an interrupted run goes on where it was.
 
-JSON Lines, one a line for every image in order, appended a batch at a time in one write. A line that was cut short, and
+JSON Lines, one line for every image in order, appended batch by batch, each in one write. A line that was cut short, and
 whatever follows it, is taken back when the journal is opened: nothing is lost that was complete, and nothing counts twice.
 """
 

@@ -190,13 +190,13 @@ def is_predictions(path: Path) -> bool:
 
 
 def write_predictions(path: Path, dataset: Dataset, rows: Iterable[Row], *, reference: bool) -> None:
-    """Write a CSV file with one line an image, atomically; it is itself a data set with ``path`` and ``label``.
+    """Write a CSV file with one line per image, atomically; it is itself a data set with ``path`` and ``label``.
 
     Args:
         path: File to write.
         dataset: The images.
         rows: Of the journal, in the same order.
-        reference: Whether there are two predictions a row.
+        reference: Whether there are two predictions per row.
 
     Raises:
         OutputError: It cannot be written.

@@ -111,7 +111,7 @@ def evaluate(
         on_progress: Called at the start and after every batch.
 
     Raises:
-        InputError: Another number of classes, a model that gives no class scores, or no labels and no reference.
+        InputError: Wrong number of classes, a model that gives no class scores, or no labels and no reference.
         OutputError: The journal or ``predictions`` cannot be written.
         EngineError: A model failed.
     """

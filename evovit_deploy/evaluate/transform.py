@@ -1,4 +1,4 @@
-"""Is the transform that images get the one a model was exported with?"""
+"""Is the transform that images get the one that a model was exported with?"""
 
 from __future__ import annotations
 

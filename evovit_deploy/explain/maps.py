@@ -27,10 +27,10 @@ class Selected:
     """One selection in one image.
 
     Attributes:
-        grid: Patches a side; N = grid * grid.
+        grid: Patches per side; N = grid * grid.
         kept: [N] bool, the patches that got the full computation.
         attention: [N] float32, the evolved class attention (paper section 3.2) that the kept patches were chosen by; None
-            where the model does not tell, which only a checkpoint does.
+            where the model does not say; only a checkpoint does.
     """
 
     grid: int
@@ -69,7 +69,7 @@ class Explainer:
         self._names = [name for name in spec.outputs if name.startswith("kept_")]
         if not self._names:
             raise InputError(
-                f"{spec.name} does not tell which patches it keeps (its outputs are {', '.join(spec.outputs)}), or keeps all. "
+                f"{spec.name} does not say which patches it keeps (its outputs are {', '.join(spec.outputs)}), or keeps all. "
                 "Export it with --outputs logits,kept, and a keep ratio below 1; or give the checkpoint."
             )
         self.grids = _grids(engine, len(self._names))
@@ -91,7 +91,7 @@ class Explainer:
 
 
 def _grids(engine: Engine, count: int) -> list[int]:
-    """Patches a side of every selection: one grid for all (Evo-DeiT), or that of the stage it is in (Evo-LeViT)."""
+    """Patches per side of every selection: one grid for all (Evo-DeiT), or that of the stage it is in (Evo-LeViT)."""
     module: Any = getattr(engine, "module", None)
     if module is not None:
         structure: Any = module.structure
@@ -101,7 +101,7 @@ def _grids(engine: Engine, count: int) -> list[int]:
     elif engine.spec.manifest is not None:
         recipe = Recipe.from_dict(engine.spec.manifest["recipe"], "manifest")
         structure, ratios = recipe.structure, recipe.evolution.keep_ratios
-        if hasattr(structure, "grids"):  # a ratio a stage, or none for the first
+        if hasattr(structure, "grids"):  # a ratio per stage, or none for the first
             return [grid for grid, ratio in zip(structure.grids[-len(ratios) :], ratios) if ratio < 1]
     else:
         raise InputError(

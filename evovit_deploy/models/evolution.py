@@ -154,7 +154,7 @@ def kept_positions(kept: Tensor, keep: int) -> Tensor:
     """Return ascending positions of the kept tokens.
 
     Args:
-        kept: [B, N] bool with exactly ``keep`` true values a row.
+        kept: [B, N] bool with exactly ``keep`` true values per row.
 
     Returns:
         [B, keep] int64. A running count gives each kept token its place, a comparison inverts it; no sort.

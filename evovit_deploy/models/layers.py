@@ -53,7 +53,7 @@ def class_attention(rows: Sequence[Tensor], weights: Sequence[float], always: in
     Args:
         rows: Of each block that counts, the logits [B, H, M] float32 of its class row. They are stacked, so that a stage
             of four blocks costs one softmax.
-        weights: One a row, from :class:`.schedule.Group`.
+        weights: One per row, from :class:`.schedule.Group`.
         always: P, the tokens before the patches: class token and registers.
 
     Returns:
@@ -67,7 +67,7 @@ def class_attention(rows: Sequence[Tensor], weights: Sequence[float], always: in
         attention = attention * torch.cat([attention.new_full((heads, 1), weight) for weight in weights])
     bonus = ALWAYS_KEPT * torch.arange(always, 0, -1, dtype=attention.dtype, device=attention.device)
     first = F.pad(bonus[None], (0, attention.shape[2] - always))
-    # A sum over at most six is unrolled into the kernels around it; a longer one is a kernel of its own, and a layout more.
+    # A sum over at most six is unrolled into the kernels around it; a longer one is a separate kernel, and a layout more.
     count, tokens = attention.shape[1:]
     few = next(n for n in (6, 5, 4, 3, 2, 1) if count % n == 0)
     return (attention + first).reshape(-1, count // few, few, tokens).sum(2).sum(1)

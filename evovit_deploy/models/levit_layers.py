@@ -145,7 +145,7 @@ class Subsample(nn.Module):
     Args:
         dim, out_dim: Channels before and after.
         key_dim: D; there are dim / D heads.
-        grid: Patches a side before.
+        grid: Patches per side before.
         hidden: Of the residual MLP after it.
         class_token: Whether token 0 is a class token, which is always taken along (Evo-LeViT); without one, every pair of
             tokens has a bias (vanilla LeViT).

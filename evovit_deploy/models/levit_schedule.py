@@ -91,7 +91,7 @@ def plan(structure: LevitStructure, evolution: LevitEvolution, tradeoff: Sequenc
 
 
 def _evolved(structure: LevitStructure, evolution: LevitEvolution) -> tuple[list[float], list[int]]:
-    """Keep ratio (1 where nothing is selected) and number of patches, one a stage."""
+    """Keep ratio (1 where nothing is selected) and number of patches, one per stage."""
     missing = len(structure.depths) - len(evolution.keep_ratios)
     return [1.0] * missing + list(evolution.keep_ratios), [grid * grid for grid in structure.grids]
 

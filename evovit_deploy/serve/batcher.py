@@ -34,7 +34,7 @@ class Batcher:
     no other. Which requests share a batch changes neither the order of rows nor whose they are. Their last bits are those of
     the engine at that batch size: engines choose other kernels for other sizes. ``fixed_batch`` makes them always the same.
 
-    A forked child may use it: there it begins anew, with threads of its own, if the engine can (:meth:`Engine.revive`).
+    A forked child may use it: there it starts again, with its own threads, if the engine can (:meth:`Engine.revive`).
 
     Args:
         engine: Any engine. It stays the caller's: :meth:`close` does not close it.
@@ -111,7 +111,7 @@ class Batcher:
             Future of output name -> array with n rows. ``cancel()`` takes a request that still waits out of the queue.
 
         Raises:
-            InputError: Another shape or dtype than the engine takes, or more images than the queue holds.
+            InputError: A shape or dtype that the engine does not take, or more images than the queue holds.
             Overloaded: The queue is full, or the batcher is closed.
             EngineError: So many runs hang that no worker is left, or one of the batcher's threads died.
         """
@@ -147,7 +147,7 @@ class Batcher:
         for name in ("image_shape", "input", "num_classes", "outputs"):
             a, b = getattr(old, name), getattr(new, name)
             if a != b:
-                raise InputError(f"the new engine's {name} is {b}, the old one's {a}. Use a batcher of its own for it.")
+                raise InputError(f"the new engine's {name} is {b}, the old one's {a}. Use a separate batcher for it.")
         engine(np.zeros((1, *new.image_shape), new.input))
         return self._workers.replace(engine)
 

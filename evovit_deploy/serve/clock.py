@@ -1,4 +1,4 @@
-"""Time as the batcher sees it, so that tests can bring a clock of their own."""
+"""Time as the batcher sees it, so that tests can bring their own clock."""
 
 from __future__ import annotations
 

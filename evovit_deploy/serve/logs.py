@@ -40,7 +40,7 @@ def _cut(text: str) -> str:
 
 
 class BackgroundHandler(logging.Handler):
-    """Writes lines to a stream in a thread of its own; a stream that blocks costs lines, and nothing else.
+    """Writes lines to a stream in a separate thread; a stream that blocks costs lines, and nothing else.
 
     Args:
         stream: Such as ``sys.stderr``. Where it has a file descriptor, that is written to, so that no lock of the stream is held.

@@ -21,7 +21,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The metrics of one service, in a registry of their own."""
+    """The metrics of one service, in a separate registry."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -47,7 +47,7 @@ class Metrics:
         )
         self.images = Counter("evovit_images", "Images that ran.", model, registry=self.registry)
         self.batches = Histogram(
-            "evovit_batch_images", "Images in a batch.", model, buckets=BATCHES, registry=self.registry
+            "evovit_batch_images", "Images per batch.", model, buckets=BATCHES, registry=self.registry
         )
         self.failures = Counter("evovit_engine_failures", "Runs that raised or hung.", model, registry=self.registry)
 
@@ -107,7 +107,7 @@ class Statistics:
         success, fail: Requests and their whole time.
         queue: Time they waited.
         compute: Time of runs, counted once for each request in the run.
-        batches: Images in a batch -> runs of that size and their time.
+        batches: Images per batch -> runs of that size and their time.
         images: Images that ran.
         last: Milliseconds since the epoch of the last run.
     """

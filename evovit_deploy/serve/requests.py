@@ -131,7 +131,7 @@ class Run:
         With ``fixed``, exactly ``max_batch`` at a time: what is missing repeats the first image.
 
         Raises:
-            EngineError: The engine gave another number of rows than there were images.
+            EngineError: The engine gave a different number of rows than there were images.
             Exception: Whatever the engine raises.
         """
         images = self._images[0] if len(self._images) == 1 else np.concatenate(self._images)

@@ -86,7 +86,7 @@ def model_config(model: TritonModel, options: TritonOptions, *, labels: bool = F
 
     cpu = cpu or options.cpu
     if cpu and model.backend == "tensorrt":
-        raise InputError(f"{model.path} is a TensorRT plan and runs on a GPU only.")
+        raise InputError(f"{model.path} is a TensorRT engine and runs on a GPU only.")
     batch = _max_batch(model, options)
     lead = [model.batch] if model.batch is not None else []
 
@@ -167,7 +167,7 @@ def package_triton(
     """Add a model, or a version of it, to a Triton model repository; made whole or not at all.
 
     Args:
-        path: ONNX file, or a TensorRT plan with its manifest.
+        path: ONNX file, or a TensorRT engine with its manifest.
         repository: Folder of the repository; made if it is missing.
         options: How Triton should run it.
         labels: Class names, in class order.

@@ -89,7 +89,7 @@ def _read_plan(path: Path) -> TritonModel:
     header = check_file(path, document)
     if header.flavour != "tensorrt":
         raise EngineError(
-            f"{path} is a plan of {header.flavour}, and Triton has no backend for it. Package the ONNX file, or build with: "
+            f"{path} is an engine of {header.flavour}, and Triton has no backend for it. Package the ONNX file, or build with: "
             f"{rebuild_command(path, document, 'tensorrt')}"
         )
     if document is None:

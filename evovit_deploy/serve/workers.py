@@ -22,7 +22,7 @@ MAX_HUNG = 4  # runs that may hang before giving up: each holds a thread, and me
 class Workers:
     """Takes requests, runs them in batches, answers them. See :class:`~evovit_deploy.serve.Batcher` for the arguments.
 
-    A child that is forked gets none of the threads: there it starts anew, with threads of its own at the first request. A
+    A child that is forked gets none of the threads: there it starts again, with its own threads at the first request. A
     thread that dies of an error that nothing foresaw takes the whole with it: what waits is refused, and it is unhealthy.
 
     One lock guards everything; answers are given without it, since they run callbacks of the caller. The private methods
@@ -63,7 +63,7 @@ class Workers:
         threading.Thread(target=self._alive, args=(self._guard,), name="evovit-watch", daemon=True).start()
 
     def forked(self) -> None:
-        """In a forked child: begin anew. What was accepted before is the parent's; whoever waits for it here gets an error."""
+        """Start again in a forked child. What was accepted before is the parent's; whoever waits for it here gets an error."""
         accepted = [*self.queue, *(request for run in self._running for request in run.requests)]
         self._reset()
         for request in accepted:
@@ -175,7 +175,7 @@ class Workers:
             pass
 
     def _serve_one(self) -> bool:
-        """Run a batch; False if there is none to come. A function of its own, so that an idle worker holds no images."""
+        """Run a batch; False if there is none to come. A separate function, so that an idle worker holds no images."""
         run = self._next()
         if run is None:
             return False

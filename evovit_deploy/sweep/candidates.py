@@ -1,4 +1,4 @@
-"""The grid of a sweep: keep ratios, the same in all stages or one a stage, in one or both schedules."""
+"""The grid of a sweep: keep ratios, the same in all stages or one per stage, in one or both schedules."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def candidates(
         RecipeError: An impossible ratio.
     """
     if isinstance(recipe.evolution, LevitEvolution) and set(schedules) != {"stage"}:
-        raise InputError(f"{recipe.name} has no layer schedule; Evo-LeViT selects once a stage. Use --schedule stage.")
+        raise InputError(
+            f"{recipe.name} has no layer schedule; Evo-LeViT selects once per stage. Use --schedule stage."
+        )
     stages = len(stage_ratios(recipe))
     if not stages:
         raise InputError(f"{recipe.name} selects no patches in any stage, so there is nothing to sweep.")

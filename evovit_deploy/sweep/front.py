@@ -18,10 +18,10 @@ class Outcome:
     Attributes:
         key: What it belongs to: weights, recipe, data and settings.
         name: Of the candidate.
-        schedule, keep_ratios: Of its recipe; the ratios one a stage.
+        schedule, keep_ratios: Of its recipe; the ratios one per stage.
         latency_ms: Median latency of a call, ms; ``batch`` images. Candidates are measured one after another, so it says little
             beside another candidate's; see :func:`comparable`.
-        batch: Images a call.
+        batch: Images per call.
         images_per_second: One call after the other.
         speedup, speedup_low, speedup_high: Against the full model, interleaved with it, with a 95% interval.
         stable: Whether the measurement settled.

@@ -86,7 +86,7 @@ def sweep(
         grid: From :func:`candidates`, the full model first.
         dataset: Labelled or not.
         classes: Names of the classes.
-        folder: Gets ``models/NAME.onnx`` and ``outcomes.jsonl``, a record a candidate; made if
+        folder: Gets ``models/NAME.onnx`` and ``outcomes.jsonl``, a record per candidate; made if
             missing.
         settings: How.
         restart: Measure and evaluate everything again; the newest record of a candidate counts.
@@ -94,7 +94,7 @@ def sweep(
         on_step: Called as it goes on.
 
     Returns:
-        One outcome a candidate, in order of the grid.
+        One outcome per candidate, in order of the grid.
 
     Raises:
         OutputError: ``folder`` cannot be written, or holds files of these names that evovit did not write.

@@ -92,7 +92,7 @@ def test_what_is_not_understood_is_refused(line: str, message: str, tmp_path: Pa
 
 
 def test_missing_and_empty_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="no such file"):
         read_records(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(InputError, match="holds no record"):

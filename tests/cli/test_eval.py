@@ -110,7 +110,7 @@ def test_ctrl_c_says_how_to_go_on(some: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "interrupted after 16 images, which are kept" in result.stderr
     assert result.stdout == ""
     result = call(*command)
-    assert "going on after 16 of 30 images" in result.stderr
+    assert "resuming after 16 of 30 images" in result.stderr
     assert batches == [8, 8, 8, 8, 6]
     document = json.loads(result.stdout)
     assert (document["resumed"], document["accuracy"]["top1"]["count"]) == (16, 30)

@@ -211,7 +211,7 @@ def test_eval_says_which_order_fits_the_answers(from_one: Path) -> None:
 def test_sweep_takes_the_order(from_one: Path) -> None:
     result = call(*commands(from_one)["sweep"])
     assert isinstance(result.exception, OutputError)
-    assert "warning: the model does not tell in which order" in result.stderr
+    assert "warning: the model does not say in which order" in result.stderr
     assert "warning" not in call(*commands(from_one)["sweep"], "--class-order", "text").stderr
 
 

@@ -117,13 +117,13 @@ def test_what_cannot_be_believed(tmp_path: Path) -> None:
 
 
 def test_what_is_no_plan(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="No such file"):
+    with pytest.raises(ModelFileError, match="no such file"):
         run(tmp_path / "none.engine")
     (tmp_path / "folder.engine").mkdir()
     with pytest.raises(ModelFileError, match="Is a directory"):
         run(tmp_path / "folder.engine")
     (tmp_path / "text.engine").write_text("this is no plan, whatever it is called")
-    with pytest.raises(ModelFileError, match="not a TensorRT plan"):
+    with pytest.raises(ModelFileError, match="not a TensorRT engine"):
         run(tmp_path / "text.engine")
     (tmp_path / "alone.engine.json").write_text(json.dumps(make_engine(tmp_path)[1]))
     with pytest.raises(ModelFileError, match=r"alone\.engine: no such file.*evovit build"):

@@ -88,7 +88,7 @@ def test_export_verify_inspect_predict(evovit, checkpoint, tmp_path):
     ("options", "code", "words"),
     [
         (("--schedule", "layer"), 2, "Evo-LeViT has the stage schedule only"),
-        (("--keep", "0.5,0.5,0.5"), 2, "1 (for all groups) or 2 (one a group"),
+        (("--keep", "0.5,0.5,0.5"), 2, "1 (for all groups) or 2 (one per group"),
         (("--keep", "0"), 2, "keep ratio 0 is impossible"),
         (("--keep", "0.01"), 2, "keeps no patch of 16"),
         (("--img-size", "100"), 2, "96 or 112"),

@@ -144,7 +144,7 @@ def test_sweep_and_the_recipe_it_writes(evovit, weights, data, tmp_path):
         (("--from-timm", "vit_base_patch16_rope_224"), 2, "Supported are timm's plain ViTs"),
         (("--from-timm", f"{NAME}.nope"), 2, "valid: r160_in1k"),
         (("--from-timm", NAME, "--img-size", "100"), 2, "96 or 112"),
-        (("--from-timm", NAME, "--keep", "0.5,0.5,0.5"), 2, "1 (for all stages), 2 (one a stage) or 6"),
+        (("--from-timm", NAME, "--keep", "0.5,0.5,0.5"), 2, "1 (for all stages), 2 (one per stage) or 6"),
         (("--from-timm", NAME, "--keep", "0.001"), 2, "keeps no patch of 100"),
         (("--from-timm", NAME, "--recipe", "evo_deit_small_patch16_224"), 2, "is for 12 blocks"),
         (("--from-timm", NAME, "--num-heads", "2"), 2, "Leave them out"),

@@ -58,7 +58,7 @@ def test_files_that_are_no_model_never_reach_tensorrt(tmp_path: Path, monkeypatc
         "dynamic": (save(tmp_path / "dyn.onnx", MEAN, HEAD, inputs=[free], constants=(WEIGHT, AXES)), "only B is dynamic"),
         "grey": (save(tmp_path / "grey.onnx", MEAN, helper.make_node("MatMul", ["m", "v"], ["logits"]), inputs=[grey],
                       constants=(numpy_helper.from_array(np.zeros((1, 5), np.float32), "v"), AXES)), "square RGB"),
-        "missing": (tmp_path / "missing.onnx", "No such file"),
+        "missing": (tmp_path / "missing.onnx", "no such file"),
     }  # fmt: skip
     broken["garbage"][0].write_bytes(b"garbage" * 50)
     broken["cut"][0].write_bytes(data[: len(data) // 2])

@@ -66,9 +66,9 @@ def test_what_is_no_plan(tmp_path: Path) -> None:
         check_file(path, None)
     for data in (b"", b"vtrt", b"PK\3\4" + bytes(100)):
         path.write_bytes(data)
-        with pytest.raises(ModelFileError, match="not a TensorRT plan"):
+        with pytest.raises(ModelFileError, match="not a TensorRT engine"):
             check_file(path, None)
-    with pytest.raises(ModelFileError, match="No such file"):
+    with pytest.raises(ModelFileError, match="no such file"):
         read_header(tmp_path / "none.engine")
 
 
@@ -96,7 +96,7 @@ def test_a_plan_that_is_not_the_one_described(tmp_path: Path) -> None:
 
 def test_a_manifest_of_the_other_flavour(tmp_path: Path) -> None:
     path = make_plan(tmp_path)
-    with pytest.raises(EngineError, match="is a plan of tensorrt-rtx, and its manifest says tensorrt"):
+    with pytest.raises(EngineError, match="is an engine of tensorrt-rtx, and its manifest says tensorrt"):
         check_file(path, make_document(path, FULL))
 
 

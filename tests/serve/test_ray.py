@@ -249,7 +249,7 @@ def test_predict_goes_on_after_an_interruption(
     monkeypatch.setattr(predicting.Parts, "write", interrupted)
     code, _, errors = predict(digits_model, pictures, *RAY)
     assert code == 130
-    assert "the same command goes on there" in errors
+    assert "the same command resumes there" in errors
     [first, second] = sorted(cache.rglob("*.json"))
     second.write_bytes(second.read_bytes()[:-9])  # as a disk that filled up may leave it
 

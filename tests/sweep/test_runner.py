@@ -68,7 +68,7 @@ def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, mo
     folder = tmp_path / "out"
     command = ("--data", some, "-o", folder, "--ratios", "0.25,1")
     result = call(*command, code=130)
-    assert "the same command goes on there" in result.stderr
+    assert "the same command resumes there" in result.stderr
     assert [one.name for one in read_outcomes(folder / "outcomes.jsonl")] == ["full"]
 
     document = json.loads(call(*command, "--max-drop", "100", "--json").stdout)

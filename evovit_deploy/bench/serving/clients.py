@@ -1,6 +1,6 @@
 """Clients that cost little: they share the machine with the service that they measure.
 
-The HTTP client is a keep-alive connection parsed by ``httptools``; the gRPC client a channel of its own with the stubs of
+The HTTP client is a keep-alive connection parsed by ``httptools``; the gRPC client a separate channel with the stubs of
 ``tritonclient.grpc``. Requests are made before, so sending one is a write.
 """
 
@@ -149,7 +149,7 @@ class HttpPool:
 
 
 class GrpcClient:
-    """One channel, with a connection of its own."""
+    """One channel, with a separate connection."""
 
     def __init__(self, address: str) -> None:
         import grpc

@@ -234,7 +234,7 @@ class Part:
             return lambda: client.infer(self.requests[name])
 
         count = self.settings.clients
-        self._http = [HttpPool(self.served.http) for _ in range(count)]  # each of one connection, made anew if it ended
+        self._http = [HttpPool(self.served.http) for _ in range(count)]  # one connection each, renewed if it ended
         self._grpc = [GrpcClient(self.served.grpc) for _ in range(count)]
         self.callers = {
             "http": [caller(c, "http") for c in self._http],

@@ -1,4 +1,4 @@
-"""A service as a process of its own on free ports of the loopback address."""
+"""A service as a separate process on free ports of the loopback address."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def ray_cluster() -> Iterator[Pair]:
     from ray.cluster_utils import Cluster
 
     if ray.is_initialized():
-        raise EngineError("Ray runs in this process already; a cluster of two nodes needs one of its own.")
+        raise EngineError("Ray runs in this process already; a cluster of two nodes needs a separate process.")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it talks at every step
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:

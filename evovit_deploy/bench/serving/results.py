@@ -49,7 +49,7 @@ class Subject:
         backend, device: As of the engine.
         image: Shape of one image.
         input: ``uint8`` or ``float32``.
-        max_batch: Images in a batch, here and there.
+        max_batch: Images per batch, here and there.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Throughput:
     Attributes:
         clients: Each sends its next request when the last is answered.
         direct_images_per_second, service_images_per_second: Medians of the turns.
-        mean_batch: Images in a batch of the service.
+        mean_batch: Images per batch of the service.
         share: Median of the ratios of neighbouring turns, [low, high] its 95% interval.
         p50_ms, p99_ms: Latency of the requests; p99 from 500 on.
         rounds, requests: Turns of each, and requests in a turn.
@@ -111,7 +111,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What the service reaches around an engine that answers at once: requests a second, median, slowest, fastest turn."""
+    """What the service reaches around an engine that answers at once: requests per second, median, slowest, fastest turn."""
 
     protocol: str
     clients: int

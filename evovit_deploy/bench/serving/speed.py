@@ -1,6 +1,6 @@
 """What the service costs: against the engine called directly, in turns, on the same machine within the same seconds.
 
-The service is a process of its own; the engine that it is compared with, and the clients, live in this one. Only one of the three
+The service is a separate process; the engine that it is compared with, and the clients, live in this one. Only one of the three
 is at work at a time, and every round goes the other way round than the last.
 """
 

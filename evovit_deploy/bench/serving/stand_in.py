@@ -1,4 +1,4 @@
-"""A service around an engine that only waits, as a process of its own: what it costs is the service, and its load is known.
+"""A service around an engine that only waits, as a separate process: what it costs is the service, and its load is known.
 
 ``python -m evovit_deploy.bench.serving.stand_in JSON`` runs ``evovit serve``'s service, with a :class:`FakeEngine` in place of a
 model file. The engine answers the number that each image carries, so an answer that reaches the wrong caller is seen.
@@ -47,7 +47,7 @@ class StandIn:
 
     @property
     def capacity(self) -> float:
-        """Images a second that it can take: full batches, one after another."""
+        """Images per second that it can take: full batches, one after another."""
         return float(self.settings["max_batch"]) / self.latency
 
     @property

@@ -84,7 +84,7 @@ def ray(
     if gpus is None:
         gpus = 1.0 if contents.is_plan else 0.0
     if contents.is_plan and not gpus:
-        raise InputError(f"{model} is a TensorRT plan and runs on a GPU; --gpus 0 leaves it none.")
+        raise InputError(f"{model} is a TensorRT engine and runs on a GPU; --gpus 0 leaves it none.")
     service = ServiceOptions(
         name=model_name,
         max_batch=max_batch,

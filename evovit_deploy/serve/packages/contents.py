@@ -52,7 +52,7 @@ def read_contents(path: Path, labels: Path | None = None) -> Contents:
     Raises:
         ModelFileError: Not a model, ONNX with weights in other files, or a plan without a manifest.
         EngineError: A model that does not run, or not the plan that its manifest describes.
-        InputError: A checkpoint, or labels of another number of classes.
+        InputError: A checkpoint, or labels for a different number of classes.
     """
     kind = backend_of(path)
     if kind == "pytorch":

@@ -26,7 +26,7 @@ class ServiceOptions:
 
     Attributes:
         name: Model name; None is made of the file's, see :func:`~evovit_deploy.names.name_of`.
-        max_batch: Images in a batch; None is the engine's most, or 32.
+        max_batch: Images per batch; None is the engine's most, or 32.
         max_delay_ms: How long a request may wait for a fuller batch.
         max_queue: Images that may wait.
         threads: CPU threads of the engine; None is one for each core that the machine has, whatever the container may use.

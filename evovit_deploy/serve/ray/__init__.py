@@ -9,7 +9,7 @@
         args:
           models: ["digits=/models/digits.onnx"] # required: FILE, NAME=FILE or NAME:VERSION=FILE, as for `evovit serve`
           labels: null                           # file of class names
-          max_batch: null                        # images in a batch; null is the engine's most, or 32
+          max_batch: null                        # images per batch; null is the engine's most, or 32
           max_delay_ms: 0.0                      # how long a request may wait for a fuller batch
           max_queue: 256                         # images that may wait in a replica, and requests at a proxy; beyond, 503
           num_replicas: 1                        # or min_replicas and max_replicas, which turn autoscaling on

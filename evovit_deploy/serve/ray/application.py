@@ -29,7 +29,7 @@ def require() -> None:
 
 
 class Replica:
-    """One copy of the service, in a process of its own on some node; Ray makes it, asks after its health, and ends it.
+    """One copy of the service, in a separate process on some node; Ray makes it, asks after its health, and ends it.
 
     Args:
         options: Models and limits.
@@ -110,7 +110,7 @@ def application(options: RayOptions, *, token: str | None = None, opener: Opener
 
 
 def _log_to_stderr() -> None:
-    """Ray keeps what a replica writes to stderr, in a file of its own and for the driver."""
+    """Ray keeps what a replica writes to stderr, in a separate file and for the driver."""
     if not log.handlers:
         log.addHandler(logging.StreamHandler())
         log.setLevel(logging.INFO)

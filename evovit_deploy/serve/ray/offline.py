@@ -25,7 +25,7 @@ class Scorer:
     """Classifies a batch of rows; for ``Dataset.map_batches``, which makes one in each of its actors.
 
     Args:
-        model: ``.onnx`` file, checkpoint or TensorRT plan, at this path on every node.
+        model: ``.onnx`` file, checkpoint or TensorRT engine, at this path on every node.
         column: Column with the images: file names (str), encoded images (bytes), or pixels ([H, W, 3] uint8 arrays).
         top_k: Classes an image.
         provider, threads: As for ``Engine.open``.

@@ -90,7 +90,7 @@ class RayOptions:
         """Read the arguments of a config file, or of ``serve run`` (where every value is text).
 
         Raises:
-            InputError: An unknown key, another type than it has, or what the constructor refuses.
+            InputError: An unknown key, a value of the wrong type, or what the constructor refuses.
         """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(arguments) - known)
@@ -111,7 +111,7 @@ class RayOptions:
 
     @property
     def batch(self) -> int:
-        """Images in a batch, as far as is known before an engine is open."""
+        """Images per batch, as far as is known before an engine is open."""
         return self.max_batch or DEFAULT_MAX_BATCH
 
     @property
@@ -125,7 +125,7 @@ class RayOptions:
         return ModelSource.parse_all(list(self.models))
 
     def settings(self, token: str | None = None) -> Settings:
-        """Of the service in each replica, which has no address of its own."""
+        """Of the service in each replica, which has no address itself."""
         threads = self.threads or max(1, int(self.num_cpus))  # or replicas on one node would crowd each other out
         return Settings(
             port=0, grpc_port=None, token=token, threads=threads, **{name: getattr(self, name) for name in OF_REPLICA}
