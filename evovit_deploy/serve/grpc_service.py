@@ -209,13 +209,13 @@ class GrpcService:
         """Load a model from its file, again if it is loaded."""
         if request.parameters:
             raise Rejected(400, "a model is loaded from the file given at the start; parameters are not taken.")
-        await asyncio.to_thread(self.service.models.load, request.model_name)
+        await self.service.load_in_thread(self.service.models.load, request.model_name)
         return pb.RepositoryModelLoadResponse()
 
     @endpoint
     async def RepositoryModelUnload(self, request: Any, context: Any, visit: Visit) -> Any:
         """Unload a model."""
-        await asyncio.to_thread(self.service.models.unload, request.model_name)
+        await self.service.load_in_thread(self.service.models.unload, request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     @endpoint

@@ -123,13 +123,13 @@ class Http:
         """POST /v2/repository/models/NAME/load: from its file, again if it is loaded"""
         if (await self._document(request)).get("parameters"):
             raise Rejected(400, "a model is loaded from the file given at the start; parameters are not taken.")
-        await asyncio.to_thread(self._service.models.load, request.path_params["name"])
+        await self._service.load_in_thread(self._service.models.load, request.path_params["name"])
         return self._json({})
 
     async def unload(self, request: Request) -> Response:
         """POST /v2/repository/models/NAME/unload"""
         await self._document(request)
-        await asyncio.to_thread(self._service.models.unload, request.path_params["name"])
+        await self._service.load_in_thread(self._service.models.unload, request.path_params["name"])
         return self._json({})
 
     async def infer(self, request: Request) -> Response:
@@ -156,10 +156,10 @@ class Http:
         """POST /v1/classify?model=NAME&version=N&top_k=5"""
         service, query = self._service, request.query_params
         name, version = query.get("model"), query.get("version", "")
-        model = service.models.find(name, version) if name else service.models.default()
+        model = service.models.find(name, version) if name else service.models.default(version)
         request.scope["evovit"].model = model
-        top_k = query.get("top_k", "5")
-        if not (top_k.isascii() and top_k.isdigit() and int(top_k[:9]) > 0):
+        top_k = query.get("top_k", "5").lstrip("0")
+        if not (top_k.isascii() and top_k.isdigit()):
             raise Rejected(400, "top_k must be a whole number from 1.")
         kind = request.headers.get("content-type", IMAGE_TYPES[-1]).partition(";")[0].strip().lower()
         if kind not in IMAGE_TYPES:

@@ -46,6 +46,7 @@ class ModelRepository:
     ) -> None:  # fmt: skip
         self._settings, self._metrics, self._labels, self._opener = settings, metrics, labels, opener
         self._entries: dict[str, dict[str, _Entry]] = {}
+        self._closing = False
         for source in sources:
             self._entries.setdefault(source.name, {})[source.version] = _Entry(source)
         metrics.watch(live(self.loaded))
@@ -78,7 +79,7 @@ class ModelRepository:
             raise Overloaded(f"model {name} is not loaded.")
         return model
 
-    def default(self) -> ServedModel:
+    def default(self, version: str = "") -> ServedModel:
         """Return the model of a service that has one; several have to be told apart.
 
         Raises:
@@ -86,7 +87,7 @@ class ModelRepository:
         """
         if len(self._entries) != 1:
             raise Rejected(400, f"say which model: {', '.join(self._entries)}.")
-        return self.find(next(iter(self._entries)))
+        return self.find(next(iter(self._entries)), version)
 
     def versions(self, name: str) -> list[str]:
         """Return the versions of a model that are loaded, oldest first."""
@@ -121,13 +122,19 @@ class ModelRepository:
 
         Raises:
             Rejected: 403, 404, or 409 and why the file cannot be served.
+            Overloaded: The service stops, or stopped meanwhile.
         """
         self._allow()
         for entry in self._versions(name).values():
             with entry.lock:
                 try:
+                    self._goes_on()
                     self._reload(entry.model, entry.source) if entry.model is not None else self._open(entry)
-                except EvoVitError as error:
+                    self._goes_on(entry)
+                except Exception as error:
+                    self._goes_on(entry)
+                    if not isinstance(error, EvoVitError):
+                        raise
                     log.error("%s version %s: %s", name, entry.source.version, error)
                     kept = "it goes on with the old file; " if entry.model is not None else ""
                     raise Rejected(
@@ -152,13 +159,24 @@ class ModelRepository:
 
     def close(self, timeout: float) -> int:
         """Unload everything; returns how many requests could not be answered in time."""
-        lost = 0
+        lost, self._closing = 0, True
         for entry in self._all():
             model, entry.model = entry.model, None
             entry.state, entry.reason = "UNAVAILABLE", "unloaded"
             if model is not None:
                 lost += model.close(timeout)
         return lost
+
+    def _goes_on(self, entry: _Entry | None = None) -> None:
+        """Raise Overloaded if everything is being unloaded, once more for what ``entry`` got meanwhile."""
+        if not self._closing:
+            return
+        model = None if entry is None else entry.model
+        if entry is not None and model is not None:
+            entry.model = None
+            entry.state, entry.reason = "UNAVAILABLE", "unloaded"
+            model.close(0)
+        raise Overloaded("the service stops; no model is loaded any more.")
 
     def _open(self, entry: _Entry) -> None:
         entry.state, entry.reason = "LOADING", ""
@@ -175,6 +193,7 @@ class ModelRepository:
                 engine.close()
             raise
         entry.state = "READY"
+        _tell(entry.source, engine)
 
     def _reload(self, model: ServedModel, source: ModelSource) -> None:
         engine = self._opener(source, self._settings)
@@ -183,6 +202,7 @@ class ModelRepository:
         except BaseException:
             engine.close()
             raise
+        _tell(source, engine)
 
     def _versions(self, name: str) -> dict[str, _Entry]:
         if name not in self._entries:
@@ -195,3 +215,15 @@ class ModelRepository:
     def _allow(self) -> None:
         if not self._settings.control:
             raise Rejected(403, "loading and unloading is not allowed; start the service with --allow-control.")
+
+
+def _tell(source: ModelSource, engine: Engine) -> None:
+    """Log what is served under which name: two files may have one name, and a file may not say how its images were made."""
+    spec, model = engine.spec, f"model: {source.name} version {source.version}"
+    log.info("%s  %dx%d %s, %s", model, spec.image_size, spec.image_size, spec.input, source.path)
+    if spec.transform is None:
+        log.warning(
+            "note: %s does not say how its images are prepared; /v1/classify does it as for ImageNet: the shorter side to "
+            "256/224 of the size, the centre, ImageNet's mean and standard deviation.",
+            source.path,
+        )

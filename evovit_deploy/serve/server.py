@@ -8,6 +8,7 @@ import logging
 import math
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +72,12 @@ async def serve(
         How many accepted requests were not answered in time.
 
     Raises:
-        InputError: A port that is taken, or an address that is not this machine's.
+        InputError: A port that is taken, an address that is not this machine's, or a key that is not the certificate's.
         EvoVitError: A model that cannot be loaded.
     """
     require("serve", "serving")
     settings = service.settings
+    _check_tls(settings)
     listening = _listen(settings)
     connections = _connections(settings)
     guard, http = _http_server(service, connections)
@@ -88,7 +90,7 @@ async def serve(
     if rpc is not None:
         addresses["grpc"] = _joined(settings.host, rpc_port)
     serving = asyncio.ensure_future(http.serve(sockets=[listening]))
-    loading = asyncio.ensure_future(asyncio.to_thread(service.load))
+    loading = asyncio.ensure_future(service.load_in_thread(service.load))
     waiting, watching = asyncio.ensure_future(stopping.wait()), asyncio.ensure_future(guard.watch())
     try:
         await asyncio.wait((loading, waiting, serving), return_when=asyncio.FIRST_COMPLETED)
@@ -144,6 +146,26 @@ async def _ended(service: Service, ends: list[asyncio.Future[Any]], end: float) 
         await asyncio.wait(left, timeout=min(STEP, seconds), return_when=asyncio.FIRST_COMPLETED)
         idle = idle + STEP if service.capacity.idle else 0.0
     return False
+
+
+def _check_tls(settings: Settings) -> None:
+    """Raise InputError unless the certificate and the key can be read and belong together."""
+    certificate, key = settings.certificate, settings.private_key
+    if certificate is None or key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise InputError(
+                f"{key} is not the private key of {certificate}; give the two that belong together."
+            ) from error
+        raise InputError(
+            f"{certificate} and {key} are not a certificate and its private key ({error.reason or 'unreadable'}). "
+            "Both must be PEM files, and the key without a passphrase."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{certificate} or {key} cannot be read: {error}") from error
 
 
 def free_port(host: str, port: int) -> int:

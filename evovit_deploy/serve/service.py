@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Callable
 from pathlib import Path
 
 from ..recipes import Transform
@@ -48,6 +49,7 @@ class Service:
         self.started = self.stopping = False
         self.threads = DaemonThreads(4, "evovit-decode")
         self.readers = DaemonThreads(2, "evovit-read")
+        self._loaders = DaemonThreads(1, "evovit-load")
         self.capacity = Capacity(settings.max_concurrent, settings.body_bytes)
 
     @property
@@ -60,12 +62,17 @@ class Service:
         self.models.load_all()
         self.started = True
 
+    async def load_in_thread(self, load: Callable[..., None], *names: str) -> None:
+        """Run what loads or unloads, one at a time; it does not keep the process alive."""
+        await asyncio.get_running_loop().run_in_executor(self._loaders, load, *names)
+
     def allows(self, authorization: str | None) -> bool:
         """Return whether a request with this ``Authorization`` header may pass."""
         if self.settings.token is None:
             return True
-        given = (authorization or "").encode("utf-8", "replace")
-        return hmac.compare_digest(given, b"Bearer " + self.settings.token.encode())
+        scheme, _, given = (authorization or "").partition(" ")
+        same = hmac.compare_digest(given.encode("utf-8", "replace"), self.settings.token.encode())
+        return same and scheme.lower() == "bearer"
 
     async def infer(
         self, model: ServedModel, images: Array, timeout: float | None, prepared: Transform | None = None
@@ -81,6 +88,6 @@ class Service:
         """Answer what was accepted, free the models; returns how many requests were not answered in time."""
         self.stopping = True
         lost = await asyncio.to_thread(self.models.close, timeout)
-        for pool in (self.threads, self.readers):
+        for pool in (self.threads, self.readers, self._loaders):
             pool.shutdown(wait=False, cancel_futures=True)
         return lost
