@@ -16,15 +16,13 @@ OUT = Path("demo")
 EVOVIT = Path(sys.executable).with_name("evovit")
 
 
-def run(*arguments: str | Path) -> str:
-    """Show a command, run it, and return what it printed on stdout; stop the demo if it fails."""
+def run(*arguments: str | Path) -> None:
+    """Show a command and run it, in the terminal if there is one; stop the demo if it fails."""
     words = [str(argument) for argument in arguments]
     print(f"\n$ evovit {' '.join(words)}", flush=True)
-    result = subprocess.run([EVOVIT, *words], stdout=subprocess.PIPE, text=True)
-    print(result.stdout, end="", flush=True)
-    if result.returncode:
-        sys.exit(result.returncode)
-    return result.stdout
+    code = subprocess.run([EVOVIT, *words]).returncode
+    if code:
+        sys.exit(code)
 
 
 def serve(model: Path, labels: Path, image: Path) -> None:
@@ -90,4 +88,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # the command that was running has said so
+        sys.exit(130)

@@ -209,7 +209,7 @@ def test_ctrl_c(tmp_path: Path, words: tuple[str, ...], until: str) -> None:
 @pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
     """`make demo` in a terminal."""
-    with terminal([str(DIGITS / "demo.py")], tmp_path, 120, EVOVIT_CACHE=str(tmp_path / "cache")) as opened:
+    with terminal([str(DIGITS / "demo.py")], tmp_path, 80, EVOVIT_CACHE=str(tmp_path / "cache")) as opened:
         assert opened.wait() == 0, opened.out[-3000:] + opened.err[-3000:]
         assert "stopped, exit code 0" in opened.out
-        check(Said(0, opened.out, opened.err), 0, 120)
+        check(Said(0, opened.out, opened.err), 0, 80)
