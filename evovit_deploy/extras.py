@@ -19,7 +19,6 @@ __all__ = [
     "extras",
     "install_advice",
     "modules_of",
-    "problem_of",
     "require",
     "requirements_of",
 ]
@@ -113,32 +112,24 @@ def require(extra: str, what: str, *modules: str) -> None:
         EngineError: One of them is not installed, or cannot be imported.
     """
     known = modules_of(extra)
-    missing, broken = [], []
+    missing: dict[str, str] = {}  # module -> package
+    broken = []
     for module in modules or (name for name in known if name not in UNNEEDED):
         title = known.get(module) or known.get(module.partition(".")[0], module)
-        problem = problem_of(module)
-        if problem == "":
-            missing.append(title)
-        elif problem is not None:
-            broken.append(f"{title} is installed and cannot be imported ({problem})")
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # tritonclient raises RuntimeError, and libraries fail in many ways
+            absent = next((e.name for e in (error, error.__cause__) if isinstance(e, ModuleNotFoundError)), None)
+            if absent is None:
+                broken.append(f"{title} is installed and cannot be imported ({type(error).__name__}: {error})")
+            elif absent.partition(".")[0] not in missing:  # else it is there, and lacks only what is named already
+                missing[module] = title
     if missing:
-        listed = sorted(set(missing))
+        listed = sorted(set(missing.values()))
         verb = "is" if len(listed) == 1 else "are"
         raise EngineError(f"{what} needs {', '.join(listed)}, which {verb} not installed. {install_advice(extra)}")
     if broken:
         raise EngineError(f"{what}: {'; '.join(broken)}. {install_advice(extra)}")
-
-
-def problem_of(module: str) -> str | None:
-    """Import a module: None if that works, ``""`` if it or what it is built on is not installed, else the reason."""
-    try:
-        importlib.import_module(module)
-    except (
-        Exception
-    ) as error:  # not only ImportError: tritonclient raises RuntimeError, and libraries fail in many ways
-        absent = next((e for e in (error, error.__cause__) if isinstance(e, ModuleNotFoundError)), None)
-        return "" if absent is not None else f"{type(error).__name__}: {error}"
-    return None
 
 
 def _specifier(requirement: Requirement) -> str:

@@ -9,7 +9,9 @@ import queue
 import threading
 from typing import Any, TextIO
 
-__all__ = ["BackgroundHandler", "access", "dropped", "shown"]
+from ..files import plain
+
+__all__ = ["BackgroundHandler", "PlainFormatter", "access", "dropped", "shown"]
 
 LINES = 4096  # that may wait to be written
 MAX_LINE = 1 << 14  # characters; a traceback is one line here
@@ -39,6 +41,18 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
 
 
+class PlainFormatter(logging.Formatter):
+    """Escapes control characters: what clients and files say shows up in a log, and must not command a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging; only the lines of a traceback stay apart."""
+        return "\n".join(plain(line) for line in super().format(record).split("\n"))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """See logging; the message, without its traceback, is one line."""
+        return plain(super().formatMessage(record))
+
+
 class BackgroundHandler(logging.Handler):
     """Writes lines to a stream in a separate thread; a stream that blocks costs lines, and nothing else.
 
@@ -49,6 +63,7 @@ class BackgroundHandler(logging.Handler):
 
     def __init__(self, stream: TextIO, lines: int = LINES) -> None:
         super().__init__()
+        self.setFormatter(PlainFormatter())
         self._stream = stream
         try:
             self._file: int | None = stream.fileno()

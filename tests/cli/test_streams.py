@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -227,7 +228,7 @@ def test_names_and_labels_that_would_command_a_terminal(
     model.write_bytes(CHECKPOINT.read_bytes())
     for words, code in (
         (("inspect", model), 0),
-        (("inspect", tmp_path / f"{evil}.onnx"), 1),
+        (("inspect", tmp_path / f"{evil}.onnx"), 2),
         (("inspect", model, evil), 2),
         ((evil,), 2),
         (("predict", model, image, *labels), 0),
@@ -254,3 +255,19 @@ def test_boxes_are_drawn_with_what_the_stream_has(monkeypatch: pytest.MonkeyPatc
     lines = stream.read().splitlines()
     assert len({len(line) for line in lines}) == 1
     assert not any(mark in "".join(lines) for mark in ("\\u", BOX[0]))
+
+
+def test_log_lines_do_not_obey_clients(capsys: pytest.CaptureFixture[str]) -> None:
+    from evovit_deploy.serve.logs import BackgroundHandler
+
+    handler, log = BackgroundHandler(sys.stderr), logging.getLogger("evovit.test.lines")
+    log.handlers, log.propagate = [handler], False
+    try:
+        raise ValueError("of a\x1b[2J client")
+    except ValueError:
+        log.exception("GET /%s failed", EVIL)
+    handler.close()
+    said = capsys.readouterr().err
+    assert not any(raw in said for raw in RAW)
+    assert "\nerror: c" not in said
+    assert "\nTraceback (most recent call last):\n" in said

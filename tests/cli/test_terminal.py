@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ from typer.main import get_command
 
 from evovit_deploy.cli import app
 from evovit_deploy.cli.doctor import command_names
-from evovit_deploy.extras import problem_of
 
 from .terminal import BOX, COLOUR, ROOT, Said, evovit, run_all, terminal
 
@@ -83,7 +83,7 @@ FAILURES: dict[str, tuple[str, ...]] = {
     "package triton": ("package", "triton", "no.onnx", "-o", "x"),
 }
 EVERY_WAY = [words for ways in WAYS.values() for words in ways]
-BUILDS = problem_of("tensorrt_rtx") is None
+BUILDS = find_spec("tensorrt_rtx") is not None
 Ways = dict[tuple[str, ...], Said]
 
 

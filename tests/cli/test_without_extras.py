@@ -107,7 +107,7 @@ def test_works_without_any(run: Run, model: Path, words: tuple[str, ...], code: 
 @pytest.mark.parametrize("hidden", ["httptools", "uvloop"])
 def test_the_service_does_without_what_only_makes_it_faster(run: Run, hidden: str) -> None:
     code, _, err = run((hidden,), "serve", "missing.onnx", "--port", "0", "--grpc-port", "0")
-    assert code == 1
+    assert code in (1, 2)
     assert "missing.onnx" in err  # it got as far as the model
 
 

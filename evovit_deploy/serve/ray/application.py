@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ... import extras
 from ...errors import EngineError
 from ..http import build_app
+from ..logs import PlainFormatter
 from ..models import Opener, open_engine
 from ..service import Service
 from .options import RayOptions
@@ -112,6 +113,8 @@ def application(options: RayOptions, *, token: str | None = None, opener: Opener
 def _log_to_stderr() -> None:
     """Ray keeps what a replica writes to stderr, in a separate file and for the driver."""
     if not log.handlers:
-        log.addHandler(logging.StreamHandler())
+        handler = logging.StreamHandler()
+        handler.setFormatter(PlainFormatter())
+        log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False
