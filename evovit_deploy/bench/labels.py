@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Label", "place"]
+__all__ = ["Label", "along", "cost_of", "place"]
 
 Array = NDArray[Any]
 Label = tuple[str, Sequence[tuple[float, float]], str]  # text, places to be beside (the first that is free), colour
@@ -46,7 +46,7 @@ def place(figure: Figure, axes: Axes, labels: Iterable[Label], lines: Sequence[A
     figure.draw_without_rendering()
     scale = figure.dpi / 72
     marks = [axes.transData.transform(line) for line in lines]
-    points = np.concatenate([*map(_along, marks), np.zeros((0, 2))]) if lines else np.zeros((0, 2))
+    points = np.concatenate([*map(along, marks), np.zeros((0, 2))]) if lines else np.zeros((0, 2))
     taken = [_box(point, MARK * scale) for line in marks for point in line]
     inside = np.array(axes.get_window_extent().extents)
     for text, places, colour in labels:
@@ -63,7 +63,7 @@ def place(figure: Figure, axes: Axes, labels: Iterable[Label], lines: Sequence[A
                     fontsize=9,
                 )
                 box = np.array(note.get_window_extent().extents)
-                cost = _cost(box, taken, points, inside)
+                cost = cost_of(box, taken, points, inside)
                 if best is None or cost < best[0]:
                     if best is not None:
                         best[2].remove()
@@ -82,8 +82,8 @@ def _box(middle: Array, half: float) -> Array:
     return np.concatenate([middle - half, middle + half])
 
 
-def _along(line: Array) -> Array:
-    """Points on a line through some points, all in pixels."""
+def along(line: Array) -> Array:
+    """Points close to each other on the line through [n, 2] points, in pixels."""
     parts = [line]
     for a, b in zip(line, line[1:]):
         count = int(np.hypot(*(b - a)) / STEP)
@@ -91,8 +91,15 @@ def _along(line: Array) -> Array:
     return np.concatenate(parts)
 
 
-def _cost(box: Array, taken: Sequence[Array], points: Array, inside: Array) -> float:
-    """How much of what is there a label covers: other labels and marks most, leaving the plot next, lines least."""
+def cost_of(box: Array, taken: Sequence[Array], points: Array, inside: Array) -> float:
+    """How bad a place for a label is: what covers other labels and marks is worst, then what leaves the plot, then lines.
+
+    Args:
+        box: Left, lower, right and upper end of the label.
+        taken: Boxes of marks and of other labels.
+        points: [n, 2], on lines.
+        inside: Box of the plot.
+    """
     left, bottom, right, top = box
     overlaps = sum(left < c and a < right and bottom < d and b < top for a, b, c, d in taken)
     outside = left < inside[0] or bottom < inside[1] or right > inside[2] or top > inside[3]

@@ -5,14 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bench.labels import along, cost_of
 from .front import Outcome, front
 
 __all__ = ["plot"]
 
+Array = NDArray[Any]
+
 WIDTH, HEIGHT = 760, 460
 LETTER = 7.4  # width of one, about
 LEFT, RIGHT, TOP, BOTTOM = 74, 24, 46, 56
+DOT, ASCENT, DESCENT = 5.0, 10.0, 3.0
+# Where a name may stand, from its dot: the first of those that cover least.
+PLACES = [
+    (dx, dy, anchor)
+    for far in (0, 14, 28)
+    for dx, dy, anchor in (
+        *((8, -7 - far, "start"), (8, 16 + far, "start"), (-8, -7 - far, "end"), (-8, 16 + far, "end")),
+        *((0, -12 - far, "middle"), (0, 22 + far, "middle")),
+    )
+]
 
 
 def plot(outcomes: Sequence[Outcome], title: str) -> str:
@@ -54,28 +71,41 @@ def plot(outcomes: Sequence[Outcome], title: str) -> str:
     height = {one.name: value for one, value in zip(outcomes, values)}
     line = " ".join(f"{x(one.speedup):.1f},{y(height[one.name]):.1f}" for one in best)
     parts.append(f'<polyline points="{line}" fill="none" stroke="#0067c0" stroke-width="2"/>')
-    names: list[tuple[float, float, float]] = []  # left, right and height of those that are drawn
+    drawn = [np.array([(x(one.speedup), y(height[one.name])) for one in best])]
     for one, value, low, high in zip(outcomes, values, lows, highs):
         colour = "#0067c0" if one in best else "#8a8c94"
         parts.append(f'<path d="M{x(one.speedup):.1f} {y(low):.1f}V{y(high):.1f}" stroke="{colour}" opacity=".45"/>')
+        drawn.append(np.array([(x(one.speedup), y(low)), (x(one.speedup), y(high))]))
         if one.speedup_low is not None and one.speedup_high is not None:
             across = f"M{x(one.speedup_low):.1f} {y(value):.1f}H{x(one.speedup_high):.1f}"
             parts.append(f'<path d="{across}" stroke="{colour}" opacity=".45"/>')
+            drawn.append(np.array([(x(one.speedup_low), y(value)), (x(one.speedup_high), y(value))]))
         parts.append(f'<circle cx="{x(one.speedup):.1f}" cy="{y(value):.1f}" r="4.5" fill="{colour}"/>')
-        end = x(one.speedup) > WIDTH - 150  # a name at the right edge stands on the left of its dot
-        offset, anchor = (-8, "end") if end else (8, "start")
-        left, line_y = x(one.speedup) + offset - end * LETTER * len(one.name), y(value) - 7
-        while any(
-            abs(line_y - b) < 13 and left < right and start < left + LETTER * len(one.name) for start, right, b in names
-        ):
-            line_y += 13  # below a name that is there already
-        names.append((left, left + LETTER * len(one.name), line_y))
-        parts.append(_text(x(one.speedup) + offset, line_y, one.name, anchor))
+    dots = [(x(one.speedup), y(value)) for one, value in zip(outcomes, values)]
+    parts += _names([one.name for one in outcomes], dots, np.concatenate([along(line) for line in drawn]))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+def _names(names: Sequence[str], dots: Sequence[tuple[float, float]], lines: Array) -> list[str]:
+    """Each name beside its dot, where it covers no other name and no dot, and as little of the lines as may be."""
+    taken = [np.array([x - DOT, y - DOT, x + DOT, y + DOT]) for x, y in dots]
+    inside, parts = np.array([LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM]), []
+    for name, (x, y) in zip(names, dots):
+        width = LETTER * len(name)
+        found: list[tuple[float, int, Array, str]] = []
+        for dx, dy, anchor in PLACES:
+            left = x + dx - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+            box = np.array([left, y + dy - ASCENT, left + width, y + dy + DESCENT])
+            found.append((cost_of(box, taken, lines, inside), len(found), box, _text(x + dx, y + dy, name, anchor)))
+        _, _, box, text = min(found, key=lambda one: one[:2])
+        taken.append(box)
+        parts.append(text)
+    return parts
+
+
 def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#3b3d44">{escape(text)}</text>'
+    halo = 'stroke="#fff" stroke-width="3" paint-order="stroke"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#3b3d44" {halo}>{escape(text)}</text>'
 
 
 class _Axis:

@@ -115,3 +115,20 @@ def test_plot_is_xml_with_every_name_inside(points: list[tuple[int, int]], label
     dots = [element for element in root.iter() if element.tag.endswith("circle")]
     assert len(dots) == len(outcomes)
     assert all(74 <= float(dot.get("cx", "")) <= 736 and 46 <= float(dot.get("cy", "")) <= 404 for dot in dots)
+
+
+def test_names_of_close_candidates_stand_apart() -> None:
+    outcomes = [outcome(f"stage_0.{i}_0.{i}", 1 + 0.01 * i, 0.1 * (i % 2)) for i in range(6)]
+    root = ElementTree.fromstring(plot(outcomes, "t"))
+    texts = {e.text: e for e in root.iter() if e.tag.endswith("text") and (e.text or "").startswith("stage_")}
+    assert len(texts) == 6
+    boxes = []
+    for name, element in texts.items():
+        width, x, y = 7.0 * len(name or ""), float(element.get("x", "")), float(element.get("y", ""))
+        left = x - {"start": 0, "middle": width / 2, "end": width}[element.get("text-anchor", "")]
+        boxes.append((left, y - 9, left + width, y + 2))
+    dots = [(float(e.get("cx", "")), float(e.get("cy", ""))) for e in root.iter() if e.tag.endswith("circle")]
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        assert 74 <= left < right <= 736
+        for a, b, c, d in [*boxes[:i], *((x - 4, y - 4, x + 4, y + 4) for x, y in dots)]:
+            assert not (left < c and a < right and top < d and b < bottom)
