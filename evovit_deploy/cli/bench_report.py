@@ -24,7 +24,7 @@ def bench_report(
         typer.Option(
             "-o",
             "--output",
-            metavar="PATH",
+            metavar="FOLDER|FILE",
             help="Folder, or HTML file, to write the page to; its plots go beside it as PNG files.",
             rich_help_panel=shared.OUTPUT,
         ),

@@ -22,7 +22,7 @@ DIFFERENT = {
     "--batch": {"dynamic|N", "N", "1,8,32"},  # a kind of model, a size, sizes to measure
     "--baseline": {"NAME", "NAME|FILE"},
     "--images": {"FILE|FOLDER", "FOLDER|NAME"},
-    "--output": {"FILE", "FOLDER"},
+    "--output": {"FILE", "FOLDER", "FOLDER|FILE"},
     "--replicas": {"N", "N|MIN-MAX"},
 }
 
