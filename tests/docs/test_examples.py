@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 from safetensors.torch import save_file
 
 from evovit_deploy import export_onnx, load_checkpoint
@@ -47,6 +48,7 @@ ELSEWHERE = {
     "# ray data": "tests/serve/test_ray.py",
     "# ray\n": "tests/serve/test_ray_options.py",
 }
+NEEDS_GPU = "# on a machine with the GPU"
 # Commands that cannot end well on a machine without a GPU: the engine that they would run needs one.
 NO_GPU = {"evovit verify model.onnx model.engine": 4, "evovit verify ckpt.pth model.engine": 4}
 
@@ -101,11 +103,11 @@ def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 class Shell:
-    """Runs the commands of one page in order; a service goes on until the next one or the end of the page."""
+    """Runs the commands of one page in order; a service goes on until another takes its port, or the page ends."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch, self.variables = monkeypatch, dict[str, str]()
-        self.service: subprocess.Popen[str] | None = None
+        self.services: dict[str, subprocess.Popen[str]] = {}  # by the port that the page names
         self.ports: dict[str, str] = {}
 
     def run(self, line: str) -> str:
@@ -140,31 +142,35 @@ class Shell:
 
     def serve(self, words: list[str]) -> None:
         """Start a service on free ports in place of those that the page names."""
-        self.stop()
         port = words[words.index("--port") + 1] if "--port" in words else "8000"
         if "--port" in words:
             del words[words.index("--port") : words.index("--port") + 2]
+        self.stop(port)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.ports[port] = str(probe.getsockname()[1])
         command = [sys.executable, "-m", "evovit_deploy", *words[1:], "--port", self.ports[port]]
         command += [] if "--no-grpc" in words else ["--grpc-port", "0"]
-        self.service = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert self.service.stderr is not None
+        service = self.services[port] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert service.stderr is not None
         seen = ""
-        for text in self.service.stderr:
+        for text in service.stderr:
             seen += text
             if text.startswith("ready: http"):
                 return
         pytest.fail(f"{shlex.join(words)} did not serve:\n{seen}")
 
-    def stop(self) -> None:
-        """End the service as an orchestrator would."""
-        if self.service is not None:
-            self.service.terminate()
-            self.service.communicate(timeout=60)
-            assert self.service.returncode == 0
-            self.service = None
+    def stop(self, port: str) -> None:
+        """End a service as an orchestrator would."""
+        if service := self.services.pop(port, None):
+            service.terminate()
+            service.communicate(timeout=60)
+            assert service.returncode == 0
+
+    def kill(self) -> None:
+        """End what is left after a failure."""
+        for service in self.services.values():
+            service.kill()
 
 
 def skipped(line: str) -> bool:
@@ -179,10 +185,10 @@ def test_every_block_of_a_page_runs_as_printed(page: Path, place: Path, monkeypa
             if any(block.text.startswith(first) for first in ELSEWHERE):
                 continue
             RUN[block.language](block, shell)
-        shell.stop()
+        for port in list(shell.services):
+            shell.stop(port)
     finally:
-        if shell.service is not None:
-            shell.service.kill()
+        shell.kill()
 
 
 def run_commands(block: Block, shell: Shell) -> None:
@@ -196,7 +202,11 @@ def run_python(block: Block, shell: Shell) -> None:
     text = re.sub(r"localhost:(\d+)", lambda at: f"localhost:{shell.ports[at[1]]}", block.text)
     Path("example.py").write_text(text)
     result = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, f"{block.page}:{block.line}\n{result.stdout}{result.stderr}"
+    said = f"{block.page}:{block.line}\n{result.stdout}{result.stderr}"
+    if block.text.startswith(NEEDS_GPU) and not torch.cuda.is_available():
+        assert "EngineError" in result.stderr, said  # refused for the right reason
+    else:
+        assert result.returncode == 0, said
 
 
 def read_toml(block: Block, shell: Shell) -> None:
