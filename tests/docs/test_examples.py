@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import re
@@ -23,6 +24,8 @@ from safetensors.torch import save_file
 from evovit_deploy import export_onnx, load_checkpoint
 from evovit_deploy.bench.settings import Settings
 from evovit_deploy.cli import app, main
+from evovit_deploy.engines.build import build_engine
+from evovit_deploy.engines.options import BuildOptions
 from evovit_deploy.export import ExportOptions
 from evovit_deploy.models.evo_deit import ModelOptions
 
@@ -50,7 +53,12 @@ ELSEWHERE = {
 }
 NEEDS_GPU = "# on a machine with the GPU"
 # Commands that cannot end well on a machine without a GPU: the engine that they would run needs one.
-NO_GPU = {"evovit verify model.onnx model.engine": 4, "evovit verify ckpt.pth model.engine": 4}
+NO_GPU = {
+    "evovit verify model.onnx model.engine": 4,
+    "evovit verify ckpt.pth model.engine": 4,
+    "evovit package triton model.engine -o repository --model-version 2": 4,  # Triton takes plans of full TensorRT only
+}
+RTX = importlib.util.find_spec("tensorrt_rtx") is not None
 
 
 def pages_with_blocks() -> list[Path]:
@@ -76,6 +84,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("digits", "small"):
         for suffix in (".onnx", ".json"):
             shutil.copy(folder / f"model{suffix}", folder / f"{name}{suffix}")
+    if RTX:
+        build_engine(folder / "model.onnx", folder / "model.engine", BuildOptions(target="tensorrt-rtx"), prove=False)
     for name, model in (("deit", "deit_tiny_patch16_224"), ("vit", "vit_tiny_patch16_224")):
         save_file(timm.create_model(model).state_dict(), folder / f"{name}.safetensors")
     os.symlink(ROOT / "examples", folder / "examples")
@@ -174,7 +184,8 @@ class Shell:
 
 
 def skipped(line: str) -> bool:
-    return any(line.startswith(start) for start in NOT_RUN)
+    needs_tensorrt = ".engine" in line or line.startswith("evovit build")
+    return any(line.startswith(start) for start in NOT_RUN) or (needs_tensorrt and not RTX)
 
 
 @pytest.mark.parametrize("page", pages_with_blocks(), ids=lambda page: page.relative_to(ROOT).as_posix())
