@@ -271,3 +271,41 @@ def test_log_lines_do_not_obey_clients(capsys: pytest.CaptureFixture[str]) -> No
     assert not any(raw in said for raw in RAW)
     assert "\nerror: c" not in said
     assert "\nTraceback (most recent call last):\n" in said
+
+
+def test_files_that_would_command_a_terminal(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of tensors and outputs, metadata of ONNX files and labels in records come from whoever wrote the file."""
+    import onnx
+    import torch
+    from onnx import TensorProto, helper
+    from safetensors.torch import save_file
+
+    evil = "a\x1b]0;t\x07[bold]\nb"
+    ports = [helper.make_tensor_value_info(f"{evil}{name}", TensorProto.FLOAT, [1]) for name in "xy"]
+    node = helper.make_node("Relu", [f"{evil}x"], [f"{evil}y"])
+    model = helper.make_model(helper.make_graph([node], evil, ports[:1], ports[1:]), producer_name=evil)
+    helper.set_model_props(model, {evil: evil})
+    onnx.save(model, tmp_path / "x.onnx")
+    save_file({evil: torch.zeros(1)}, tmp_path / "x.safetensors")
+    [record, *_] = sorted((ROOT / "bench" / "results").glob("cpu*.jsonl"))
+    document = json.loads(record.read_text().splitlines()[-1])
+    old = document["points"][0]["subject"]
+    text = json.dumps(document).replace(json.dumps(old), json.dumps(evil))
+    (tmp_path / "runs.jsonl").write_text(text + "\n")
+    for words in (
+        ("inspect", tmp_path / "x.onnx"),
+        ("predict", tmp_path / "x.onnx", IMAGE),
+        ("package", "triton", tmp_path / "x.onnx", "-o", tmp_path / "repository"),
+        ("inspect", tmp_path / "x.safetensors"),
+        ("export", tmp_path / "x.safetensors"),
+        ("bench", "report", tmp_path / "runs.jsonl"),
+        ("bench", "compare", tmp_path / "runs.jsonl", tmp_path / "runs.jsonl"),
+    ):
+        code = run(*words)
+        printed = capsys.readouterr()
+        assert code == 0 or "error:" in printed.err
+        assert "internal error" not in printed.err, words
+        for said in printed:
+            assert "\x1b" not in said, words
+            assert "\x07" not in said, words
+            assert "[bold]\nb" not in said, words
