@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .describe_recipe import describe_schedule, describe_sizes
 from .errors import ModelFileError, RecipeError
+from .export.manifest import check
 from .files import sha256
 from .missing import no_such_file
 from .recipes import Recipe
@@ -145,10 +146,14 @@ def _manifest(metadata: dict[str, str]) -> tuple[dict[str, Any] | None, str]:
         return None, "not exported by evovit: there is no evovit manifest in its metadata"
     try:
         manifest = json.loads(metadata[_METADATA])
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None, "the evovit manifest in its metadata is not JSON; export the model again"
     if not isinstance(manifest, dict) or manifest.get("schema") != 1:
         return None, "the evovit manifest is of a schema that this version does not know; update evovit-deploy"
+    try:
+        check(manifest, "this file")
+    except ModelFileError as error:
+        return None, str(error)
     return manifest, ""
 
 

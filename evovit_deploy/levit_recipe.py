@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from .bounds import MOST, MOST_CLASSES, number, whole
 from .errors import RecipeError
 
 __all__ = ["LevitEvolution", "LevitStructure"]
@@ -37,13 +38,14 @@ class LevitStructure:
 
     def __post_init__(self) -> None:
         for name in ("image_size", "key_dim", "num_classes"):
-            _whole(name, getattr(self, name))
+            whole(f"structure.{name}", getattr(self, name), most=MOST_CLASSES if name == "num_classes" else MOST)
+        number("structure.mlp_ratio", self.mlp_ratio, 0, 1024, above=True)
         for name in ("embed_dims", "num_heads", "depths"):
             values = getattr(self, name)
             if not isinstance(values, tuple) or not values:
                 raise RecipeError(f"structure.{name} is {values!r}; it is a list with one number per stage.")
             for value in values:
-                _whole(name, value)
+                whole(f"structure.{name}", value)
             if len(values) != len(self.embed_dims):
                 raise RecipeError(
                     f"structure.{name} has {len(values)} values for {len(self.embed_dims)} stages; it has one per stage."
@@ -97,7 +99,8 @@ class LevitEvolution:
         for ratio in self.keep_ratios:
             if not 0 < ratio <= 1:
                 raise RecipeError(f"keep ratio {ratio:g} is impossible; a keep ratio is above 0 and at most 1.")
-        _whole("full_blocks", self.full_blocks, "evolution", "before block 0 there is no class attention to select by")
+        why = "before block 0 there is no class attention to select by"
+        whole("evolution.full_blocks", self.full_blocks, why=why)
 
     def check(self, structure: LevitStructure) -> None:
         """Raise RecipeError if this is not the evolution of such a network."""
@@ -126,9 +129,3 @@ class LevitEvolution:
                 f"{len(ratios)} keep ratios given; valid: 1 (for all groups) or {groups} (one per group of evolved blocks)."
             )
         return dataclasses.replace(self, keep_ratios=ratios)
-
-
-def _whole(name: str, value: object, table: str = "structure", why: str = "") -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        reason = f": {why}" if why else ""
-        raise RecipeError(f"{table}.{name} is {value}; it must be a whole number of at least 1{reason}.")

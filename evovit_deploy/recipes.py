@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .bounds import number, whole
 from .errors import RecipeError
 from .levit_recipe import LevitEvolution, LevitStructure
 from .resources import data_names, find_data_file
@@ -66,6 +67,8 @@ class Evolution:
         for value in self.tradeoff:
             if not 0 <= value <= 1:
                 raise RecipeError(f"tradeoff {value:g} is impossible; a tradeoff is between 0 and 1.")
+        for start in self.stage_starts:
+            whole("evolution.stage_starts", start, least=0)
         depth = len(self.keep_ratios)
         if len(self.tradeoff) != depth:
             raise RecipeError(
@@ -132,8 +135,10 @@ class Transform:
             raise RecipeError(f"transform.interpolation is {self.interpolation!r}; valid: 'bicubic', 'bilinear'.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise RecipeError("transform.mean and transform.std are three numbers each, std above 0.")
-        if self.resize_ratio < 1:
-            raise RecipeError(f"transform.resize_ratio is {self.resize_ratio:g}; it is at least 1.")
+        for mean, std in zip(self.mean, self.std):
+            number("transform.mean", mean, -1e3, 1e3)
+            number("transform.std", std, 1e-6, 1e3)
+        number("transform.resize_ratio", self.resize_ratio, 1, 16)
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,10 @@ class Tolerance:
     min_top1: float
     min_jaccard: float
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            number(name, value, 0, 1 if name.startswith("min_") else 1e6)
+
 
 DEFAULT_TOLERANCES: dict[str, Tolerance] = {
     "fp32": Tolerance(max_abs=1e-4, min_cosine=0.99999, min_top1=1.0, min_jaccard=1.0),
@@ -172,6 +181,13 @@ class Published:
     baseline_images_per_second: float | None = None
     source: str = ""
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name == "source":
+                _text(f"published.{name}", value)
+            elif value is not None:
+                number(f"published.{name}", value, 0, 1e12)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -187,6 +203,8 @@ class Recipe:
     tolerances: dict[str, Tolerance] = field(default_factory=lambda: dict(DEFAULT_TOLERANCES))
 
     def __post_init__(self) -> None:
+        _text("name", self.name)
+        _text("baseline", self.baseline)
         if self.family not in FAMILIES:
             raise RecipeError(f"family is {self.family!r}; valid: {', '.join(FAMILIES)}.")
         structure, evolution = self.structure, self.evolution
@@ -221,9 +239,13 @@ class Recipe:
     @classmethod
     def from_dict(cls, document: dict[str, Any], where: str = "recipe") -> Recipe:
         """Build a recipe from parsed TOML or JSON; unknown keys and impossible values raise RecipeError."""
+        if not isinstance(document, dict):
+            raise RecipeError(f"{where} must be a table, not {type(document).__name__}.")
         document = dict(document)
-        tolerances = dict(DEFAULT_TOLERANCES)
-        for precision, table in document.pop("tolerances", {}).items():
+        tolerances, given = dict(DEFAULT_TOLERANCES), document.pop("tolerances", {})
+        if not isinstance(given, dict):
+            raise RecipeError(f"{where}: tolerances must be a table, not {type(given).__name__}.")
+        for precision, table in given.items():
             if precision not in PRECISIONS:
                 raise RecipeError(
                     f"{where}: tolerances.{precision} is unknown; valid: {', '.join(PRECISIONS)}."
@@ -241,6 +263,11 @@ class Recipe:
             if key in document:
                 parts[key] = build_table(kind, document.pop(key), f"{where}: {key}")
         return build_table(cls, {**document, **parts, "tolerances": tolerances}, where)
+
+
+def _text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > 1000:
+        raise RecipeError(f"{name} is {ascii(value)[:80]}; it must be a text without control characters.")
 
 
 def recipe_names() -> list[str]:

@@ -52,7 +52,7 @@ def build_table(cls: type[T], table: Any, where: str) -> T:
         return cls(**values)
     except EvoVitError as error:
         raise RecipeError(f"{where}: {error}") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RecipeError(f"{where}: a value has the wrong type ({error}).") from error
 
 

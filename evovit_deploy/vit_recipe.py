@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from .bounds import MOST, MOST_CLASSES, number, whole
 from .errors import RecipeError
 
 __all__ = ["Activation", "Pool", "Structure"]
@@ -51,9 +52,8 @@ class Structure:
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "num_classes"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise RecipeError(f"structure.{name} is {value}; it must be a whole number of at least 1.")
+            whole(f"structure.{name}", getattr(self, name), most=MOST_CLASSES if name == "num_classes" else MOST)
+        number("structure.mlp_ratio", self.mlp_ratio, 0, 1024, above=True)
         if self.image_size % self.patch_size:
             raise RecipeError(
                 f"structure.image_size {self.image_size} is not a multiple of structure.patch_size {self.patch_size}."
@@ -69,12 +69,8 @@ class Structure:
             if not isinstance(getattr(self, name), bool):
                 raise RecipeError(f"structure.{name} is {getattr(self, name)!r}; valid: true, false.")
         least = int(self.pool == "cls_dist")
-        if not isinstance(self.registers, int) or self.registers < least:
-            raise RecipeError(
-                f"structure.registers is {self.registers}; it is a whole number of at least {least} with pool {self.pool!r}."
-            )
-        if not self.norm_eps > 0:
-            raise RecipeError(f"structure.norm_eps is {self.norm_eps}; it is above 0.")
+        whole("structure.registers", self.registers, least=least, why=f"pool is {self.pool!r}")
+        number("structure.norm_eps", self.norm_eps, 0, 1, above=True)
         if not self.head and (self.pool == "cls_dist" or self.num_classes != self.embed_dim):
             raise RecipeError(
                 f"structure.num_classes is {self.num_classes} and structure.pool {self.pool!r}; without a head the output is "

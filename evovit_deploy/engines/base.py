@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..classify import no_scores, scores_output
-from ..errors import EngineError, InputError, ModelFileError, RecipeError, translate
+from ..errors import EngineError, InputError, ModelFileError
+from ..export.manifest import check
 from ..missing import no_such_file
 from ..recipes import Recipe, Transform
 from ..suggest import did_you_mean
@@ -100,27 +101,18 @@ class ModelSpec:
         Raises:
             ModelFileError: The manifest is damaged.
         """
-        with translate(
-            ModelFileError,
-            f"{where}: its evovit manifest is damaged or from a different version",
-            LookupError,
-            TypeError,
-        ):
-            try:
-                recipe = Recipe.from_dict(manifest["recipe"], "manifest")
-            except RecipeError as error:
-                raise ModelFileError(f"{where}: its evovit manifest does not fit this version: {error}") from error
-            return cls(
-                name=manifest["name"],
-                image_size=recipe.structure.image_size,
-                input=manifest["input"],
-                num_classes=recipe.structure.num_classes,
-                outputs=tuple(manifest["outputs"]),
-                batch=manifest["batch"],
-                precision=manifest["precision"],
-                transform=recipe.transform,
-                manifest=manifest,
-            )
+        recipe = check(manifest, where)
+        return cls(
+            name=manifest["name"],
+            image_size=recipe.structure.image_size,
+            input=manifest["input"],
+            num_classes=recipe.structure.num_classes,
+            outputs=tuple(manifest["outputs"]),
+            batch=manifest["batch"],
+            precision=manifest["precision"],
+            transform=recipe.transform,
+            manifest=manifest,
+        )
 
 
 class Engine(abc.ABC):

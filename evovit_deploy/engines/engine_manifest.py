@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, InputError, ModelFileError
-from ..export.manifest import check_schema
+from ..export.manifest import check, check_schema
 from ..files import sha256
+from ..json_shape import Between, misfit
 from ..missing import no_such_file
 from .options import BuildOptions
 
@@ -35,6 +36,36 @@ __all__ = [
 ]
 
 SCHEMA = 1
+_SIZE = Between(1, 1 << 20)
+_COUNT = Between(0, 1 << 62)
+_DIMENSION = (Between(1, 1 << 30), None)
+_SHAPE = {
+    "name": str,
+    "flavour": frozenset({"tensorrt", "tensorrt-rtx"}),
+    "version": str,
+    "plan": {"sha256": str, "bytes": _COUNT},
+    "onnx": {"file": str, "sha256?": str},
+    "gpu": (None, {"name": str}),
+    "compute_capabilities": [str],
+    "precision": str,
+    "batch": {"min": _SIZE, "opt": _SIZE, "max": _SIZE},
+    "io": {
+        "input": {"name": str, "dtype": str, "shape": [_DIMENSION]},
+        "outputs": {str: [_DIMENSION]},
+    },
+    "model": (None, {str: object}),
+    "options": {"compute_capabilities": [str]},
+    "status?": (str, None),
+    "report?": {
+        "kernels": _COUNT,
+        "attention": {"fused": _COUNT, "total": _COUNT, "unfused": [str]},
+        "selection": {"kernels": [str], "only": _COUNT},
+        "precisions": {str: _COUNT},
+        "types": {str: _COUNT},
+        "weights_bytes": (_COUNT, None),
+        "activation_bytes": (_COUNT, None),
+    },
+}
 # Verified on plans of TensorRT-RTX 1.7 (with the file's size at byte 16); trtexec reads those of full TensorRT the same way.
 _TAGS = {b"vtrt": "tensorrt-rtx", b"ftrt": "tensorrt"}
 _HEADER = struct.Struct("<4sIQq4B")
@@ -99,20 +130,22 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         document = json.loads(beside.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{beside} is not a readable manifest: {error}. {fix}") from error
     check_schema(document, SCHEMA, str(beside))
     if not isinstance(document, dict) or document.get("kind") != "engine" or document.get("schema") != SCHEMA:
         raise ModelFileError(f"{beside} is not a manifest of schema {SCHEMA} of an engine. {fix}")
-    needed = {"flavour", "version", "plan", "onnx", "batch", "options", "compute_capabilities", "gpu", "io"}
+    if problem := misfit(document, _SHAPE):
+        raise ModelFileError(f"{beside} is damaged: {problem}. {fix}")
+    batch = document["batch"]
+    if not batch["min"] <= batch["opt"] <= batch["max"]:
+        raise ModelFileError(f"{beside} is damaged: batch is {batch}, not ascending. {fix}")
     try:
-        missing = sorted(needed - set(document)) or sorted({"sha256", "bytes"} - set(document["plan"]))
-        if not missing:
-            rebuild_command(path, document)  # every refusal holds it, so it has to work
-    except (InputError, LookupError, TypeError, AttributeError) as error:
-        raise ModelFileError(f"{beside} is damaged: {type(error).__name__}: {error}. {fix}") from error
-    if missing:
-        raise ModelFileError(f"{beside} is incomplete: {missing[0]!r} is missing. {fix}")
+        rebuild_command(path, document)  # every refusal holds it, so it has to work
+    except (InputError, LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ModelFileError(f"{beside} is damaged: options: {type(error).__name__}: {error}. {fix}") from error
+    if document["model"] is not None:
+        check(document["model"], str(beside))
     return document
 
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EngineError
+from ..errors import EngineError, ModelFileError, RecipeError
+from ..json_shape import Between, misfit
 from ..recipes import Recipe
 
 if TYPE_CHECKING:
@@ -14,10 +15,25 @@ if TYPE_CHECKING:
 
     from ..models.evo_deit import ModelOptions
 
-__all__ = ["KEY", "SCHEMA", "attach", "check_schema", "is_ours", "make", "read"]
+__all__ = ["KEY", "SCHEMA", "attach", "check", "check_schema", "is_ours", "make", "read"]
 
 SCHEMA = 1
 KEY = "evovit"
+_SHAPE = {
+    "name": str,
+    "family": str,
+    "variant?": frozenset({"", "stock", "twin", "trimmed"}),
+    "precision": str,
+    "batch": (None, Between(1, 1 << 20)),
+    "input": frozenset({"float32", "uint8"}),
+    "selection?": (str, None),
+    "outputs": [str],
+    "opset?": Between(1, 1000),
+    "folded?": bool,
+    "trim?": bool,
+    "weights?": {"source?": str, "random?": bool, "sha256?": (str, None)},
+    "versions?": {str: str},
+}
 
 
 def make(
@@ -96,15 +112,54 @@ def check_schema(document: Any, known: int, where: str) -> None:
         )
 
 
+def check(manifest: dict[str, Any], where: str) -> Recipe:
+    """Check everything that code relies on in a manifest of this schema.
+
+    Args:
+        manifest: As parsed.
+        where: The file it is in, for messages.
+
+    Returns:
+        The recipe in it.
+
+    Raises:
+        ModelFileError: The manifest is damaged.
+    """
+    problem = misfit(manifest, _SHAPE)
+    if problem is None and "recipe" not in manifest:
+        problem = "'recipe' is missing"
+    if problem is None:
+        try:
+            recipe = Recipe.from_dict(manifest["recipe"], "recipe")
+        except RecipeError as error:
+            problem = str(error).removesuffix(".")
+        else:
+            outputs = manifest["outputs"]
+            if recipe.family == manifest["family"] and outputs and len(set(outputs)) == len(outputs):
+                return recipe
+            problem = (
+                f"family is {manifest['family']!r}, and that of the recipe is {recipe.family!r}"
+                if recipe.family != manifest["family"]
+                else f"outputs are {outputs}, not different names"
+            )
+    raise ModelFileError(
+        f"{where}: its evovit manifest is damaged: {problem}. Export the model again: evovit export CKPT"
+    )
+
+
 def read(metadata: dict[str, str], where: str = "this model") -> dict[str, Any] | None:
     """Return the manifest in the metadata of the model file ``where``, or None if there is none of this package.
 
     Raises:
         EngineError: It was written by a newer version.
+        ModelFileError: It is damaged.
     """
     try:
         manifest = json.loads(metadata[KEY])
-    except (KeyError, json.JSONDecodeError):
+    except (KeyError, ValueError, RecursionError):
         return None
     check_schema(manifest, SCHEMA, where)
-    return manifest if isinstance(manifest, dict) and manifest.get("schema") == SCHEMA else None
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        return None
+    check(manifest, where)
+    return manifest

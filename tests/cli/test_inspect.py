@@ -78,6 +78,8 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "recipe": load_recipe(TINY).to_dict(),
         "precision": "fp16",
         "batch": 8,
+        "input": "float32",
+        "outputs": ["logits"],
         "selection": "sort",
         "weights": {"source": "model", "random": False, "sha256": "00"},
         **changes,

@@ -41,7 +41,12 @@ def run(*arguments: str | Path) -> Any:
 def make_engine(folder: Path, **changes: Any) -> tuple[Path, dict[str, Any]]:
     path = make_plan(folder)
     model = {
+        "name": SMALL,
         "family": "evo_deit",
+        "precision": "fp16",
+        "batch": None,
+        "input": "uint8",
+        "outputs": ["logits", "kept_1"],
         "recipe": json.loads(json.dumps(load_recipe(SMALL).to_dict())),
         "weights": {"source": "model"},
     }

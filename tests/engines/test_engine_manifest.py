@@ -43,7 +43,7 @@ def make_document(path: Path, api: Api = RTX, **changes: Any) -> dict[str, Any]:
         "compute_capabilities": [],
         "precision": "fp16",
         "batch": {"min": 1, "opt": 8, "max": 32},
-        "io": {},
+        "io": {"input": {"name": "images", "dtype": "float32", "shape": [None, 3, 8, 8]}, "outputs": {}},
         "model": None,
         "options": BuildOptions(target=api.flavour, max_batch=32).to_dict(),
     }
