@@ -50,9 +50,10 @@ _SHAPE = {
     "precision": str,
     "batch": {"min": _SIZE, "opt": _SIZE, "max": _SIZE},
     "io": {
-        "input": {"name": str, "dtype": str, "shape": [_DIMENSION]},
+        "input": {"name": str, "dtype": frozenset({"float32", "uint8"}), "shape": [_DIMENSION]},
         "outputs": {str: [_DIMENSION]},
     },
+    "num_classes": (Between(0, 1 << 20), None),
     "model": (None, {str: object}),
     "options": {"compute_capabilities": [str]},
     "status?": (str, None),

@@ -44,6 +44,7 @@ def make_document(path: Path, api: Api = RTX, **changes: Any) -> dict[str, Any]:
         "precision": "fp16",
         "batch": {"min": 1, "opt": 8, "max": 32},
         "io": {"input": {"name": "images", "dtype": "float32", "shape": [None, 3, 8, 8]}, "outputs": {}},
+        "num_classes": 10,
         "model": None,
         "options": BuildOptions(target=api.flavour, max_batch=32).to_dict(),
     }

@@ -97,6 +97,8 @@ def plan(tmp_path: Path) -> Callable[..., Path]:
             "compute_capabilities": ["9.0"],
             "gpu": None,
             "num_classes": 5,
+            "precision": "fp16",
+            "model": None,
             "io": {
                 "input": {"name": "images", "dtype": "uint8", "shape": [static, 8, 8, 3]},
                 "outputs": {"logits": [static, 5], "kept_1": [static, 3]},

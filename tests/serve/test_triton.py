@@ -175,7 +175,7 @@ def test_the_command(sums_model: Path, tmp_path: Path) -> None:
     assert document["files"] == [f"sums/{name}" for name in sorted((*COPIED, "labels.txt"))]
     result = CliRunner().invoke(app, ["package", "triton", str(tmp_path / "missing.onnx"), "-o", str(tmp_path / "r")])
     assert isinstance(result.exception, EvoVitError)
-    assert result.exception.exit_code == 1
+    assert result.exception.exit_code == 2
 
 
 def test_read_model_says_what_triton_needs(sums_model: Path) -> None:
