@@ -114,7 +114,8 @@ class ParityReport:
             gates.append(Gate("cosine", self.cosine, t.min_cosine, True, f"cosine of the {what}s"))
             open_flips = [flip for flip in self.flips if not flip.near_cut]
             widest = max(open_flips, key=lambda flip: flip.margin, default=Flip("", 0.0, 0.0))
-            text = f"top-1 differs in {len(self.flips)}: margin"
+            excused = len(self.flips) - len(open_flips)
+            text = f"top-1 differs in {len(self.flips)}{f', {excused} at the cut' if excused else ''}: margin"
             gates.append(Gate("top1_margin", widest.margin, self.flip_limit, False, text, widest.image))
             if t.min_top1 > 0:
                 gates.append(Gate("top1", self.top1, t.min_top1, True, "top-1 agreement"))
