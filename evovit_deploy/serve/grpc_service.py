@@ -20,6 +20,7 @@ from .capacity import Visit
 from .documents import model_config, model_metadata, model_statistics, server_metadata
 from .grpc_messages import InferMessage, coding_of, parse
 from .grpc_streams import Streams
+from .limits import grpc_turns
 from .logs import access
 from .protocol import pick_outputs, timeout_of
 from .rejections import Rejected, rejection
@@ -94,7 +95,7 @@ class GrpcService:
     def __init__(self, service: Service) -> None:
         self.service = service
         settings = service.settings
-        self._turns = Turns(max(1, settings.body_bytes // settings.max_bytes), settings.max_concurrent, PATIENCE)
+        self._turns = Turns(grpc_turns(settings), settings.max_concurrent, PATIENCE)
         self.streams = Streams(settings.max_streams)
 
     def handlers(self) -> dict[str, Any]:

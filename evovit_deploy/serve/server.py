@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..extras import require
 from .http import build_app
+from .limits import LOOKAHEAD
 from .models import Opener, open_engine
 from .service import Service
 from .settings import ModelSource, Settings
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Addresses", "free_port", "run", "serve"]
 
 MAX_PENDING = 100_000  # gRPC requests that have come and that Python has not seen yet
-LOOKAHEAD = 1 << 16  # bytes that a gRPC call may send before its message is asked for
 KEEP_ALIVE_MS = 60_000  # between the questions whether a gRPC client with an open call is still there
 BACKLOG = 2048  # connections that the system holds until they are taken
 OWN_FILES = 128  # that the process needs beside its connections

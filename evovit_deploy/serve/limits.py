@@ -1,0 +1,40 @@
+"""How much memory clients can make a service take, from its settings; docs/production.md explains the terms."""
+
+from __future__ import annotations
+
+from .logs import LINES, MAX_LINE
+from .settings import Settings
+
+__all__ = ["grpc_turns", "worst_memory"]
+
+CONNECTION = 320 << 10  # bytes that uvicorn and its transport read ahead
+LOOKAHEAD = 1 << 16  # bytes that a gRPC call may send before its message is asked for
+PIXEL = 12  # bytes while an image is decoded
+READERS = 2  # threads that read large requests
+
+
+def grpc_turns(settings: Settings) -> int:
+    """Return how many messages of gRPC may arrive at once outside of streams."""
+    return max(1, settings.body_bytes // settings.max_bytes)
+
+
+def worst_memory(settings: Settings, image_bytes: int, models: int = 1) -> dict[str, int]:
+    """Return the bytes that each kind of thing may take at most, beside the process with its idle engines and what runs in them.
+
+    Args:
+        settings: Of the service.
+        image_bytes: Of one image as the model takes it.
+        models: Models that are served.
+    """
+    found = {
+        "requests and answers": settings.body_bytes,
+        "requests that are being read": (1 + 2 * READERS) * settings.max_bytes,
+        "HTTP connections": settings.max_connections * ((settings.max_header_kib << 10) + CONNECTION),
+        "images that are being decoded": settings.max_pixels * PIXEL,
+        "images that wait": models * settings.max_queue * image_bytes,
+        "log": LINES * MAX_LINE,
+    }
+    if settings.grpc_port is not None:
+        found["gRPC messages that arrive"] = (grpc_turns(settings) + settings.max_streams) * settings.max_bytes
+        found["gRPC calls that wait"] = 2 * settings.max_concurrent * LOOKAHEAD
+    return found
