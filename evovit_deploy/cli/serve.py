@@ -11,9 +11,10 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
-from ..files import printable
+from ..errors import InputError, ModelFileError
+from ..files import plain, printable
 from ..missing import no_such_file
+from ..names import label_of
 from . import _options as shared
 from ._choices import Provider
 from ._console import err
@@ -199,6 +200,8 @@ def serve(
         control=allow_control,
     )
     sources = ModelSource.parse_all(engines)
+    if not ray or ray_address == "local":
+        _check_files(engines)
     if host not in ("127.0.0.1", "::1", "localhost") and settings.token is None:
         err().print(
             f"note: {host} is reachable from other machines, and no token is needed (--token-file).",
@@ -226,6 +229,14 @@ def serve(
         log.handlers[0].close()
     if lost:
         raise typer.Exit(1)
+
+
+def _check_files(engines: list[str]) -> None:
+    """Name both files that ``NAME=FILE`` may have meant where neither is there."""
+    for text in engines:
+        if (parts := label_of(text)) is not None and not os.path.exists(parts[1]):
+            fix = f"Nor is there a file {plain(text)}, where {plain(parts[0])}= would not be a name but a part of it."
+            raise no_such_file(parts[1], ModelFileError, fix)
 
 
 def _announce(addresses: dict[str, str], say: Callable[[str], None] | None = None) -> None:

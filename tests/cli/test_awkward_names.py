@@ -199,3 +199,13 @@ def test_two_files_do_not_become_versions_of_a_name_that_neither_has() -> None:
         ModelSource.parse_all(["日本.onnx", "東京.onnx"])
     versions = ModelSource.parse_all(["a/m.onnx", "b/m.onnx"])
     assert [(one.name, one.version) for one in versions] == [("m", "1"), ("m", "2")]
+
+
+def test_serve_names_both_files_that_were_looked_for(
+    evovit: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, told = evovit("serve", "epoch=3-step=10.onnx", "--port", 0, "--no-grpc")
+    assert code == 2
+    assert "error: 3-step=10.onnx: no such file." in told
+    assert "Nor is there a file epoch=3-step=10.onnx" in told
