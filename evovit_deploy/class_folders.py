@@ -74,7 +74,7 @@ def number_folders(
     if order is not None:
         return Numbering(_by_order(where, everything, names, classes, order))
     known, unknown = _by_name(everything, classes)
-    # An empty folder that is no class does no harm, unless all are numbers and it shows that they do not start at 0.
+    # An empty folder that is not a class does no harm, unless all are numbers and it shows that they do not start at 0.
     if set(unknown) <= {name for name in others if not _is_number(name)}:
         return _known(known, names, classes)
     counted = _counted(everything, names, len(classes))
@@ -194,7 +194,7 @@ def true_classes(
     :func:`number_folders`.
 
     Raises:
-        InputError: A folder whose name is no class.
+        InputError: A folder whose name is not a class.
     """
     folders = {path: path.absolute().parent for path in paths}
     names = list(dict.fromkeys(folder.name for folder in folders.values()))

@@ -54,13 +54,13 @@ class ClassNames:
 
         Raises:
             InputError: It is neither, or the name of several classes. The message is the part that follows a name:
-                ``"is no class"``.
+                ``"is not a class"``.
         """
         found = self.labelled(name)
         if not found and name.isascii() and name.isdigit() and int(name) < len(self.names):
             return int(name)
         if len(found) != 1:
-            raise InputError("is no class" if not found else f"names {len(found)} classes")
+            raise InputError("is not a class" if not found else f"names {len(found)} classes")
         return next(iter(found))
 
 

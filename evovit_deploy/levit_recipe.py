@@ -111,7 +111,7 @@ class LevitEvolution:
         groups = len(structure.depths) - (self.full_blocks == structure.depths[0])
         if len(self.keep_ratios) != groups:
             raise RecipeError(
-                f"evolution has {len(self.keep_ratios)} keep_ratios for {groups} groups of evolved blocks; it has one a "
+                f"evolution has {len(self.keep_ratios)} keep_ratios for {groups} groups of evolved blocks; it has one per "
                 f"group (stage 1 has {structure.depths[0]} blocks, and the first {self.full_blocks} run on all tokens)."
             )
 

@@ -68,9 +68,9 @@ def test_numbers_of_names() -> None:
     assert not ClassNames.read(None, 3).named
     for name, reason in (
         ("bee", "names 2 classes"),
-        ("cat", "is no class"),
-        ("5", "is no class"),
-        ("-1", "is no class"),
+        ("cat", "is not a class"),
+        ("5", "is not a class"),
+        ("-1", "is not a class"),
     ):
         with pytest.raises(InputError, match=reason):
             classes.number(name)

@@ -160,7 +160,7 @@ def _doubts(report: BenchReport) -> list[str]:
     if any(point.p99_ms is None for point in report.points):
         said.append(f"{MISSING}: p99 needs {P99_SAMPLES} calls; raise --min-calls and --max-seconds")
     if any(point.capped for point in report.points):
-        said.append(f"slow calls: {settings.max_seconds:g} s a row came before {settings.min_calls} calls")
+        said.append(f"slow calls: {settings.max_seconds:g} s per row came before {settings.min_calls} calls")
     warm = [point.warmup_calls for point in report.points if point.warmup_calls is not None]
     if warm and min(warm) < settings.warmup_calls:
         said.append(

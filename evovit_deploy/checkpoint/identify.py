@@ -126,7 +126,7 @@ def _heads(sizes: Sizes, base: Recipe | None, num_heads: int | None, where: str)
     if width % HEAD_DIM == 0:
         return width // HEAD_DIM
     raise CheckpointError(
-        f"{where} has embed dim {width}, which is no multiple of {HEAD_DIM}, and a checkpoint does not store its "
+        f"{where} has embed dim {width}, which is not a multiple of {HEAD_DIM}, and a checkpoint does not store its "
         "number of heads. Give it with --num-heads, or give a recipe with --recipe."
     )
 

@@ -156,7 +156,7 @@ def _key_dim(
         )
         return published, [note]
     raise CheckpointError(
-        f"{where} has {', '.join(map(str, queries))} query channels in its stages, which are no multiples of {published}, and a "
+        f"{where} has {', '.join(map(str, queries))} query channels in its stages, which are not multiples of {published}, and a "
         "checkpoint does not store its number of heads. Give that of stage 1 with --num-heads, or give a recipe with --recipe."
     )
 

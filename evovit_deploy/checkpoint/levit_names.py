@@ -51,7 +51,7 @@ def one_copy(state: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], i
         if other is None or other.shape != tensor.shape or not torch.equal(other, tensor):
             raise CheckpointError(
                 f"{where} holds every block twice, and the two copies of `{key}` (`blocks.*` and `stage_blocks.*`) differ, so "
-                "which one was trained cannot be told. Load it into the authors' model class and save its state dict."
+                "which one was trained cannot be determined. Load it into the authors' model class and save its state dict."
             )
     return result, full_blocks
 
@@ -62,7 +62,7 @@ def _rename(staged: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], i
     for key, tensor in staged.items():
         match = _ENTRY.fullmatch(key)
         if match is None:
-            raise CheckpointError(f"{where}: `{key}` is no block of an Evo-LeViT.")
+            raise CheckpointError(f"{where}: `{key}` is not a block of an Evo-LeViT.")
         entries.setdefault(int(match[1]), {})[match[2]] = tensor
     renamed: dict[str, Tensor] = {}
     block, full_blocks, previous = -1, 0, ""

@@ -184,7 +184,7 @@ def _torch_load(path: Path, mmap: bool) -> Any:
         if "Unsupported operand" in str(error):
             raise CheckpointError(
                 f"{path} was refused and nothing in it was run: its pickle holds what torch.save does not write "
-                f"({_reason(error)}), so it is damaged or no checkpoint. Save the weights again with torch.save."
+                f"({_reason(error)}), so it is damaged or not a checkpoint. Save the weights again with torch.save."
             ) from None
         raise _damaged(path, error) from error
 

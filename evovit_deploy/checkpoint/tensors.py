@@ -150,7 +150,7 @@ def _recognise(state: dict[str, Tensor], where: str) -> None:
             f"name in timm. For comparison this tool exports the DeiT of a size with `evovit export --baseline {name}`."
         )
     raise CheckpointError(
-        f"{where} is the checkpoint of another model: `qks.0.qk.weight` and `projs.0.weight` are missing, and it has "
+        f"{where} is the checkpoint of a different model: `qks.0.qk.weight` and `projs.0.weight` are missing, and it has "
         f"{some(state)}. Valid: an Evo-DeiT checkpoint of the authors' training code."
     )
 

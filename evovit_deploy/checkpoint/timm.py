@@ -190,7 +190,7 @@ def _transform(model: nn.Module, name: str) -> Transform:
         raise InputError(
             f"timm prepares images for {name} with crop_mode {config['crop_mode']!r}, {config['interpolation']}; this tool crops "
             "the centre, bicubic or bilinear. Other weights of the model may do too (give the name with another tag), or write a "
-            "recipe of family evo_vit with a [transform] of your own and give it with --recipe."
+            "recipe of family evo_vit with its own [transform] and give it with --recipe."
         )
     return Transform(1 / config["crop_pct"], config["interpolation"], tuple(config["mean"]), tuple(config["std"]))
 

@@ -47,7 +47,7 @@ def unwrap(state: Mapping[Any, Any], where: str) -> tuple[dict[str, Any], list[s
         if name in result and not _equal(result[name], value):
             raise CheckpointError(
                 f"{where} holds `{came_from[name]}` and `{old}`, two different tensors of one name, so which one belongs to the "
-                "model cannot be told. Save the state dict of the model alone, without its wrapper."
+                "model cannot be determined. Save the state dict of the model alone, without its wrapper."
             )
         result[name], came_from[name] = value, old
     return result, list(taken)

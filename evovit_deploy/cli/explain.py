@@ -75,7 +75,7 @@ def explain(
             if assumed:
                 note(assumed)
         if engines[0].backend != "pytorch":
-            note("only a checkpoint shows the class attention; this file tells which patches it keeps")
+            note("only a checkpoint shows the class attention; this file only says which patches it keeps")
         classes = ClassNames.read(labels, engines[0].spec.num_classes)
         left_out: list[str] = []
         paths = find_images(images, left_out)

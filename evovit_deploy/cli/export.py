@@ -166,7 +166,7 @@ def export(
     if from_timm is None and weights is not None:
         raise InputError(f"--weights {weights} needs the name of the model in timm: --from-timm NAME.")
     if weights is not None and random_weights:
-        raise InputError("--weights and --random-weights exclude each other.")
+        raise InputError("--weights and --random-weights cannot be used together.")
     static = _batch(batch)
     given = {
         "target": target.value if target else None,
@@ -263,7 +263,7 @@ def _build_options(
             raise InputError(f"{', '.join(unused)}: only an engine has that; add --format engine.")
         if output is not None and (kind := backend_of(output)) != "onnxruntime":
             fix = "add --format engine, or name it" if kind == "tensorrt" else "name it"
-            raise InputError(f"-o {output} is no name for an ONNX file: {fix} {output.with_suffix('.onnx')}.")
+            raise InputError(f"-o {output} is not a name for an ONNX file: {fix} {output.with_suffix('.onnx')}.")
         return None
     profile = given.pop("profile")
     base = load_profile(profile) if profile is not None else BuildProfile("", "", "")

@@ -67,14 +67,14 @@ def verify(
     elif not report.jaccard:
         note("kept sets were not compared; export with --outputs logits,kept to see them")
     elif not report.cut:
-        note("how near a different patch is to the cut is known with a checkpoint as the reference only")
+        note("how near a differing patch is to the cut can only be said with a checkpoint as the reference")
     reason = f" They differ in {'; '.join(report.differences)}." if report.differences else ""
     if not report.passed:
         raise ParityError(
             f"{printable(model)} is not the same function as {printable(reference)}: {report.failure}.{reason}"
         )
     if reason:
-        note(f"the files say different things of themselves, and give the same.{reason}")
+        note(f"the descriptions of the two files differ, but their outputs agree.{reason}")
 
 
 def _read_images(paths: list[Path] | None, a: Engine, b: Engine) -> tuple[tuple[Any, Any] | None, tuple[str, ...]]:

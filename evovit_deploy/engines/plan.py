@@ -118,7 +118,7 @@ def parse_inspector(document: str) -> tuple[Kernel, ...]:
         layers = json.loads(document)["Layers"]
         if any(not isinstance(layer, dict) for layer in layers):
             raise ModelFileError(
-                "the engine only tells the names of its layers; build it with profilingVerbosity=detailed to see more."
+                "the engine only gives the names of its layers; build it with profilingVerbosity=detailed to see more."
             )
         return tuple(
             Kernel(

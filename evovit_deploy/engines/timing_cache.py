@@ -55,7 +55,7 @@ def locked(path: Path) -> Iterator[None]:
         stream = open(lock, "a+b")  # noqa: SIM115 - closed below, after the lock is given back
     except OSError as error:
         raise OutputError(
-            f"cannot use the cache {path}: {error.strerror or error}. Set EVOVIT_CACHE to a folder of yours."
+            f"cannot use the cache {path}: {error.strerror or error}. Set EVOVIT_CACHE to a folder that you can write to."
         ) from error
     with stream:
         _lock(stream.fileno())

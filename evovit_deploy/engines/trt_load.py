@@ -48,7 +48,7 @@ def _refit(api: Api, logger: Any, engine: Any, path: Path, document: dict[str, A
     onnx = path.with_name(document["onnx"]["file"])
     if not onnx.is_file() or sha256(onnx) != document["onnx"]["sha256"]:
         raise EngineError(
-            f"{path} has no weights in it (strip_plan), and {onnx}, whose weights it needs, is missing or another file. Copy "
+            f"{path} has no weights in it (strip_plan), and {onnx}, whose weights it needs, is missing or a different file. Copy "
             f"the ONNX file it was built from there."
         )
     refitter = api.trt.Refitter(engine, logger)

@@ -167,5 +167,5 @@ def _label(value: Any, classes: ClassNames, where: str) -> int:
         except InputError as error:
             raise InputError(f"{where}: the label {value!r} {error}. {valid}") from None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(classes):
-        raise InputError(f"{where}: the label {value!r} is no class. {valid}")
+        raise InputError(f"{where}: the label {value!r} is not a class. {valid}")
     return value

@@ -79,7 +79,7 @@ class Journal:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
             raise OutputError(
-                f"cannot keep progress in {path}: {error.strerror or error}. Set EVOVIT_CACHE to a folder of yours."
+                f"cannot keep progress in {path}: {error.strerror or error}. Set EVOVIT_CACHE to a folder that you can write to."
             ) from error
         try:
             _lock(self._handle, path)

@@ -34,7 +34,7 @@ def settle_transform(engine: Engine, recipe: Recipe | None) -> str | None:
         What was assumed, or None.
 
     Raises:
-        InputError: The model was exported with another transform than the recipe's.
+        InputError: The model was exported with a different transform than the recipe's.
     """
     spec = engine.spec
     if spec.transform is None:
@@ -47,7 +47,7 @@ def settle_transform(engine: Engine, recipe: Recipe | None) -> str | None:
         return f"{spec.name} does not say how its images are prepared; the transform of {recipe.name} is used"
     if recipe is not None and (difference := transform_difference(spec.transform, recipe.transform)):
         raise InputError(
-            f"{spec.name} was exported with another transform than recipe {recipe.name}: {difference}. Evaluate without "
+            f"{spec.name} was exported with a different transform than recipe {recipe.name}: {difference}. Evaluate without "
             "--recipe to use its own, or export it again with this recipe."
         )
     return None

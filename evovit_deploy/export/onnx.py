@@ -188,7 +188,7 @@ def write(
             if not report.passed:
                 raise ParityError(
                     f"the exported model is not the checkpoint's: {report.failure}. Nothing was written. Try another "
-                    f"--precision or --selection, or set [tolerances.{options.model.precision}] in a recipe of your own."
+                    f"--precision or --selection, or set [tolerances.{options.model.precision}] in your own recipe."
                 )
         document = {**manifest, "sha256": sha256(temporary), "parity": report.to_dict() if report else None}
         write_json(json_path, document)

@@ -96,7 +96,7 @@ def parse(kind: Any, data: bytes) -> Any:
     try:
         message = kind.FromString(data)
     except DecodeError:
-        raise Rejected(400, f"the message is no {kind.DESCRIPTOR.name}.") from None
+        raise Rejected(400, f"the message is not a {kind.DESCRIPTOR.name}.") from None
     return InferMessage(message, raw, values) if kind is pb.ModelInferRequest else message
 
 
@@ -151,7 +151,7 @@ def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
         elif kind == 0:
             _, at = _varint(data, at, end)
         else:
-            raise Rejected(400, "the message is no ModelInferRequest.")
+            raise Rejected(400, "the message is not a ModelInferRequest.")
         if at > end:
             raise Rejected(400, "the message is cut off.")
         yield tag >> 3, begin, start, at

@@ -257,6 +257,6 @@ def _check_place(folder: Path, config: Any, version: int, *, force: bool) -> Any
 
     if signature(old) != signature(config):
         raise OutputError(
-            f"{folder} holds a model with another backend, batch, inputs or outputs. Give another --model-name."
+            f"{folder} holds a model with a different backend, batch, inputs or outputs. Give another --model-name."
         )
     return old

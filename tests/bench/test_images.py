@@ -77,7 +77,7 @@ def test_folders_that_are_no_classes_are_not_labelled(folder: Path) -> None:
     (folder / "0").rename(folder / "cats")
     why = labelled(choose_images(str(folder), FakeEngine().spec, 1).files, ClassNames([()] * 10))
     assert isinstance(why, str)
-    assert "'cats' is no class" in why
+    assert "'cats' is not a class" in why
     assert str(folder) not in why
     names = [("cats",), ("dogs",), ("birds",), *([("x",)] * 7)]
     truth = labelled(choose_images(str(folder), FakeEngine().spec, 1).files, ClassNames(names))

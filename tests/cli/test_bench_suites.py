@@ -142,7 +142,7 @@ def test_images_that_are_not_labelled(tmp_path: Path, suite: Path) -> None:
     words = (tmp_path / "evo_a.toml", "--random-weights", "--backend", "pytorch", "--batch", "1", "--images", photos)
     text = run(*words).stdout
     assert "accuracy: not evaluated" in text
-    assert "'photos' is no class" in text
+    assert "'photos' is not a class" in text
 
 
 def test_callers_and_pacing(tmp_path: Path, suite: Path) -> None:

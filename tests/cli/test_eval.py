@@ -118,7 +118,7 @@ def test_ctrl_c_says_how_to_go_on(some: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_folders_of_unknown_classes(some: Path) -> None:
     (some / "7").rename(some / "seven")
-    with pytest.raises(InputError, match="does not know 1 of the 10 class folders: 'seven' is no class"):
+    with pytest.raises(InputError, match="does not know 1 of the 10 class folders: 'seven' is not a class"):
         call(CHECKPOINT, "--data", some, "--labels", LABELS)
 
 
@@ -130,7 +130,11 @@ def test_wrong_usage(some: Path, exports: dict[str, Path], tmp_path: Path) -> No
         ((tmp_path / "gone.onnx", "--data", some), ModelFileError, r"gone\.onnx: no such file"),
         ((next((some / "3").iterdir()), "--data", some), InputError, "is an image"),
         ((exports["fp32"], "--data", some, "--keep", "0.7"), InputError, "--keep is for checkpoints"),
-        ((exports["fp32"], "--data", some, "--recipe", "evo_deit_tiny_patch16_224"), InputError, "another transform"),
+        (
+            (exports["fp32"], "--data", some, "--recipe", "evo_deit_tiny_patch16_224"),
+            InputError,
+            "a different transform",
+        ),
         ((CHECKPOINT, "--data", some / "3"), InputError, "has no labels"),
     ]:
         with pytest.raises(kind, match=reason):

@@ -150,7 +150,7 @@ def test_errors_of_the_build_name_the_place_of_the_file(
     ("options", "error", "message"),
     [
         (("-o", "m.engine"), InputError, "add --format engine, or name it m.onnx"),
-        (("-o", "m.pth"), InputError, "no name for an ONNX file: name it m.onnx"),
+        (("-o", "m.pth"), InputError, "not a name for an ONNX file: name it m.onnx"),
         (("--max-batch", "4", "--profile", "l4"), InputError, "--profile, --max-batch: only an engine has that"),
         ((*ENGINE, "-o", "m.onnx"), InputError, r"an engine cannot end in \.onnx; name it, say, m\.engine"),
         ((*ENGINE, "--batch", "4", "--max-batch", "8"), InputError, "either a static batch"),

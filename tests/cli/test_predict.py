@@ -197,8 +197,8 @@ def test_accuracy_by_label_comes_before_class_number(
 @pytest.mark.parametrize(
     ("folder", "labels", "reason"),
     [
-        ("cat", "", "'cat' is no class"),
-        ("4", "", "'4' is no class"),
+        ("cat", "", "'cat' is not a class"),
+        ("4", "", "'4' is not a class"),
         ("crane", "crane\nx\ncrane\ny", "names 2 classes"),
     ],
 )

@@ -112,7 +112,7 @@ def test_files_that_differ_and_give_the_same_pass_with_a_note(evovit, made):
     code, _, err = evovit("verify", made / "same.onnx", made / "schedule.onnx")
     assert code == 0, err
     assert (
-        "the files say different things of themselves, and give the same. They differ in schedule stage and layer"
+        "the descriptions of the two files differ, but their outputs agree. They differ in schedule stage and layer"
         in err
     )
 

@@ -147,7 +147,9 @@ def test_pictures_that_nothing_here_reads(tmp_path: Path) -> None:
 
 def test_unknown_class_folders_are_named(tmp_path: Path) -> None:
     make(tmp_path, "ant/a.png", "dog/a.png", "3/a.png")
-    with pytest.raises(InputError, match=r"does not know 2 of the 3 class folders: '3' is no class, 'dog' is no class"):
+    with pytest.raises(
+        InputError, match=r"does not know 2 of the 3 class folders: '3' is not a class, 'dog' is not a class"
+    ):
         read_dataset(tmp_path, NAMES)
     with pytest.raises(InputError, match=r"class number, 0 to 3"):
         read_dataset(tmp_path, ClassNames([()] * 4))
@@ -202,9 +204,9 @@ def test_csv(tmp_path: Path, text: str, labels: tuple[int, ...] | None) -> None:
         ("", "holds 'nothing'"),
         ("a.png,0\n", "must name the columns path and label; it holds 'a.png, 0'"),
         ("path,label\n", "no image is listed"),
-        ("path,label\na.png,0\nb.png,3\n", "line 3: the label '3' is no class. Valid: a class number, 0 to 2"),
-        ("path,label\na.png,-1\n", "the label '-1' is no class"),
-        ("path,label\na.png,dog\n", "the label 'dog' is no class"),
+        ("path,label\na.png,0\nb.png,3\n", "line 3: the label '3' is not a class. Valid: a class number, 0 to 2"),
+        ("path,label\na.png,-1\n", "the label '-1' is not a class"),
+        ("path,label\na.png,dog\n", "the label 'dog' is not a class"),
         ("path,label\na.png,0\nb.png,\n", "line 3: either every image has a label or none"),
         ("path,label\n,0\n", "line 2: the path is ''"),
         ('path,label\n"a.png,0\n', "not CSV"),
@@ -252,7 +254,7 @@ def test_a_backslash_in_a_name_is_kept(tmp_path: Path) -> None:
 
 def test_lines_are_counted_below_the_separator(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("sep=;\npath;label\na.png;0\nb.png;dog\n")
-    with pytest.raises(InputError, match="line 4: the label 'dog' is no class"):
+    with pytest.raises(InputError, match="line 4: the label 'dog' is not a class"):
         read_dataset(tmp_path / "d.csv", NAMES)
 
 
@@ -275,9 +277,9 @@ def test_jsonl(tmp_path: Path) -> None:
         ("{", "line 2: not JSON"),
         ("[1]", "line 2: must be an object"),
         ('{"label": 1}', "line 2: the path is None"),
-        ('{"path": "b.png", "label": 3}', "the label 3 is no class"),
-        ('{"path": "b.png", "label": true}', "the label True is no class"),
-        ('{"path": "b.png", "label": 1.0}', "the label 1.0 is no class"),
+        ('{"path": "b.png", "label": 3}', "the label 3 is not a class"),
+        ('{"path": "b.png", "label": true}', "the label True is not a class"),
+        ('{"path": "b.png", "label": 1.0}', "the label 1.0 is not a class"),
         ('{"path": "b.png"}', "either every image has a label or none"),
     ],
 )

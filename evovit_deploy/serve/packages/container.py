@@ -45,7 +45,7 @@ def container(
         The files.
 
     Raises:
-        InputError: Values that contradict each other, or a file that is no wheel of this package.
+        InputError: Values that contradict each other, or a file that is not a wheel of this package.
         OutputError: Files are there and ``force`` is not given, or the folder cannot be written.
     """
     if wheel is not None:
@@ -90,6 +90,6 @@ def _check_wheel(path: Path) -> None:
     if not path.exists():
         raise no_such_file(path, InputError)
     if path.suffix != ".whl" or not path.name.startswith(PACKAGE.replace("-", "_") + "-"):
-        raise InputError(f"{path} is no wheel of {PACKAGE}. Make one in a checkout: pip wheel --no-deps .")
+        raise InputError(f"{path} is not a wheel of {PACKAGE}. Make one in a checkout: pip wheel --no-deps .")
     if not path.is_file():
         raise InputError(f"{path} is a folder; give the wheel in it.")

@@ -81,7 +81,7 @@ def _described() -> Iterator[tuple[str, bytes]]:
     for name in KEPT:
         text = here.read_text(name)
         if text is None:
-            raise InputError(f"this installation of {PACKAGE} has no {name}. Install it anew, or give --wheel FILE.")
+            raise InputError(f"this installation of {PACKAGE} has no {name}. Reinstall it, or give --wheel FILE.")
         yield name, text.encode()
     for file in here.files or ():
         if file.parts[0].endswith(".dist-info") and file.parts[1] == "licenses":

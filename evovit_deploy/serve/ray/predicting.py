@@ -158,7 +158,7 @@ class Parts:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EvoVitError(
-                f"cannot keep progress in {self._folder}: {error.strerror}. Set EVOVIT_CACHE to a folder of yours."
+                f"cannot keep progress in {self._folder}: {error.strerror}. Set EVOVIT_CACHE to a folder that you can write to."
             ) from error
         write_bytes(self._folder / f"{number}.json", json.dumps(rows).encode())
 

@@ -188,7 +188,7 @@ def test_a_wheel(digits_model: Path, tmp_path: Path) -> None:
     assert (tmp_path / "image" / wheel.name).read_bytes() == b"wheel"
     assert wheel.name in lines(tmp_path / "image", "COPY")[0]
     (tmp_path / "torch-1.whl").touch()
-    with pytest.raises(InputError, match="no wheel of evovit-deploy"):
+    with pytest.raises(InputError, match="not a wheel of evovit-deploy"):
         container(read_contents(digits_model), tmp_path / "other", ServiceOptions(), wheel=tmp_path / "torch-1.whl")
     assert not (tmp_path / "other").exists()
 
