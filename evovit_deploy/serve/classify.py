@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,10 +21,12 @@ from .models import ServedModel
 from .rejections import Rejected
 from .requests import Array, Outputs
 
-__all__ = ["Prepared", "decode", "ranking"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Opened", "Prepared", "classified", "decode", "ranking"]
 
 FORMATS = ("JPEG", "PNG")
-_PIXELS = Pixels()  # of this process, as its memory is
 
 
 class Prepared(NamedTuple):
@@ -30,26 +36,68 @@ class Prepared(NamedTuple):
     transform: Transform  # that it went through; a reload may bring an engine with another
 
 
-def decode(data: bytes, model: ServedModel, max_pixels: int) -> Prepared:
-    """Send a JPEG or PNG through the eval transform of the engine in use.
+class Opened(NamedTuple):
+    """An image whose size is known and whose pixels are not decoded yet."""
+
+    image: Image
+    pixels: int
+
+
+async def classified(data: bytes, model: ServedModel, threads: Executor, pixels: Pixels, max_pixels: int) -> Prepared:
+    """Send a JPEG or PNG through the eval transform of the engine in use, in a thread.
 
     Raises:
-        InputError: The model gives no class scores, so classifying would be in vain.
-        Rejected: 413 for more than ``max_pixels``, before they are decoded; 400 for anything that is not a sound image.
+        Rejected, InputError: See :func:`decode`.
     """
+    loop = asyncio.get_running_loop()
+    found = await loop.run_in_executor(threads, decode, data, model, pixels, max_pixels)
+    if isinstance(found, Prepared):
+        return found
+    await pixels.wait(found.pixels)
+    work = threads.submit(_finish, found, model, pixels, max_pixels)
+    work.add_done_callback(lambda done: pixels.give(found.pixels) if done.cancelled() else None)  # it never began
+    return await asyncio.wrap_future(work)
+
+
+def decode(data: bytes, model: ServedModel, pixels: Pixels, max_pixels: int) -> Prepared | Opened:
+    """Open a JPEG or PNG, and decode it unless its pixels are too many just now.
+
+    Raises:
+        Rejected: 413 for more than ``max_pixels``, before they are decoded; 400 for anything that is not a sound image.
+        InputError: The model gives no class scores, so classifying would be in vain; or the image asks for more work than
+            its pixels.
+    """
+    from PIL import Image
+
+    model.engine.spec.require_scores()
+    check_work(data)
+    with _rejecting(max_pixels):
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise Rejected(413, f"the image has {width} x {height} pixels; {max_pixels} are the limit.")
+    opened = Opened(image, width * height)
+    return _finish(opened, model, pixels, max_pixels) if pixels.take(opened.pixels) else opened
+
+
+def _finish(opened: Opened, model: ServedModel, pixels: Pixels, max_pixels: int) -> Prepared:
+    """Decode, with pixels that were taken for it."""
+    try:
+        spec = model.engine.spec
+        transform = spec.transform or Transform()
+        with _rejecting(max_pixels), opened.image as image:
+            return Prepared(preprocess(upright_rgb(image), transform, spec.image_size, spec.input)[None], transform)
+    finally:
+        pixels.give(opened.pixels)
+
+
+@contextlib.contextmanager
+def _rejecting(max_pixels: int) -> Iterator[None]:
+    """Answers for what Pillow raises."""
     from PIL import Image, UnidentifiedImageError
 
-    spec = model.engine.spec
-    spec.require_scores()
-    transform = spec.transform or Transform()
-    check_work(data)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise Rejected(413, f"the image has {width} x {height} pixels; {max_pixels} are the limit.")
-            with _PIXELS.taken(width * height, max_pixels):
-                return Prepared(preprocess(upright_rgb(image), transform, spec.image_size, spec.input)[None], transform)
+        yield
     except (Rejected, InputError):
         raise
     except UnidentifiedImageError:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import heapq
+import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
@@ -74,21 +77,54 @@ class DaemonThreads(Executor):
 
 
 class Pixels:
-    """How many pixels are decoded at once: as many as the largest allowed image has, whatever the number of threads."""
+    """How many pixels are decoded at once: as many as the largest allowed image has, whatever the number of threads.
 
-    def __init__(self) -> None:
-        self._used = 0
-        self._changed = threading.Condition()
+    What does not fit waits without a thread, and the smallest image goes first: many large ones do not hold up the others.
 
-    @contextlib.contextmanager
-    def taken(self, count: int, most: int) -> Iterator[None]:
-        """Wait until ``count`` more pixels do not exceed ``most``, or nothing else is decoded."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._used or self._used + count <= most)
-            self._used += count
+    Args:
+        most: Pixels at once; an image beyond that is decoded alone.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._used = most, 0
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._waiting: list[tuple[int, int, Future[None]]] = []  # a heap: pixels, number, granted
+
+    def take(self, count: int) -> bool:
+        """Take pixels for one image if they are free; :meth:`give` gives them back."""
+        with self._lock:
+            return self._take(count)
+
+    async def wait(self, count: int) -> None:
+        """Take pixels for one image as soon as they are free."""
+        granted: Future[None] = Future()
+        with self._lock:
+            if self._take(count):
+                return
+            heapq.heappush(self._waiting, (count, next(self._numbers), granted))
         try:
-            yield
-        finally:
-            with self._changed:
-                self._used -= count
-                self._changed.notify_all()
+            await asyncio.wrap_future(granted)
+        except asyncio.CancelledError:
+            if not granted.cancelled():  # it came at the same moment
+                self.give(count)
+            raise
+
+    def give(self, count: int) -> None:
+        """Give the pixels of one image back, to those who wait for some."""
+        with self._lock:
+            self._used -= count
+            while self._waiting:
+                wanted, _, granted = self._waiting[0]
+                if not self._take(wanted):
+                    break
+                heapq.heappop(self._waiting)
+                if granted.set_running_or_notify_cancel():
+                    granted.set_result(None)
+                else:  # nobody waits for it any more
+                    self._used -= wanted
+
+    def _take(self, count: int) -> bool:
+        free = not self._used or self._used + count <= self._most
+        self._used += count if free else 0
+        return free

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from .bodies import compress, read_body
-from .classify import decode, ranking
+from .classify import classified, ranking
 from .documents import model_config, model_metadata, model_statistics, server_metadata
 from .edge import Edge
 from .json_body import MAX_DOCUMENT
@@ -173,9 +173,9 @@ class Http:
         return self._json({"model": model.name, "version": model.version, "top": top})
 
     async def _classify(self, model: ServedModel, body: bytes) -> dict[str, Any]:
-        loop, service = asyncio.get_running_loop(), self._service
+        service = self._service
         while True:
-            prepared = await loop.run_in_executor(service.threads, decode, body, model, service.settings.max_pixels)
+            prepared = await classified(body, model, service.threads, service.pixels, service.settings.max_pixels)
             with contextlib.suppress(
                 TransformChanged
             ):  # the model was reloaded meanwhile: prepare the image for the new one

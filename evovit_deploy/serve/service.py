@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..recipes import Transform
 from .capacity import Capacity
-from .decoding import DaemonThreads
+from .decoding import DaemonThreads, Pixels
 from .metrics import Metrics
 from .models import Opener, ServedModel, open_engine
 from .repository import ModelRepository
@@ -32,6 +32,7 @@ class Service:
         started: Every model was loaded once.
         stopping: SIGTERM came: what is accepted ends, and nothing new is taken.
         threads: For decoding images.
+        pixels: Of all images that are being decoded.
         readers: For reading large requests.
         capacity: Places and memory of requests.
     """
@@ -48,6 +49,7 @@ class Service:
         self.models = ModelRepository(sources, settings, self.metrics, labels=labels, opener=opener)
         self.started = self.stopping = False
         self.threads = DaemonThreads(4, "evovit-decode")
+        self.pixels = Pixels(settings.max_pixels)
         self.readers = DaemonThreads(2, "evovit-read")
         self._loaders = DaemonThreads(1, "evovit-load")
         self.capacity = Capacity(settings.max_concurrent, settings.body_bytes)

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import asyncio
+import io
 import subprocess
 import sys
 import threading
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import pytest
+from PIL import Image
 
 from evovit_deploy.serve.decoding import DaemonThreads, Pixels
 
 from ..docs.pages import ROOT
+from .engines import NumberEngine
+from .running import always, running
 
 
 def test_results_and_errors_are_those_of_the_function() -> None:
@@ -56,28 +61,87 @@ def test_a_process_ends_while_a_thread_is_at_work() -> None:
 
 
 def test_pixels_at_once_are_limited() -> None:
-    pixels, lock = Pixels(), threading.Lock()
-    now = most = 0
+    async def main() -> int:
+        pixels, used, most = Pixels(100), 0, 0
 
-    def decode(count: int) -> None:
-        nonlocal now, most
-        with pixels.taken(count, 100):
-            with lock:
-                now += count
-                most = max(most, now)
-            threading.Event().wait(0.001)
-            with lock:
-                now -= count
+        async def decode(count: int) -> None:
+            nonlocal used, most
+            if not pixels.take(count):
+                await pixels.wait(count)
+            used += count
+            most = max(most, used)
+            await asyncio.sleep(0)
+            used -= count
+            pixels.give(count)
 
-    threads = DaemonThreads(8, "t")
-    for future in [threads.submit(decode, count) for count in (60, 30, 100, 10, 50, 50, 1, 99) * 4]:
-        future.result()
-    threads.shutdown()
-    assert 50 < most <= 100
+        await asyncio.gather(*(decode(count) for count in (60, 30, 100, 10, 50, 50, 1, 99) * 4))
+        assert pixels.take(100)
+        return most
+
+    assert asyncio.run(main()) in range(61, 101)
 
 
-def test_a_failure_gives_its_pixels_back() -> None:
-    pixels = Pixels()
-    for _ in range(3):
-        with pytest.raises(ValueError, match="damaged"), pixels.taken(100, 100):
-            raise ValueError("damaged")
+def test_the_smallest_goes_first_and_a_larger_one_than_allowed_alone() -> None:
+    async def main() -> list[int]:
+        pixels, order = Pixels(100), list[int]()
+
+        async def decode(count: int) -> None:
+            await pixels.wait(count)
+            order.append(count)
+            assert not pixels.take(95)
+            pixels.give(count)
+
+        assert pixels.take(100)
+        work = [asyncio.ensure_future(decode(count)) for count in (300, 90, 40, 60, 70)]
+        await asyncio.sleep(0)
+        pixels.give(100)
+        await asyncio.gather(*work)
+        return order
+
+    assert asyncio.run(main()) == [40, 60, 70, 90, 300]
+
+
+def test_who_goes_away_takes_no_pixels() -> None:
+    async def main() -> None:
+        pixels = Pixels(100)
+        for at_once in (False, True):
+            assert pixels.take(100)
+            waiting = [asyncio.ensure_future(pixels.wait(80)) for _ in range(3)]
+            await asyncio.sleep(0)
+            if not at_once:
+                waiting[0].cancel()
+                waiting[1].cancel()
+            pixels.give(100)  # granted to the first that waits, which may be cancelled before it hears of it
+            if at_once:
+                waiting[0].cancel()
+                waiting[1].cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            assert not waiting[2].cancelled()
+            assert not pixels.take(80)
+            pixels.give(80)
+            assert pixels.take(100)
+            pixels.give(100)
+
+    asyncio.run(main())
+
+
+def noise(side: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (side, side), (90, 30, 10)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_images_that_do_not_fit_at_once_are_all_answered() -> None:
+    with running(always(NumberEngine()), max_pixels=10_000) as service:
+        bodies = [noise(side) for side in (100, 90, 8, 100, 60) * 4]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda body: service.call("POST", "/v1/classify", body)[0], bodies))
+        assert found == [200] * len(bodies)
+        assert service.service.pixels.take(10_000)
+
+
+def test_damage_gives_the_pixels_back() -> None:
+    with running(always(NumberEngine()), max_pixels=10_000) as service:
+        for _ in range(3):
+            assert service.call("POST", "/v1/classify", noise(100)[:-60])[0] == 400
+        assert service.service.pixels.take(10_000)
