@@ -15,7 +15,20 @@ from typing import Any, TypeVar
 __all__ = ["DaemonThreads", "Pixels"]
 
 T = TypeVar("T")
-Job = tuple["Future[Any]", Callable[[], Any]]
+
+
+class _Result(Future[T]):
+    """Knows whether anybody still waits for it: a client that was told 504 does not."""
+
+    abandoned = False
+
+    def cancel(self) -> bool:
+        """Cancel it; false if it runs already."""
+        self.abandoned = True
+        return super().cancel()
+
+
+Job = tuple[_Result[Any], Callable[[], Any]]
 
 
 class DaemonThreads(Executor):
@@ -30,7 +43,9 @@ class DaemonThreads(Executor):
 
     def __init__(self, count: int, name: str) -> None:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._count, self._closed, self._lock = count, False, threading.Lock()
+        self._count, self._lock = count, threading.Lock()
+        self._ended: Exception | None = None
+        self._running: set[_Result[Any]] = set()
         for number in range(count):
             threading.Thread(target=self._work, name=f"{name}_{number}", daemon=True).start()
 
@@ -38,42 +53,73 @@ class DaemonThreads(Executor):
         """Run a function when a thread is free.
 
         Raises:
-            RuntimeError: After :meth:`shutdown`.
+            Exception: What :meth:`end` was given.
         """
-        future: Future[T] = Future()
+        future: _Result[T] = _Result()
         with self._lock:
-            if self._closed:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+            if self._ended is not None:
+                raise self._ended
             self._jobs.put((future, lambda: fn(*args, **kwargs)))
         return future
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
-        """Take no more; never waits for what is running."""
+        """Take no more, as :meth:`end`; what is running is never waited for."""
+        self.end(RuntimeError("cannot schedule new futures after shutdown"))
+
+    def end(self, error: Exception) -> int:
+        """Take no more: what waits, what runs and what is asked for later ends with ``error``; returns how many it ended.
+
+        A thread at work goes on, and nobody hears what comes of it.
+        """
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            if cancel_futures:
-                with contextlib.suppress(queue.Empty):
-                    while True:
-                        job = self._jobs.get_nowait()
-                        if job is not None:
-                            job[0].cancel()
+            if self._ended is not None:
+                return 0
+            self._ended, running = error, self._running
+            self._running = set()
+            ended = 0
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    ended += (job := self._jobs.get_nowait()) is not None and _fail(job[0], error)
             for _ in range(self._count):
                 self._jobs.put(None)
+        for future in running:
+            future.set_exception(error)
+        return ended + sum(not future.abandoned for future in running)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             future, call = job
-            if not future.set_running_or_notify_cancel():
-                continue
+            with self._lock:
+                if self._ended is not None:
+                    _fail(future, self._ended)
+                    continue
+                if not future.set_running_or_notify_cancel():
+                    continue
+                self._running.add(future)
+            result, failure = None, None
             try:
                 result = call()
             except BaseException as error:  # the caller's, as in ThreadPoolExecutor
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-            del job, future, call
+                failure = error
+            if self._is_awaited(future):
+                future.set_result(result) if failure is None else future.set_exception(failure)
+            del job, future, call, result, failure
+
+    def _is_awaited(self, future: _Result[Any]) -> bool:
+        """Whether a job that was run still has to say what came of it."""
+        with self._lock:
+            if future not in self._running:
+                return False
+            self._running.remove(future)
+            return True
+
+
+def _fail(future: Future[Any], error: Exception) -> bool:
+    """End what has not begun; false if nobody waits for it."""
+    if not future.set_running_or_notify_cancel():
+        return False
+    future.set_exception(error)
+    return True
 
 
 class Pixels:
@@ -89,6 +135,7 @@ class Pixels:
         self._most, self._used = most, 0
         self._lock = threading.Lock()
         self._numbers = itertools.count()
+        self._ended: Exception | None = None
         self._waiting: list[tuple[int, int, Future[None]]] = []  # a heap: pixels, number, granted
 
     def take(self, count: int) -> bool:
@@ -100,13 +147,15 @@ class Pixels:
         """Take pixels for one image as soon as they are free."""
         granted: Future[None] = Future()
         with self._lock:
+            if self._ended is not None:
+                raise self._ended
             if self._take(count):
                 return
             heapq.heappush(self._waiting, (count, next(self._numbers), granted))
         try:
             await asyncio.wrap_future(granted)
         except asyncio.CancelledError:
-            if not granted.cancelled():  # it came at the same moment
+            if granted.done() and not granted.cancelled() and granted.exception() is None:  # it came at the same moment
                 self.give(count)
             raise
 
@@ -123,6 +172,12 @@ class Pixels:
                     granted.set_result(None)
                 else:  # nobody waits for it any more
                     self._used -= wanted
+
+    def end(self, error: Exception) -> int:
+        """End everything that waits, or will, with ``error``; returns how many waited."""
+        with self._lock:
+            self._ended, waiting, self._waiting = error, self._waiting, []
+        return sum(_fail(granted, error) for _, _, granted in waiting)
 
     def _take(self, count: int) -> bool:
         free = not self._used or self._used + count <= self._most

@@ -12,6 +12,7 @@ from .capacity import Capacity
 from .decoding import DaemonThreads, Pixels
 from .metrics import Metrics
 from .models import Opener, ServedModel, open_engine
+from .rejections import Rejected
 from .repository import ModelRepository
 from .requests import Array, Outputs
 from .settings import ModelSource, Settings
@@ -90,6 +91,7 @@ class Service:
         """Answer what was accepted, free the models; returns how many requests were not answered in time."""
         self.stopping = True
         lost = await asyncio.to_thread(self.models.close, timeout)
-        for pool in (self.threads, self.readers, self._loaders):
-            pool.shutdown(wait=False, cancel_futures=True)
+        stopped = Rejected(503, "the service is stopping.")
+        lost += sum(part.end(stopped) for part in (self.pixels, self.threads, self.readers))
+        self._loaders.shutdown(wait=False, cancel_futures=True)
         return lost

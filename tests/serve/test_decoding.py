@@ -5,7 +5,7 @@ import io
 import subprocess
 import sys
 import threading
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from PIL import Image
@@ -29,7 +29,7 @@ def test_results_and_errors_are_those_of_the_function() -> None:
         threads.submit(pow, 1, 1)
 
 
-def test_what_waits_is_cancelled_and_what_runs_is_not() -> None:
+def test_the_end_is_an_error_for_what_waits_and_what_runs() -> None:
     threads, begun, go = DaemonThreads(1, "t"), threading.Event(), threading.Event()
 
     def work() -> str:
@@ -41,12 +41,22 @@ def test_what_waits_is_cancelled_and_what_runs_is_not() -> None:
     begun.wait()
     waiting: list[Future[str]] = [threads.submit(work) for _ in range(3)]
     waiting[0].cancel()
-    threads.shutdown(cancel_futures=True)
-    assert all(future.cancelled() for future in waiting)
+    assert threads.end(OSError("over")) == 3
+    assert threads.end(OSError("again")) == 0
+    assert waiting[0].cancelled()
+    for future in (running, *waiting[1:]):
+        with pytest.raises(OSError, match="over"):
+            future.result()
     go.set()
-    assert running.result() == "done"
-    with pytest.raises(CancelledError):
-        waiting[1].result()
+
+
+def test_who_went_away_is_not_counted() -> None:
+    threads, begun, go = DaemonThreads(1, "t"), threading.Event(), threading.Event()
+    running = threads.submit(lambda: (begun.set(), go.wait()))
+    begun.wait()
+    assert not running.cancel()
+    assert threads.end(OSError("over")) == 0
+    go.set()
 
 
 def test_a_process_ends_while_a_thread_is_at_work() -> None:
@@ -121,6 +131,24 @@ def test_who_goes_away_takes_no_pixels() -> None:
             pixels.give(80)
             assert pixels.take(100)
             pixels.give(100)
+
+    asyncio.run(main())
+
+
+def test_the_end_of_a_service_ends_what_waits_for_pixels() -> None:
+    async def main() -> None:
+        pixels = Pixels(100)
+        assert pixels.take(100)
+        waiting = [asyncio.ensure_future(pixels.wait(count)) for count in (10, 20, 30)]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        await asyncio.sleep(0)
+        assert pixels.end(OSError("over")) == 2
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(error) for error in found] == [OSError, asyncio.CancelledError, OSError]
+        pixels.give(100)
+        with pytest.raises(OSError, match="over"):
+            await pixels.wait(1)
 
     asyncio.run(main())
 
