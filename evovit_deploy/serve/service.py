@@ -93,5 +93,5 @@ class Service:
         lost = await asyncio.to_thread(self.models.close, timeout)
         stopped = Rejected(503, "the service is stopping.")
         lost += sum(part.end(stopped) for part in (self.pixels, self.threads, self.readers))
-        self._loaders.shutdown(wait=False, cancel_futures=True)
+        self._loaders.end(stopped)
         return lost
