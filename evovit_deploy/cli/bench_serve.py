@@ -56,6 +56,14 @@ def bench_serve(
             rich_help_panel=FAULTS,
         ),
     ] = False,
+    attack: Annotated[
+        bool,
+        typer.Option(
+            "--attack",
+            help="Clients that try to stop the service instead: liveness, memory and the time to stop.",
+            rich_help_panel=FAULTS,
+        ),
+    ] = False,
     ray: Annotated[
         bool,
         typer.Option(
@@ -77,6 +85,7 @@ def bench_serve(
       evovit bench serve
       evovit bench serve model.onnx --record runs.jsonl
       evovit bench serve --faults
+      evovit bench serve --attack
     """
     from ..bench.environment import physical_cores
     from ..bench.records import append, check_appendable
@@ -86,8 +95,13 @@ def bench_serve(
     require("serve", "measuring the service", *(name for name in modules_of("serve") if name != "uvloop"))
     if record is not None:
         check_appendable(record, force=force)
+    if faults and attack:
+        raise InputError("--faults and --attack are two runs; choose one.")
     if faults:
         _faults(ray, record, json)
+        return
+    if attack and not ray:
+        _attack(record, json)
         return
     if ray:
         raise InputError("--ray goes with --faults.")
@@ -131,5 +145,32 @@ def _faults(ray: bool, record: Path | None, json: bool) -> None:
             for name, one in scenarios.items()
         ]
         print_table(Table("Load and faults: what became of every request", header, tuple(rows), group=None))
+    if any(one["broken"] for one in scenarios.values()):
+        raise typer.Exit(1)
+
+
+def _attack(record: Path | None, json: bool) -> None:
+    """Run every attack, show what it did, exit 1 if something does not hold."""
+    from ..bench.records import append
+    from ..bench.serving.attacks import run_attacks
+    from ..bench.text import Table
+
+    with measuring() as tell:
+        document = run_attacks(command=command_line(), tell=tell)
+    if record is not None:
+        append(record, document)
+    scenarios = document["scenarios"]
+    if json:
+        print_json(document)
+    else:
+        fields = ("requests", "answered", "refused", "live_worst_s", "peak_mib", "bound_mib", "stop_s")
+        header = ("attack", *(name.replace("_", " ") for name in fields), "holds")
+        rows = [
+            (name, *(str(one[field]) for field in fields), "; ".join(one["broken"]) or "yes")
+            for name, one in scenarios.items()
+        ]
+        print_table(
+            Table("Attacks: a good client beside them, liveness, memory, and the end", header, tuple(rows), group=None)
+        )
     if any(one["broken"] for one in scenarios.values()):
         raise typer.Exit(1)

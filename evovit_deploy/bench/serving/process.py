@@ -90,6 +90,14 @@ class Served:
             return None
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def peak_bytes(self) -> int | None:
+        """Return the largest memory of the process so far, or None where the system does not say."""
+        try:
+            text = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
+            return int(text.partition("VmHWM:")[2].split()[0]) << 10
+        except (OSError, ValueError, IndexError):
+            return None
+
     def signal(self) -> None:
         """Send SIGTERM."""
         self._process.send_signal(signal.SIGTERM)
