@@ -94,7 +94,9 @@ def open_models(
         if plain and backend_of(path) == "onnxruntime":
             engine: Engine = OrtEngine(path, provider=choice.provider, threads=choice.threads, emulate=True)
         else:
-            engine = Engine.open(path, provider=choice.provider, threads=choice.threads)
+            # In a proof the provider says where the ONNX file runs, which a plan may be held against.
+            provider = "auto" if plain else choice.provider
+            engine = Engine.open(path, provider=provider, threads=choice.threads)
         opened[path] = stack.enter_context(engine)
     like = next((recipe for e in opened.values() if (recipe := _evolved_recipe(e, plain)) is not None), None)
     options = ModelOptions(outputs=outputs)

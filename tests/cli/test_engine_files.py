@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evovit_deploy import cli, engines
+from evovit_deploy import cli
 from evovit_deploy.engines import OrtEngine
 from evovit_deploy.engines.trt_api import find_gpu
 from tests.engines.test_engine_manifest import make_document, make_plan
@@ -124,7 +124,7 @@ def test_verify_compares_an_engine_as_any_other(
             found = super().run(images)
             return {**found, "logits": found["logits"] + self.offset}
 
-    monkeypatch.setattr(engines, "TrtEngine", StandIn)
+    monkeypatch.setattr("evovit_deploy.engines.tensorrt.TrtEngine", StandIn)
     reference = tiny_onnx("fp32", outputs="logits,kept")
     code, out, err = evovit("verify", reference, engine, "--provider", "cpu", "--json")
     assert code == 0, err

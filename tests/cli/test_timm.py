@@ -142,7 +142,7 @@ def test_sweep_and_the_recipe_it_writes(evovit, weights, data, tmp_path):
         (("--from-timm", "vit_smal_patch16_224"), 2, "vit_small_patch16_224"),
         (("--from-timm", "vit_base_patch16_siglip_224"), 2, "no class token"),
         (("--from-timm", "vit_base_patch16_rope_224"), 2, "Supported are timm's plain ViTs"),
-        (("--from-timm", f"{NAME}.nope"), 2, "valid: r160_in1k"),
+        (("--from-timm", f"{NAME}.nope"), 2, "Valid: r160_in1k"),
         (("--from-timm", NAME, "--img-size", "100"), 2, "96 or 112"),
         (("--from-timm", NAME, "--keep", "0.5,0.5,0.5"), 2, "1 (for all stages), 2 (one per stage) or 6"),
         (("--from-timm", NAME, "--keep", "0.001"), 2, "keeps no patch of 100"),
