@@ -39,6 +39,8 @@ NOT_RUN = {
     "pip install": "needs a package index",
     "docker ": "needs a container engine",
     "kubectl ": "needs a cluster",
+    "evovit bench --suite": "takes minutes; tests/cli/test_bench_suites.py runs suites",
+    "evovit bench compare": "two short runs may differ; tests/cli/test_bench_records.py compares known ones",
     "serve deploy": "tests/serve/test_ray.py deploys such a file",
     "evovit serve digits=digits.onnx --ray": "tests/serve/test_ray.py serves so",
     "evovit predict digits.onnx photos/ --ray": "tests/serve/test_ray.py predicts so",
