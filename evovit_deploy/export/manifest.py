@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, ModelFileError, RecipeError
 from ..json_shape import Between, misfit
-from ..recipes import Recipe
+from ..recipes import PRECISIONS, Recipe
 
 if TYPE_CHECKING:
     import onnx
@@ -23,15 +23,15 @@ _SHAPE = {
     "name": str,
     "family": str,
     "variant?": frozenset({"", "stock", "twin", "trimmed"}),
-    "precision": str,
+    "precision": frozenset(PRECISIONS),
     "batch": (None, Between(1, 1 << 20)),
     "input": frozenset({"float32", "uint8"}),
-    "selection?": (str, None),
+    "selection": (str, None),
     "outputs": [str],
-    "opset?": Between(1, 1000),
-    "folded?": bool,
+    "opset": Between(1, 1000),
+    "folded": bool,
     "trim?": bool,
-    "weights?": {"source?": str, "random?": bool, "sha256?": (str, None)},
+    "weights": {"source": str, "random": bool, "sha256": (str, None)},
     "versions?": {str: str},
 }
 

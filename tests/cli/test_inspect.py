@@ -81,6 +81,8 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "input": "float32",
         "outputs": ["logits"],
         "selection": "sort",
+        "opset": 20,
+        "folded": True,
         "weights": {"source": "model", "random": False, "sha256": "00"},
         **changes,
     }

@@ -47,8 +47,11 @@ def make_engine(folder: Path, **changes: Any) -> tuple[Path, dict[str, Any]]:
         "batch": None,
         "input": "uint8",
         "outputs": ["logits", "kept_1"],
+        "selection": "sort",
+        "opset": 20,
+        "folded": True,
         "recipe": json.loads(json.dumps(load_recipe(SMALL).to_dict())),
-        "weights": {"source": "model"},
+        "weights": {"source": "model", "random": False, "sha256": None},
     }
     images = {"name": "images", "dtype": "uint8", "shape": [None, 224, 224, 3]}
     io = {"input": images, "outputs": {"logits": [None, 1000], "kept_1": [None, 98]}}
