@@ -99,6 +99,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.head_since: float | None = None
         self._head = 0  # bytes of it
         self._in_message = False
+        self._beside = 0  # bytes since the last part of the body: of trailers, or around chunks
         self._unsent, self._unsent_since = 0, 0.0
 
     def connection_made(self, transport: Any) -> None:
@@ -115,7 +116,11 @@ class LimitedProtocol(HttpToolsProtocol):
         """Feed the parser, the head of a request in pieces that keep to its limit."""
         while data and not self.transport.is_closing():
             if self._in_message:
+                if self._beside > self.guard.head_bytes:
+                    self.refuse(431, f"the trailer of the request is larger than {self.guard.head_bytes} bytes.")
+                    return
                 part, data = data, b""
+                self._beside += len(part)  # body takes it back
             else:
                 if self.head_since is None:
                     self.head_since = time.monotonic()
@@ -137,9 +142,14 @@ class LimitedProtocol(HttpToolsProtocol):
         """The head is here: the request begins, or waits for the one before it."""
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many requests at once")
-        self._in_message, self.head_since, self._head = True, None, 0
+        self._in_message, self.head_since, self._head, self._beside = True, None, 0, 0
         super().on_headers_complete()
         self.guard.works(self)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._beside = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is here."""

@@ -88,6 +88,23 @@ def test_a_head_has_a_largest_size(parts: list[bytes], caplog: pytest.LogCapture
     assert [entry["status"] for entry in entries if "path" not in entry] == [431]
 
 
+@pytest.mark.parametrize("endless", [b"0\r\nX: ", b"0\r\n", b"1;"], ids=["value", "many", "extension"])
+def test_what_is_beside_a_body_has_a_largest_size(endless: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "evovit.access")
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n" + endless
+    more = b"a:\r\n" * 50_000 if endless == b"0\r\n" else b"a" * 200_000
+    with running(always(NumberEngine())) as service, connected(service, head) as connection:
+        until(lambda: service.service.capacity.held == 3)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                connection.sendall(more)
+        until(lambda: not service.service.capacity.held)
+        assert alive(service)
+
+    entries = [json.loads(record.getMessage()) for record in caplog.records if record.name == "evovit.access"]
+    assert [entry["status"] for entry in entries if "path" not in entry] == [431]
+
+
 def test_heads_up_to_the_limit_pass() -> None:
     with running(always(NumberEngine()), max_header_kib=16) as service:
         long = LIVE[:-2] + b"X: " + b"a" * (16384 - len(LIVE) - 5) + b"\r\n\r\n"
