@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,8 +36,12 @@ class _Parameters:
                 param.metavar = ""
             if "--help" in param.opts and any(getattr(p, "rich_help_panel", None) == OUTPUT for p in params):
                 param.rich_help_panel = OUTPUT
-            if param.param_type_name == "argument" and hasattr(param, "display_type_rich"):
-                param.display_type_rich = _nothing
+            if param.param_type_name == "argument":
+                if hasattr(param, "display_type_rich"):
+                    param.display_type_rich = _nothing
+                else:  # typer before 0.29 shows the name of the type
+                    param.type = copy.copy(param.type)
+                    param.type.name = ""
         return params
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
