@@ -130,10 +130,26 @@ def upright_rgb(image: Image) -> Image:
         raise InputError(
             f"pixels are 32-bit ({image.mode}) and do not say which value is white. Convert it to 8 or 16 bits first."
         )
+    _correct_ycbcr(image)
     image.load()
     with contextlib.suppress(Exception):  # a damaged EXIF block does not make the pixels worse
         ImageOps.exif_transpose(image, in_place=True)
     return _to_rgb(image)
+
+
+def _correct_ycbcr(image: Any) -> None:
+    """Pillow before 13 takes three bytes of an uncompressed YCbCr TIFF for four, and calls the file truncated."""
+    import PIL
+
+    photometric, samples, subsampling, ycbcr = 262, 277, 530, 6
+    if int(PIL.__version__.partition(".")[0]) >= 13 or image.format != "TIFF" or not image.tile:
+        return
+    tags = image.tag_v2
+    whole = tags.get(photometric) == ycbcr and tags.get(samples) == 3 and tags.get(subsampling) == (1, 1)
+    if whole and all(codec == "raw" and arguments[0] == "RGBX" for codec, _, _, arguments in image.tile):
+        image._mode = "YCbCr"
+        # A plain tuple in the oldest, a named one later; both are read by position.
+        image.tile = [(codec, box, start, ("YCbCr", *rest[1:])) for codec, box, start, rest in image.tile]
 
 
 def _to_rgb(image: Image) -> Image:

@@ -128,6 +128,15 @@ def test_modes_become_rgb(tmp_path: Path, mode: str) -> None:
         np.testing.assert_array_equal(np.asarray(image)[..., 0], np.asarray(picture(12, 10).convert("L")))
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
+def test_ycbcr_tiff(tmp_path: Path, compression: str | None) -> None:
+    """Uncompressed, Pillow before 13 alone calls it truncated."""
+    image = picture(40, 30).convert("YCbCr")
+    image.save(tmp_path / "x.tif", compression=compression)
+    found = np.asarray(load_image(tmp_path / "x.tif")).astype(int)
+    assert np.abs(found - np.asarray(image.convert("RGB"))).max() <= 1  # libtiff rounds differently
+
+
 def test_alpha_is_dropped_not_composited(tmp_path: Path) -> None:
     pixels = np.full((4, 4, 4), (10, 20, 30, 0), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
@@ -146,7 +155,10 @@ def test_palette_with_transparency_gives_no_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
     values = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
-    Image.fromarray(values).save(tmp_path / f"x.{suffix}")
+    if suffix == "pgm":  # Pillow before 11 does not write it
+        (tmp_path / "x.pgm").write_bytes(b"P5 5 1 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(tmp_path / f"x.{suffix}")
     np.testing.assert_array_equal(np.asarray(load_image(tmp_path / f"x.{suffix}"))[0, :, 1], [0, 0, 1, 128, 255])
 
 
