@@ -46,7 +46,8 @@ WAYS: dict[str, list[tuple[str, ...]]] = {
     "eval": [("eval", "model.onnx", "--data", "few", "--labels", LABELS, "--workers", "0")],
     "explain": [("explain", CHECKPOINT, IMAGE, "-o", "explained")],
     "sweep": [
-        ("sweep", CHECKPOINT, "--data", "few", "-o", "swept", "--ratios", "0.5", "--quick", "--workers", "0"),
+        ("sweep", CHECKPOINT, "--data", "few", "-o", "swept", "--ratios", "0.5", "--workers", "0", "--quick",
+         "--backend", "pytorch"),
     ],
     "build": [("build", "model.onnx", "-o", "model.engine", "--target", "tensorrt-rtx")],
     "list": [("list",)],
