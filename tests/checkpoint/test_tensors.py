@@ -22,7 +22,7 @@ def test_vanilla_levit_is_named(path: Path) -> None:
 
 
 def test_another_model_lists_keys(path: Path) -> None:
-    message = refused(saved({f"layer{i}.conv.weight": torch.zeros(1) for i in range(9)}, path), "another model")
+    message = refused(saved({f"layer{i}.conv.weight": torch.zeros(1) for i in range(9)}, path), "a different model")
     assert "`qks.0.qk.weight`" in message
     assert "`layer0.conv.weight`" in message
     assert "5 more" in message

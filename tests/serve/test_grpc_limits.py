@@ -96,10 +96,10 @@ def contents(data: bytes, number: int = 4) -> bytes:
         (sub(5, SHAPE) + sub(7, bytes(20_000)), "takes 24576 bytes, not 20000"),
         (sub(5, SHAPE) + sub(7, bytes(20_000)) + sub(7, b"x"), "takes one raw_input_contents"),
         (sub(7, bytes(20_000))[:-1], "cut off"),
-        (bytes(20_000), "beside the pixels|no ModelInferRequest|cut off"),
-        (b"\x0f" * 20_000, "no ModelInferRequest"),
+        (bytes(20_000), "beside the pixels|not a ModelInferRequest|cut off"),
+        (b"\x0f" * 20_000, "not a ModelInferRequest"),
         (b"\xff" * 20_000, "cut off"),
-        (b"\x0b", "no ModelInferRequest"),
+        (b"\x0b", "not a ModelInferRequest"),
     ],
 )
 def test_a_refused_message_takes_no_more_memory_than_it_has(data: bytes, reason: str) -> None:

@@ -122,7 +122,7 @@ def test_versions(sums_model: Path, digits_model: Path, tmp_path: Path) -> None:
     package_triton(sums_model, tmp_path, TritonOptions(version=2, max_queue=7))
     assert files(folder) == COPIED | {"2/model.onnx"}
     assert config(folder).dynamic_batching.default_queue_policy.max_queue_size == 7
-    with pytest.raises(OutputError, match="another backend, batch, inputs or outputs"):
+    with pytest.raises(OutputError, match="a different backend, batch, inputs or outputs"):
         package_triton(digits_model, tmp_path, TritonOptions(name="sums", version=3))
     (folder / "config.pbtxt").write_text("nonsense {")
     with pytest.raises(OutputError, match="no readable config"):
