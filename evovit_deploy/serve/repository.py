@@ -193,7 +193,7 @@ class ModelRepository:
                 engine.close()
             raise
         entry.state = "READY"
-        _tell(entry.source, engine)
+        _note(entry.source, engine)
 
     def _reload(self, model: ServedModel, source: ModelSource) -> None:
         engine = self._opener(source, self._settings)
@@ -202,7 +202,7 @@ class ModelRepository:
         except BaseException:
             engine.close()
             raise
-        _tell(source, engine)
+        _note(source, engine)
 
     def _versions(self, name: str) -> dict[str, _Entry]:
         if name not in self._entries:
@@ -217,11 +217,9 @@ class ModelRepository:
             raise Rejected(403, "loading and unloading is not allowed; start the service with --allow-control.")
 
 
-def _tell(source: ModelSource, engine: Engine) -> None:
-    """Log what is served under which name: two files may have one name, and a file may not say how its images were made."""
-    spec, model = engine.spec, f"model: {source.name} version {source.version}"
-    log.info("%s  %dx%d %s, %s", model, spec.image_size, spec.image_size, spec.input, source.path)
-    if spec.transform is None:
+def _note(source: ModelSource, engine: Engine) -> None:
+    """Log that a file does not say how its images were made, where it does not."""
+    if engine.spec.transform is None:
         log.warning(
             "note: %s does not say how its images are prepared; /v1/classify does it as for ImageNet: the shorter side to "
             "256/224 of the size, the centre, ImageNet's mean and standard deviation.",

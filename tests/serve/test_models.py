@@ -74,7 +74,7 @@ def test_what_is_served_is_said(caplog: pytest.LogCaptureFixture) -> None:
         pass
     said = [record.getMessage() for record in caplog.records]
     for version in "12":
-        assert f"model: m version {version}  4x4 uint8, unused.onnx" in said
+        assert any(line.startswith(f"model: m version {version}, 4 px uint8") for line in said)
     assert sum("as for ImageNet" in line for line in said) == 1
 
 
