@@ -43,7 +43,6 @@ NOT_RUN = {
     "evovit bench compare": "two short runs may differ; tests/cli/test_bench_records.py compares known ones",
     "serve deploy": "tests/serve/test_ray.py deploys such a file",
     "evovit serve digits=digits.onnx --ray": "tests/serve/test_ray.py serves so",
-    "evovit bench --suite quick": "tests/cli/test_bench_suites.py runs a suite; this one takes minutes",
     "evovit predict digits.onnx photos/ --ray": "tests/serve/test_ray.py predicts so",
 }
 # Blocks that are run by another test, by their first line.
@@ -91,10 +90,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         build_engine(folder / "model.onnx", folder / "model.engine", BuildOptions(target="tensorrt-rtx"), prove=False)
     for name, model in (("deit", "deit_tiny_patch16_224"), ("vit", "vit_tiny_patch16_224")):
         save_file(timm.create_model(model).state_dict(), folder / f"{name}.safetensors")
-    [record] = (ROOT / "bench" / "results").glob("cpu-intel*.jsonl")
-    for name in ("before", "after"):
-        shutil.copy(record, folder / f"{name}.jsonl")
-    shutil.copy(record, folder / "runs.jsonl")
     os.symlink(ROOT / "examples", folder / "examples")
     return folder
 
