@@ -27,13 +27,15 @@ def compare(
     *,
     names: Sequence[str] = (),
     scores: Mapping[str, Array] | None = None,
+    settled: Mapping[str, Array] | None = None,
 ) -> ParityReport:
     """Compare the outputs of two models on the same images, and judge them gate by gate.
 
     Class scores. Where both give logits these are compared; where one gives probabilities only, log-probabilities less their mean
     over the classes, which are the logits less theirs. With a and b the scores of an image and D = b - a:
 
-    - ``error``: max |D| <= ``max_abs`` * max(1, max |a|), for every image.
+    - ``error``: max |D| <= ``max_abs`` * max(1, max |a|), for every image. Where the kept sets differ, a is from ``settled``:
+      the reference with the other's patches, so that rounding is judged here and the choice of patches below.
     - ``top1_margin``: a flip of the top-1 from class p to q means a_p - a_q <= D_q - D_p <= 2 max |D|. That holds for every flip,
       with the error of its own image, and would prove nothing. So the error is taken from the other images: the reference's
       margin (largest a less second largest) must be at most 2 E, with E = max |D| over the images whose top-1 agrees. An image
@@ -51,6 +53,7 @@ def compare(
         tolerance: What to accept.
         names: Of the images.
         scores: ``kept_1`` -> the reference's scores [n, N] float32 that the set was chosen by, ...
+        settled: The reference's outputs when it keeps the patches that the other model kept; ``reference`` if None.
 
     Raises:
         InputError: Different numbers of classes, or nothing to compare.
@@ -58,7 +61,7 @@ def compare(
     stages = [name for name in reference if name.startswith("kept_") and name in other]
     count = len(next(iter(reference.values())))
     labels = tuple(names) or tuple(f"image {number}" for number in range(1, count + 1))
-    report = _compare_scores(reference, other, tolerance, labels)
+    report = _compare_scores(reference, reference if settled is None else settled, other, tolerance, labels)
     if report.compared is None and not stages:
         raise InputError(
             f"there is nothing to compare: the reference gives {', '.join(reference)}, the other model {', '.join(other)}. "
@@ -71,7 +74,11 @@ def compare(
 
 
 def _compare_scores(
-    reference: Mapping[str, Array], other: Mapping[str, Array], tolerance: Tolerance, names: tuple[str, ...]
+    reference: Mapping[str, Array],
+    settled: Mapping[str, Array],
+    other: Mapping[str, Array],
+    tolerance: Tolerance,
+    names: tuple[str, ...],
 ) -> ParityReport:
     """The part of :func:`compare` that is about class scores."""
     broken = tuple(
@@ -82,20 +89,20 @@ def _compare_scores(
     empty = ParityReport(
         len(names), None, None, None, None, None, "", None, None, (), 0.0, broken, {}, {}, tolerance, names
     )
-    pair = _comparable(reference, other)
-    if pair is None:
+    pair, alike = _comparable(reference, other), _comparable(settled, other)
+    if pair is None or alike is None:
         return empty
-    compared, a, b = pair
-    sound = np.flatnonzero(np.isfinite(a).all(1) & np.isfinite(b).all(1))
+    (compared, own, b), (_, a, _) = pair, alike
+    sound = np.flatnonzero(np.isfinite(own).all(1) & np.isfinite(a).all(1) & np.isfinite(b).all(1))
     if not len(sound):
         return dataclasses.replace(empty, compared=compared)
-    a, b = a[sound], b[sound]
+    own, a, b = own[sound], a[sound], b[sound]
     errors, scales = np.abs(a - b).max(1), np.maximum(1.0, np.abs(a).max(1))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = np.where(lengths > 0, (a * b).sum(1) / np.where(lengths > 0, lengths, 1), (a == b).all(1))
-    same = a.argmax(1) == b.argmax(1)
-    best = np.sort(a, axis=1)[:, ::-1]
-    margins = best[:, 0] - best[:, 1] if a.shape[1] > 1 else np.zeros(len(a))
+    same = own.argmax(1) == b.argmax(1)
+    best = np.sort(own, axis=1)[:, ::-1]
+    margins = best[:, 0] - best[:, 1] if own.shape[1] > 1 else np.zeros(len(own))
     worst = int((errors / scales).argmax())
     return dataclasses.replace(
         empty,

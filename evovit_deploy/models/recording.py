@@ -1,14 +1,14 @@
-"""Looking at the scores that a module selects by, without making them an output."""
+"""Looking at the scores that a module selects by, and choosing in its place, without making either part of the module."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
-__all__ = ["recorded_scores"]
+__all__ = ["given_selections", "recorded_scores"]
 
 
 @contextlib.contextmanager
@@ -22,16 +22,52 @@ def recorded_scores(module: Any) -> Iterator[list[NDArray[Any]]]:
     if module is None:
         yield scores
         return
-    decide, prefix = module.selection_of, module.structure.prefix_tokens
+    prefix = module.structure.prefix_tokens
+
+    def record(given: Any, decide: Callable[[Any], Any]) -> Any:
+        scores.append(given[:, prefix:].float().cpu().numpy())
+        return decide(given)
+
+    with _deciding(module, record):
+        yield scores
+
+
+@contextlib.contextmanager
+def given_selections(module: Any, kept: Sequence[NDArray[Any]]) -> Iterator[None]:
+    """Let a module keep these patches in place of those that its scores would choose; everything else is as ever.
+
+    Args:
+        module: As for :func:`recorded_scores`; it runs once within the block.
+        kept: [B, K] positions of patches for every selection, in order.
+    """
+    import torch
+
+    prefix, sets = module.structure.prefix_tokens, iter(kept)
+
+    def choose(given: Any, decide: Callable[[Any], Any]) -> Any:
+        positions = torch.from_numpy(next(sets)).to(given.device) + prefix
+        patches = torch.zeros_like(given).scatter(1, positions, 1.0)
+        return decide(torch.cat((given[:, :prefix] + 1.0, patches[:, prefix:]), 1))
+
+    with _deciding(module, choose):
+        yield
+
+
+@contextlib.contextmanager
+def _deciding(module: Any, replace: Callable[[Any, Callable[[Any], Any]], Any]) -> Iterator[None]:
+    """Let ``replace(scores, decide)`` stand in for the module's decisions; ``decide`` is the module's own."""
+    decide, outer = module.selection_of, vars(module).get("selection_of")
 
     def selection_of(given: Any, keep: int) -> Any:
-        scores.append(given[:, prefix:].float().cpu().numpy())
-        return decide(given, keep)
+        return replace(given, lambda scores: decide(scores, keep))
 
     module.selection_of, pattern = selection_of, module.pattern
     module.pattern = "topk" if pattern == "sort" else pattern
     try:
-        yield scores
+        yield
     finally:
         module.pattern = pattern
-        del module.selection_of  # the method of the class shows again
+        if outer is None:
+            del module.selection_of  # the method of the class shows again
+        else:
+            module.selection_of = outer

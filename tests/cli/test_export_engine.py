@@ -114,7 +114,7 @@ def test_a_failed_build_leaves_what_was_there(
     for name, text in before.items():
         (out / name).write_text(text)
     with pytest.raises(error, match=message):
-        run(*source, *ENGINE, "-o", "m.engine", "--no-verify", *options)
+        run(*source, *ENGINE, "-o", "m.engine", "--no-verify", "--force", *options)
     assert {path.name: path.read_text() for path in out.iterdir()} == before
 
 

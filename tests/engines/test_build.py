@@ -107,5 +107,5 @@ def test_a_static_engine_from_a_dynamic_file_is_leaner(built: BuildResult, tmp_p
 def test_too_many_kernels_leaves_what_was_there(built: BuildResult, tmp_path: Path) -> None:
     (tmp_path / "m.engine").write_text("before")
     with pytest.raises(PlanError, match="more than --max-kernels 5"):
-        build_engine(tiny_onnx(), tmp_path / "m.engine", BuildOptions(target="tensorrt-rtx", max_kernels=5))
+        build_engine(tiny_onnx(), tmp_path / "m.engine", BuildOptions(target="tensorrt-rtx", max_kernels=5), force=True)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"m.engine": "before"}

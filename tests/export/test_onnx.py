@@ -157,7 +157,7 @@ def test_an_interrupt_leaves_no_file_and_the_old_one_intact(tiny, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export_onnx(tiny, tmp_path / "model.onnx", step=step)
+        export_onnx(tiny, tmp_path / "model.onnx", step=step, force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_text() == "the old file"
 
