@@ -21,9 +21,10 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it replaces ``path``, on any error it is removed.
 
     Raises:
-        OutputError: The folder is missing or cannot be written, or the disk is full.
+        OutputError: The folder is missing or cannot be written, the disk is full, or ``path`` is a device or a pipe.
     """
     path = Path(path)
+    _check_ordinary(path)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         os.close(handle)
@@ -92,11 +93,12 @@ def check_writable(path: Path) -> None:
     """Raise OutputError now if ``path`` could not be written later, before minutes of work are spent.
 
     Raises:
-        OutputError: ``path`` is a folder, its parent does not exist, or the parent cannot be written.
+        OutputError: ``path`` is a folder, a device or a pipe, its parent does not exist, or the parent cannot be written.
     """
     path = Path(path)
     if path.is_dir():
         raise OutputError(f"{path} is a folder; give a file name, such as {path / 'model.onnx'}.")
+    _check_ordinary(path)
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist. Create it first: mkdir -p {path.parent}")
     try:
@@ -104,6 +106,13 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise OutputError(f"cannot write into {path.parent}: {error.strerror or error}.") from error
+
+
+def _check_ordinary(path: Path) -> None:
+    """Refuse ``/dev/null``, ``/dev/stdout``, pipes and sockets: a file that is moved to its place would replace them."""
+    special = path.exists() and not (path.is_file() or path.is_dir())
+    if special or (path.is_symlink() and os.readlink(path).startswith("/proc/")):
+        raise OutputError(f"{printable(path)} is a device or a pipe, not a file. Give the name of a file.")
 
 
 def sha256(path: Path) -> str:

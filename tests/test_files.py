@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evovit_deploy.errors import ModelFileError, OutputError
-from evovit_deploy.files import staged
+from evovit_deploy.files import atomic, check_writable, staged
 
 
 def test_all_appear_together(tmp_path: Path) -> None:
@@ -59,3 +59,20 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(OutputError, match=r"cannot write .*No space left"), staged(tmp_path / "a") as folder:
         (folder / "a").write_text("new")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "link into /proc", "device"])
+def test_devices_and_pipes_are_not_replaced(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "out.onnx"
+    os.mkfifo(tmp_path / "pipe")
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"link to a pipe": "pipe", "link into /proc": "/proc/self/fd/1", "device": "/dev/null"}[kind])
+    before = path.lstat()
+    with pytest.raises(OutputError, match="not a file"):
+        check_writable(path)
+    with pytest.raises(OutputError, match="not a file"), atomic(path):
+        pytest.fail("the work began")
+    assert path.lstat() == before
+    assert {found.name for found in tmp_path.iterdir()} == {"pipe", "out.onnx"}

@@ -66,8 +66,9 @@ def find_weights(content: Any, where: str, ema: bool) -> Found:
         )
     candidates = _candidates(content, where)
     if not candidates:
+        held = f", only {some(content)}" if content else ": it is an empty dict"
         raise CheckpointError(
-            f"{where} holds no weights, only {some(content)}. Valid: a dict with `model`, a dict with `state_dict`, or a state "
+            f"{where} holds no weights{held}. Valid: a dict with `model`, a dict with `state_dict`, or a state "
             "dict itself."
         )
     averaged = [candidate for candidate in candidates if candidate.averaged]
@@ -188,7 +189,8 @@ def _notes(chosen: _Candidate, candidates: list[_Candidate], asked: bool) -> lis
     if chosen.root:
         notes.append(f"the prefix {quoted(chosen.root)} was stripped from the names")
     if chosen.taken:
-        notes.append(f"{' and '.join(map(quoted, chosen.taken))} of a wrapper was stripped from the names")
+        were = "were" if len(chosen.taken) > 1 else "was"
+        notes.append(f"{' and '.join(map(quoted, chosen.taken))} of a wrapper {were} stripped from the names")
     if chosen.beside:
         notes.append(f"not part of the model and left out: {some(chosen.beside)}")
     others = [candidate for candidate in candidates if candidate is not chosen]

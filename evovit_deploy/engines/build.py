@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, InputError, ParityError
 from ..export import manifest as onnx_manifest
-from ..files import atomic, staged, write_json
+from ..files import atomic, printable, staged, write_json
 from ..names import name_of
 from ..ownership import Ours, check_replaceable, is_manifest
 from . import engine_manifest
@@ -139,13 +139,13 @@ def export_engine(
         force: Replace files that evovit did not write; its own are replaced always.
 
     Raises:
-        InputError: A name that is one for an ONNX file.
+        InputError: A name that is none for an engine.
         OutputError: A file that evovit did not write would be replaced.
         EvoVitError: What ``export`` and ``build`` raise. What was there before is untouched.
     """
     path = Path(engine)
     _check_name(path)
-    onnx = path.with_suffix(".onnx") if backend_of(path) == "tensorrt" else path.with_name(path.name + ".onnx")
+    onnx = path.with_suffix(".onnx")
     described, manifest = onnx.with_suffix(".json"), engine_manifest.manifest_path(path)
     places = {**_places(path), onnx: onnx_manifest.is_ours, described: is_manifest("onnx")}
     check_replaceable(places, force=force)
@@ -164,8 +164,12 @@ def _places(path: Path) -> dict[Path, Ours]:
 
 
 def _check_name(path: Path) -> None:
-    if path.suffix in (".onnx", ".json"):
-        raise InputError(f"{path}: an engine cannot end in {path.suffix}; name it, say, {path.with_suffix('.engine')}.")
+    """Refuse names under which no command would open the engine, or its files would get in each other's way."""
+    if backend_of(path) != "tensorrt":
+        named = path.with_suffix(".engine") if path.suffix else path.with_name(f"{path.name}.engine")
+        raise InputError(
+            f"{printable(path)} is not a name for an engine, which ends in .engine, .plan or .trt: name it {printable(named)}."
+        )
 
 
 def check_target(options: BuildOptions) -> tuple[Api, Gpu | None]:

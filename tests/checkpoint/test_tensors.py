@@ -104,7 +104,9 @@ def test_something_else_among_the_weights(state: dict[str, Tensor], path: Path) 
 
 @pytest.mark.parametrize("content", [{}, {"model": {}}, {"optimizer": {"state": {}}, "epoch": 3}])
 def test_no_weights(path: Path, content: dict[str, Any]) -> None:
-    message = refused(saved(content, path), "holds no weights")
+    message = refused(
+        saved(content, path), "holds no weights, only" if content else "holds no weights: it is an empty dict"
+    )
     for key in content:
         assert f"`{key}`" in message
 

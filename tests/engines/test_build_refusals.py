@@ -49,9 +49,15 @@ def test_options_that_do_not_fit(tmp_path: Path, options: dict[str, Any], error:
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="mkdir -p"):
         build_engine(tiny_onnx(), tmp_path / "none" / "m.engine", RTX)
-    for name in ("m.onnx", "m.json"):
+    for name in (
+        "m.onnx",
+        "m.json",
+        "m.pth",
+        "m.safetensors",
+        "m",
+    ):  # no command would open it, and it may be a checkpoint
         with pytest.raises(InputError, match=r"m\.engine"):
-            build_engine(tiny_onnx(), tmp_path / name, RTX)
+            build_engine(tiny_onnx(), tmp_path / name, RTX, force=True)
 
 
 def test_where_there_is_no_gpu_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
