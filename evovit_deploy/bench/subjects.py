@@ -131,6 +131,11 @@ class Opening:
         while unique in self.engines:
             unique, number = f"{label} #{number}", number + 1
         self.engines[unique] = engine
+        first, count, here = next(iter(self.engines)), self._first[0].spec.num_classes, engine.spec.num_classes
+        if here != count:
+            self.notes.append(
+                f"{unique} gives scores of {here or 'no'} classes, {first} of {count or 'none'}: not the same work"
+            )
         if ((engine.spec.manifest or {}).get("weights") or {}).get("random"):
             self.random.add(unique)
         self.facts[unique] = facts if recipe is None else _with_recipe(facts, recipe)

@@ -119,8 +119,9 @@ def _show(result: Explanation) -> None:
         )
     if summary["same_class"] is not None:
         console.print(f"same class in both models: {summary['same_class']} of {summary['images']} images")
+    images = "1 image" if summary["images"] == 1 else f"{summary['images']} images"
     console.print(
-        f"{summary['images']} images; {len(result.pictures)} drawn: {printable(result.gallery)}",
+        f"{images}; {len(result.pictures)} drawn: {printable(result.gallery)}",
         markup=False,
         soft_wrap=True,
     )

@@ -111,7 +111,15 @@ class ParityReport:
         if self.error is not None and self.cosine is not None and self.top1 is not None:
             what = self._quantity
             gates.append(Gate("error", self.error, t.max_abs, False, f"{what} error, relative", self.worst))
-            gates.append(Gate("cosine", self.cosine, t.min_cosine, True, f"cosine of the {what}s"))
+            gates.append(
+                Gate(
+                    "cosine",
+                    self.cosine,
+                    t.min_cosine,
+                    True,
+                    f"cosine of the {'logits' if what == 'logit' else 'log-probabilities'}",
+                )
+            )
             open_flips = [flip for flip in self.flips if not flip.near_cut]
             widest = max(open_flips, key=lambda flip: flip.margin, default=Flip("", 0.0, 0.0))
             excused = len(self.flips) - len(open_flips)

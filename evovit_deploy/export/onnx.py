@@ -56,6 +56,8 @@ class ExportOptions:
         if unknown or not self.model.outputs:
             hint = did_you_mean(unknown[0], OUTPUTS) if unknown else ""
             raise InputError(f"outputs {', '.join(unknown) or 'missing'}; valid: {', '.join(OUTPUTS)}.{hint}")
+        if twice := [name for name in OUTPUTS if self.model.outputs.count(name) > 1]:
+            raise InputError(f"outputs name {', '.join(twice)} twice; once is enough.")
 
     @property
     def opset_version(self) -> int:

@@ -45,6 +45,25 @@ def test_an_engine_and_its_twin_from_a_file(opening: Opening, tmp_path: Path) ->
     assert [engine.backend for engine in opening.engines.values()] == ["tensorrt-rtx"] * 2
 
 
+@pytest.mark.parametrize(("classes", "said"), [(7, "7 classes"), (None, "")])
+def test_a_baseline_of_other_classes_is_said(
+    classes: int | None, said: str, opening: Opening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening.file(tmp_path / "evo.engine")
+    open_ = Engine.open
+
+    def other(path: Path, **options: Any) -> Engine:
+        engine = open_(path, **options)
+        if classes is not None:
+            engine.spec = dataclasses.replace(engine.spec, num_classes=classes)
+        return engine
+
+    monkeypatch.setattr(Engine, "open", staticmethod(other))
+    opening.baseline(str(tmp_path / "twin.plan"))
+    count = opening.engines["evo"].spec.num_classes
+    assert opening.notes == ([f"twin gives scores of {said}, evo of {count}: not the same work"] if said else [])
+
+
 def test_the_twin_of_an_engine_is_built_by_the_same_tensorrt(opening: Opening, tmp_path: Path) -> None:
     opening.file(tmp_path / "evo.engine")
     route = opening.route.like(opening.engines["evo"])

@@ -146,6 +146,7 @@ def test_logits_and_probabilities_are_compared_as_log_probabilities(sides):
     report = compare(side(sides[0], LOGITS), side(sides[1], other), STRICT)
     assert report.error > 0.005
     assert "log-probability error" in report.failure
+    assert "cosine of the log-probabilities" in [gate.what for gate in report.gates]
 
 
 def test_probabilities_that_underflow_are_no_infinite_error():
