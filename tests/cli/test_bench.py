@@ -188,7 +188,7 @@ def test_mistakes(arguments: tuple[str, ...], error: type[EvoVitError], message:
 
 
 def test_baseline_that_is_no_file_and_onnx_in_pytorch(foreign: Path) -> None:
-    with pytest.raises(InputError, match=r"no such file\. Valid: auto, none, twin"):
+    with pytest.raises(InputError, match=r"no such file\. Did you mean 'twin'\? Valid: auto, none, twin"):
         run(foreign, "--baseline", "twins", *SHORT)
     with pytest.raises(InputError, match="--backend pytorch runs checkpoints"):
         run(foreign, "--backend", "pytorch", *SHORT)
