@@ -20,6 +20,7 @@ from evovit_deploy.classify import scores_output
 from evovit_deploy.engines.onnx_facts import read_onnx
 from evovit_deploy.models.evo_deit import ModelOptions
 from evovit_deploy.serve import classify
+from evovit_deploy.serve.decoding import Pixels
 from evovit_deploy.serve.triton import TritonOptions, package_triton
 from tests.export.conftest import TINY
 
@@ -176,7 +177,7 @@ def test_explain(evovit, files, photos, choice, tmp_path):
     code, out, err = evovit("explain", files[choice], photos, "-o", tmp_path / "out", "--json")
     if "kept" not in choice:
         assert code == 2
-        assert "does not tell which patches it keeps" in err
+        assert "does not say which patches it keeps" in err
         return
     assert code == 0, err
     images = json.loads(out)["images"]
@@ -195,9 +196,9 @@ def test_serve(files, photos, choice):
         model = SimpleNamespace(engine=engine, labels=None)
         if scores_in(choice) is None:
             with pytest.raises(InputError, match="no class scores"):  # 400, before the image is decoded
-                classify.decode(stream.getvalue(), model, 10**6)
+                classify.decode(stream.getvalue(), model, Pixels(10**6), 10**6)
             return
-        images = classify.decode(stream.getvalue(), model, 10**6).images
+        images = classify.decode(stream.getvalue(), model, Pixels(10**6), 10**6).images
         assert classify.ranking(model, engine(images), 1)[0]["class"] == int(path.parent.name)
 
 
