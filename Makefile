@@ -11,9 +11,11 @@ TRITON := $(VENV)/triton
 .PHONY: help install demo test check clean
 
 help:
+	@echo "make install .venv with everything that was tried; about 7 GB"
 	@echo "make demo    checkpoint -> ONNX -> parity -> benchmark -> predictions -> service, on this machine"
 	@echo "make test    every check and test"
 	@echo "make check   format, lint and types only"
+	@echo "make clean   remove .venv and what was made"
 
 install: $(VENV)/.installed
 

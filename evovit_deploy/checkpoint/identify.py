@@ -70,7 +70,7 @@ def identify(
     ratios = sorted(set(result.evolution.keep_ratios), reverse=True)
     note = (
         f"keep ratios ({', '.join(f'{r:g}' for r in ratios)}) and tradeoff come from {source}, since a checkpoint does "
-        "not store them; if it was trained with others, give its recipe"
+        "not store them; if it was trained with others, give --keep or a recipe"
     )
     notes = [note]
     if base is not None and base.as_deit[0].embed_dim != sizes.embed_dim:

@@ -198,7 +198,7 @@ def _identify(
     ratios = sorted(set(result.evolution.keep_ratios), reverse=True)
     note = (
         f"keep ratios ({', '.join(f'{r:g}' for r in ratios)}) come from {source}, since a checkpoint does not store them; if "
-        "it was trained with others, give its recipe"
+        "it was trained with others, give --keep or a recipe"
     )
     return result, [note]
 

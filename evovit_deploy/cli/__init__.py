@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from ..errors import EvoVitError
+from ..errors import EngineError, EvoVitError
 from ._command import Command
 from ._console import err, fail
 from ._root_group import RootGroup
@@ -97,6 +97,13 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("EVOVIT_VERBOSE") == "1":
             raise
+        missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if missing and missing != __package__.partition(".")[0]:  # an installation for serving only has no torch
+            from ..extras import distribution_of
+
+            name = distribution_of(missing)
+            fail(f"this command needs {name}, which is not installed. Install it: pip install {name}")
+            sys.exit(EngineError.exit_code)
         fail(f"{type(error).__name__}: {error}", "internal error")
         err().print(
             "This is a bug. Run the same command as `evovit --verbose ...` and report the traceback.", soft_wrap=True

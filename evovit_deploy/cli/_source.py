@@ -68,5 +68,8 @@ def open_checkpoint(
         evolution = evolution.with_keep(ratios)
     changed = dataclasses.replace(checkpoint.recipe, evolution=evolution)
     warning = accuracy_note(changed)
-    notes = checkpoint.notes if warning is None else (*checkpoint.notes, warning)
+    notes = tuple(note for note in checkpoint.notes if keep is None or not note.startswith("keep ratios ("))
+    if keep is not None:
+        notes = (*notes, f"keep ratios ({keep}) are those of --keep")
+    notes = notes if warning is None else (*notes, warning)
     return dataclasses.replace(checkpoint, recipe=changed, notes=notes)

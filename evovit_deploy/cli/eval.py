@@ -145,7 +145,7 @@ def _showing() -> Iterator[Callable[[Progress], None]]:
             if not done and state.resumed == state.done and state.resumed:
                 note(f"resuming after {state.resumed} of {state.total} images, where an earlier run was interrupted")
             for path, reason in state.failures:
-                err().print(f"{printable(path)}: {reason}", markup=False, soft_wrap=True)
+                bar.console.print(f"{printable(path)}: {reason}", markup=False, soft_wrap=True)  # above the bar
             done = state.done
             bar.update(task, completed=state.done, total=state.total)
 

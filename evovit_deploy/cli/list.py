@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -86,7 +86,8 @@ def _show(title: str, rows: list[dict[str, Any]]) -> None:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
     numbers = {key for key in rows[0] if all(isinstance(row[key], int | float | None) for row in rows)}
     for key in rows[0]:
-        table.add_column(key.replace("_", " "), justify="right" if key in numbers else "left", overflow="fold")
+        side: Literal["left", "right"] = "right" if key in numbers else "left"
+        table.add_column(key.replace("_", " "), justify=side, overflow="fold", no_wrap=key == "name")  # to be copied
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row.values()))
     console.print(table)

@@ -179,16 +179,18 @@ def _classify(
     unread: list[Failure] = []
     failed: dict[Path, str] = {}
 
+    bar = progress()
+
     def report(path: Path, reason: str) -> None:
         failed[path] = reason
-        err().print(f"{printable(path)}: {reason}", markup=False, soft_wrap=True)
+        bar.console.print(f"{printable(path)}: {reason}", markup=False, soft_wrap=True)  # above the bar
 
     def report_unread() -> None:
         for failure in unread:
             report(failure.path, failure.reason)
         unread.clear()
 
-    with progress() as bar:
+    with bar:
         task = bar.add_task("classifying", total=len(paths))
         for done, images in batches(paths, engine.spec, size, failures=unread):
             for path, row in zip(done, probabilities(engine(images))):
