@@ -150,7 +150,7 @@ def test_an_evo_levit_recipe_for_an_evo_deit(state: dict[str, Tensor], path: Pat
         (lambda s: s["poss"].fill_(float("nan")), "NaN or Inf in `poss`"),
         (lambda s: s.update(cls_token=torch.ones(1, 1, 16, dtype=torch.int8)), "int8"),
         (lambda s: s.update({"stage_blocks.20.m.0.c.weight": torch.ones(2)}), r"stage_blocks.11` is missing"),
-        (lambda s: s.update({"stage_blocks.x": torch.ones(2)}), "no block of an Evo-LeViT"),
+        (lambda s: s.update({"stage_blocks.x": torch.ones(2)}), "is not a block of an Evo-LeViT"),
     ],
 )
 def test_broken(path: Path, change, match: str) -> None:
@@ -205,7 +205,7 @@ def test_impossible_evolution(change, match: str) -> None:
     [
         ({"image_size": 100}, "not a multiple of 16"),
         ({"num_heads": (1, 2)}, "num_heads has 2 values for 3 stages"),
-        ({"depths": 3}, "one number a stage"),
+        ({"depths": 3}, "one number per stage"),
         ({"embed_dims": (12, 32, 48)}, "multiple of 8"),
         ({"embed_dims": (16, 24, 48)}, "multiple of structure.key_dim"),
         ({"key_dim": 0}, "at least 1"),
