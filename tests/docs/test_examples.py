@@ -101,6 +101,7 @@ def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copytree(prepared, folder, symlinks=True)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     check = Settings.__post_init__
 
@@ -122,6 +123,7 @@ class Shell:
         self.monkeypatch, self.variables = monkeypatch, dict[str, str]()
         self.services: dict[str, subprocess.Popen[str]] = {}  # by the port that the page names
         self.ports: dict[str, str] = {}
+        self.said = ""  # by the last command
 
     def run(self, line: str) -> str:
         """Run one line, and return what it prints on stdout."""
@@ -135,7 +137,7 @@ class Shell:
             self.serve(words)
             return ""
         if words[0] == "evovit":
-            found = self.evovit(words, line)
+            found = self.said = self.evovit(words, line)
         else:
             words = [re.sub(r"localhost:(\d+)", lambda at: f"localhost:{self.ports[at[1]]}", word) for word in words]
             result = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=120)
@@ -231,11 +233,25 @@ def read_toml(block: Block, shell: Shell) -> None:
     Path(name[1]).write_text(block.text)
 
 
+def squashed(text: str) -> list[str]:
+    """Lines without what differs between machines: figures, widths of columns, blanks, the worst image."""
+    lines = (re.sub(r"[\u2500-\u257f]+", "|", re.sub(r"\d[\d.,e+-]*", "#", line)) for line in text.splitlines())
+    words = (" ".join(line.split()) for line in lines if line.strip())
+    return [re.sub(r"(\| ok \|).*", r"\1", line) for line in words]  # which image was the worst differs too
+
+
+def check_output(block: Block, shell: Shell) -> None:
+    """What the last command printed, figures aside."""
+    shown, said = squashed(block.text), squashed(shell.said)
+    assert [line for line in shown if line not in said] == [], shell.said
+
+
 RUN: dict[str, Callable[[Block, Shell], None]] = {
     "sh": run_commands,
     "python": run_python,
     "toml": read_toml,
-    "text": lambda block, shell: None,  # output, or a layout of files
+    "console": check_output,
+    "text": lambda block, shell: None,  # a layout of files, or output that differs from run to run
 }
 
 
