@@ -56,4 +56,4 @@ def test_the_formula_is_the_pages() -> None:
 
 @pytest.mark.parametrize("term", list(worst_memory(Settings(), IMAGE)))
 def test_every_term_is_on_the_page(term: str) -> None:
-    assert re.search(rf"^    {term}  +\S", PAGE.read_text(), re.MULTILINE)
+    assert re.search(rf"^{term}  +\S", PAGE.read_text(), re.MULTILINE)
