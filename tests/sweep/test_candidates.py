@@ -51,10 +51,10 @@ def test_recipes_survive_their_file(name: str, tmp_path: Path) -> None:
     assert (tmp_path / f"{name}.toml").read_text().startswith("# two\n# lines\n")
 
 
-@given(st.text())
+@given(st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" '\"\\#=[]")))
 def test_any_text_survives(text: str) -> None:
     from evovit_deploy.tables import tomllib
 
-    recipe = dataclasses.replace(RECIPE, baseline=text.encode("utf-8", "replace").decode())
+    recipe = dataclasses.replace(RECIPE, baseline=text)
     found = Recipe.from_dict({"name": RECIPE.name, **tomllib.loads(recipe_toml(recipe, "x"))})
     assert found == recipe
