@@ -25,7 +25,8 @@ COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-9]|4[0-9]|9[0-7]|10[0-7])(?:;\d+)*m"
 BOX = "│┃|"
 # Runs several commands in turn, so that torch is imported once; after each it says its exit code on both streams.
 DRIVER = """
-import fcntl, json, os, sys, termios
+import fcntl, json, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may ignore it
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C reaches this process
 from evovit_deploy.cli import main
 for words in json.loads(sys.argv[1]):

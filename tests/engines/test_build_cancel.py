@@ -47,7 +47,8 @@ def test_ctrl_c_cancels_and_leaves_nothing(tmp_path: Path) -> None:
 def test_ctrl_c_in_a_process_of_its_own(tmp_path: Path) -> None:
     """The real signal, while TensorRT compiles: no crash, nothing left, and Ctrl-C's own exit."""
     program = (
-        "import sys\n"
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a parent in the background may ignore it
         "from evovit_deploy.engines.build import build_engine\n"
         "from evovit_deploy.engines.options import BuildOptions\n"
         "def progress(phase, fraction):\n"
