@@ -32,7 +32,7 @@ IMPORTED_AS = {
     "nvidia-ml-py": "pynvml",
     "tensorrt-rtx": "tensorrt_rtx",
 }
-UNNEEDED = ("httptools", "uvloop")  # the service runs without them, only slower
+UNNEEDED = ("uvloop",)  # the service runs without it, only slower
 
 
 def _requirements() -> list[Requirement]:

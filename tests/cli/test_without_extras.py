@@ -104,7 +104,7 @@ def test_works_without_any(run: Run, model: Path, words: tuple[str, ...], code: 
     assert out
 
 
-@pytest.mark.parametrize("hidden", ["httptools", "uvloop"])
+@pytest.mark.parametrize("hidden", ["uvloop"])
 def test_the_service_does_without_what_only_makes_it_faster(run: Run, hidden: str) -> None:
     code, _, err = run((hidden,), "serve", "missing.onnx", "--port", "0", "--grpc-port", "0")
     assert code in (1, 2)
