@@ -122,7 +122,7 @@ def _places(reports: Iterable[BenchReport]) -> list[tuple[str, list[BenchReport]
     groups: dict[str, list[BenchReport]] = {}
     for report in sorted(reports, key=lambda report: report.recorded):
         groups.setdefault(_place(report), []).append(report)
-    return sorted(groups.items(), key=lambda group: group[1][0].recorded)
+    return list(groups.items())
 
 
 def _pick(reports: Sequence[BenchReport]) -> Picked:
