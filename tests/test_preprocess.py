@@ -334,6 +334,7 @@ def test_read_ahead_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         return picture(16, 16)
 
     monkeypatch.setattr(pre, "load_image", counting)
+    others = set(threading.enumerate())
     paths = [folder / f"{i}.png" for i in range(1000)]
     stream = batches(paths, spec(), 4, workers=2)
     for handed_out in range(1, 6):
@@ -341,4 +342,5 @@ def test_read_ahead_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert len(read) <= 4 * handed_out + 4 + 2 * 2
     stream.close()  # type: ignore[attr-defined]
     assert len(read) <= 4 * 6 + 2 * 2
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("evovit-decode")]
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("evovit-decode")]
+    assert set(left) <= others  # a service of another test may still have some of that name
