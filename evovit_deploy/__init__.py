@@ -33,20 +33,18 @@ from .recipes import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from .bench import BenchReport, benchmark
+    from .building import BuildOptions, BuildResult, build_engine
     from .checkpoint import Checkpoint, load_checkpoint, random_checkpoint, timm_recipe
     from .engines import (
-        BuildOptions,
-        BuildResult,
         Engine,
         FakeEngine,
         ModelSpec,
         OrtEngine,
         TorchEngine,
         TrtEngine,
-        build_engine,
     )
     from .export import ExportOptions, ExportResult, ParityReport, export_baseline, export_onnx, verify
-    from .models.evo_deit import ModelOptions
+    from .models.vit.evo_deit import ModelOptions
     from .serve import Batcher
 
 __all__ = [
@@ -97,22 +95,22 @@ _LAZY = {
     "load_checkpoint": "checkpoint",
     "random_checkpoint": "checkpoint",
     "timm_recipe": "checkpoint",
-    "BuildOptions": "engines",
-    "BuildResult": "engines",
+    "BuildOptions": "building",
+    "BuildResult": "building",
     "Engine": "engines",
     "FakeEngine": "engines",
     "ModelSpec": "engines",
     "OrtEngine": "engines",
     "TorchEngine": "engines",
     "TrtEngine": "engines",
-    "build_engine": "engines",
+    "build_engine": "building",
     "ExportOptions": "export",
     "ExportResult": "export",
     "ParityReport": "export",
     "export_baseline": "export",
     "export_onnx": "export",
     "verify": "export",
-    "ModelOptions": "models.evo_deit",
+    "ModelOptions": "models.vit.evo_deit",
     "Batcher": "serve",
 }
 

@@ -40,7 +40,7 @@ def recipes() -> list[Row]:
 
 def profiles() -> list[Row]:
     """List the shipped build profiles: what each is for, and its flavour of TensorRT."""
-    from .engines.profiles import load_profile, profile_names
+    from .building.profiles import load_profile, profile_names
 
     found = map(load_profile, profile_names())
     return [{"name": p.name, "target": p.options.target or "auto", "description": p.description} for p in found]
@@ -67,8 +67,8 @@ def baselines() -> list[Row]:
 
 def backends() -> list[Row]:
     """List what runs models: the files each takes, and the installed version of its package (None if it is missing)."""
-    from .bench.environment import package_version
     from .engines.base import BACKENDS
+    from .machine.facts import package_version
 
     def suffixes(backend: str) -> str:
         return " ".join(suffix for suffix, found in BACKENDS.items() if found == backend)
@@ -99,8 +99,8 @@ def timm_models(pattern: str = "*", on_progress: Callable[[int, int], None] = la
     """
     import timm
 
-    from .models.timm_names import create
-    from .models.timm_vit import structure_of
+    from .models.vit.timm_names import create
+    from .models.vit.timm_vit import structure_of
 
     names = sorted({name for module in _TIMM_MODULES for name in timm.list_models(pattern, module=module)})
     rows = []

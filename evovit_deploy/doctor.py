@@ -20,9 +20,9 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from .bench.environment import available_cpus, cpu_model, gpus, memory_bytes, package_version, physical_cores
-from .extras import extras, install_advice, modules_of
-from .needs import ESSENTIALS, IMPORTED, LOOKED_UP, NEEDS, Need, lacks
+from .machine.extras import extras, install_advice, modules_of
+from .machine.facts import available_cpus, cpu_model, gpus, memory_bytes, package_version, physical_cores
+from .machine.needs import ESSENTIALS, IMPORTED, LOOKED_UP, NEEDS, Need, lacks
 
 __all__ = ["Command", "Diagnosis", "Finding", "examine", "judge", "probe_imports"]
 

@@ -16,8 +16,8 @@ from evovit_deploy.cli import app
 from evovit_deploy.cli.doctor import command_names
 from evovit_deploy.cli.doctor import doctor as command
 from evovit_deploy.errors import EngineError
-from evovit_deploy.extras import extras, install_advice, modules_of
-from evovit_deploy.needs import ESSENTIALS, NEEDS
+from evovit_deploy.machine.extras import extras, install_advice, modules_of
+from evovit_deploy.machine.needs import ESSENTIALS, NEEDS
 
 GOOD: dict[str, dict[str, Any]] = {
     **{

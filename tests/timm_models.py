@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evovit_deploy.checkpoint import Checkpoint
 from evovit_deploy.checkpoint.timm import scaled_evolution
-from evovit_deploy.models.timm_vit import structure_of
+from evovit_deploy.models.vit.timm_vit import structure_of
 from evovit_deploy.recipes import Evolution, Recipe
 
 SMALL = {"embed_dim": 64, "depth": 4, "num_heads": 2, "num_classes": 7}

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..class_folders import ClassOrder, true_classes
+from ..classes.folders import ClassOrder, true_classes
+from ..classes.labels import ClassNames
 from ..errors import InputError
-from ..labels import ClassNames
-from ..preprocess import batches
+from ..images.transform import batches
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
@@ -27,7 +27,7 @@ def labelled(
     Args:
         files: Image files.
         classes: Their names and numbers.
-        order: How training numbered the folders, see :func:`evovit_deploy.class_folders.number_folders`.
+        order: How training numbered the folders, see :func:`evovit_deploy.classes.folders.number_folders`.
     """
     try:
         truth, numbering = true_classes(files, classes, order)

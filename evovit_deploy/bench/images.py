@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..recipes import Evolution, Recipe, Structure, Transform
-from ..resources import data_folder
+from ..storage.shipped import data_folder
 
 if TYPE_CHECKING:
     from ..engines.base import ModelSpec
@@ -50,7 +50,7 @@ def choose_images(source: str, spec: ModelSpec, count: int, seed: int = 0) -> Im
     Raises:
         InputError: No such folder, no image in it, or an image that cannot be read.
     """
-    from ..preprocess import batches, find_images
+    from ..images.transform import batches, find_images
 
     if source == "synthetic":
         return Images(*seeded_images(spec, count, seed))
@@ -80,7 +80,7 @@ def seeded_images(spec: ModelSpec, count: int, seed: int = 0) -> tuple[NDArray[A
         count: Images wanted, e.g. the largest batch.
         seed: Of the images.
     """
-    from ..export.probes import sample_images
+    from ..images.probes import sample_images
 
     n = min(count, DISTINCT)
     size = Structure(image_size=spec.image_size, patch_size=1, embed_dim=1, depth=1, num_heads=1)

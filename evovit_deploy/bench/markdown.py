@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import write_bytes
-from ..missing import no_such_file
+from ..storage.files import write_bytes
+from ..storage.missing import no_such_file
 from .report import BenchReport, Point
 from .route import KINDS
 from .text import MISSING, Table, per_second, tables

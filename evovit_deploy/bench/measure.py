@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, InputError
+from ..machine.facts import environment, load_average
 from . import gpu, statistics
-from .environment import environment, load_average
 from .images import batch_of, seeded_images
 from .pacing import paced
 from .report import BenchReport, Concurrent, Facts, Latency, Paced, Point, Speedup, Subject

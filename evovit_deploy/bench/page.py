@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from ..ownership import mark
+from ..storage.ownership import mark
 from .answers import FIRST, answers
 from .markdown import title
 from .plots import latency_plot, png, speedup_plot

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..extras import require
-from ..ownership import mark
+from ..machine.extras import require
+from ..storage.ownership import mark
 from .labels import Label, place
 from .report import BenchReport, Point
 

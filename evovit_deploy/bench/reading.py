@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, RecipeError
-from ..missing import no_such_file
-from ..tables import build_table
+from ..storage.missing import no_such_file
+from ..storage.tables import build_table
 from .report import (
     SCHEMA,
     BenchReport,

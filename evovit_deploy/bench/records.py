@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
-from ..files import check_writable
-from ..ownership import check_replaceable, is_records
+from ..storage.files import check_writable
+from ..storage.ownership import check_replaceable, is_records
 
 __all__ = ["append", "check_appendable"]
 

@@ -18,7 +18,7 @@ from .work import Work, module_work, onnx_work
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..engines.base import Engine
-    from ..engines.options import BuildOptions
+    from ..engines.trt.options import BuildOptions
     from ..export import ExportOptions
     from ..recipes import Recipe
 
@@ -73,7 +73,7 @@ class Route:
             InputError: It was not made by evovit, so the route is unknown.
         """
         from ..export import ExportOptions
-        from ..models.evo_deit import ModelOptions
+        from ..models.vit.evo_deit import ModelOptions
 
         backend = {"torch.compile": "compile"}.get(engine.backend, engine.backend)
         provider = "cuda" if engine.device.startswith("cuda") else "cpu"
@@ -106,7 +106,7 @@ class Route:
             EngineError: No GPU, or an engine of another GPU or version.
         """
         from ..engines import Engine
-        from ..files import sha256
+        from ..storage.files import sha256
 
         name = path.name
         if path.suffix == ".onnx" and self.in_torch:
@@ -181,7 +181,7 @@ class Route:
 
     def _vanilla_module(self, kind: str, recipe: Recipe, options: ExportOptions, weights: Checkpoint | None) -> Engine:
         from ..engines import TorchEngine
-        from ..models.vanilla import build_stock, build_twin, vanilla_recipe
+        from ..models.vit.vanilla import build_stock, build_twin, vanilla_recipe
 
         vanilla = vanilla_recipe(recipe)
         model = dataclasses.replace(options.model, trim=kind == "trimmed", selection="auto")
@@ -207,10 +207,10 @@ class Route:
         """Build a TensorRT engine from an ONNX file, and open that; it lies nowhere that a user would find it."""
         from tempfile import TemporaryDirectory
 
+        from ..building.build import build_engine
         from ..engines import Engine
-        from ..engines.build import build_engine
-        from ..engines.options import BuildOptions
-        from ..engines.trt_api import find_gpu
+        from ..engines.trt.api import find_gpu
+        from ..engines.trt.options import BuildOptions
         from ..errors import EngineError
 
         if find_gpu() is None:
@@ -233,8 +233,8 @@ class Route:
 
 def _build_options(path: Path | None) -> BuildOptions | None:
     """The options that a plan was built with, from the manifest beside it."""
-    from ..engines.engine_manifest import read_manifest
-    from ..engines.options import BuildOptions
+    from ..engines.trt.engine_manifest import read_manifest
+    from ..engines.trt.options import BuildOptions
 
     document: dict[str, Any] | None = None if path is None else read_manifest(path)
     if document is None:

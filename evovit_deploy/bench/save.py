@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError, OutputError, translate
-from ..files import check_writable, printable, write_bytes
-from ..ownership import Ours, check_replaceable, is_page, is_picture, remove_stale
+from ..storage.files import check_writable, printable, write_bytes
+from ..storage.ownership import Ours, check_replaceable, is_page, is_picture, remove_stale
 from .page import WIDE, page
 from .plots import latency_plot, png, speedup_plot
 from .report import BenchReport

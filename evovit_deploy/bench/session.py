@@ -20,7 +20,7 @@ from .settings import Settings
 from .subjects import Opening
 
 if TYPE_CHECKING:
-    from ..class_folders import ClassOrder
+    from ..classes.folders import ClassOrder
     from ..engines.base import ModelSpec
 
 __all__ = ["Models", "Options", "run"]
@@ -142,8 +142,8 @@ def _open(opening: Opening, models: Models) -> None:
 
 def _evaluate(opening: Opening, images: Images, labels: Path | None, order: ClassOrder | None, tell: Tell) -> list[str]:
     """Accuracy of every trained model into its facts, if the images are labelled; returns what to note."""
-    from ..classify import no_scores
-    from ..labels import ClassNames
+    from ..classes.labels import ClassNames
+    from ..classes.scores import no_scores
     from .accuracy import labelled, top1
 
     if not images.files:
@@ -172,9 +172,9 @@ def _evaluate(opening: Opening, images: Images, labels: Path | None, order: Clas
 
 def _preprocessing(images: Images, spec: ModelSpec) -> Preprocessing:
     """One thread, as many files as a batch of 16 has, after one unmeasured."""
-    from ..preprocess import load_image, preprocess
+    from ..images.transform import load_image, preprocess
     from ..recipes import Transform
-    from ..resources import data_folder
+    from ..storage.shipped import data_folder
 
     files = images.files[:DISTINCT] or sorted((data_folder("bench") / "images").glob("*.jpg"))
 

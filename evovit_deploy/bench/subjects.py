@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..files import plain
 from ..recipes import VIT, Recipe
+from ..storage.files import plain
 from ..suggest import did_you_mean
 from .report import Facts
 from .route import KINDS, Route

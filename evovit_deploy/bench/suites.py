@@ -8,9 +8,9 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..recipes import recipe_names
-from ..resources import data_names, find_data_file
+from ..storage.shipped import data_names, find_data_file
+from ..storage.tables import build_table, read_toml
 from ..suggest import did_you_mean
-from ..tables import build_table, read_toml
 from .route import KINDS
 from .settings import Settings
 

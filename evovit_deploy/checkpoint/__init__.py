@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, InputError, translate
-from ..files import sha256
 from ..recipes import VIT, Recipe, load_recipe
+from ..storage.files import sha256
 from .finding import find_weights
 from .identify import check_image_size, identify, resize_position_embedding
 from .levit import expected_shapes as levit_shapes
@@ -101,7 +101,7 @@ def load_checkpoint(
     where = str(path)
     given = load_recipe(recipe) if isinstance(recipe, str) else recipe
     if timm is None and given is not None and given.family in VIT:
-        from ..models.timm_vit import timm_name
+        from ..models.vit.timm_vit import timm_name
 
         timm = timm_name(given)
     if timm is not None and num_heads is not None:

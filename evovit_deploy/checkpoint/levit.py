@@ -8,8 +8,8 @@ import re
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, InputError
-from ..levit_recipe import LevitEvolution, LevitStructure
 from ..recipes import Recipe, load_recipe, recipe_names
+from ..recipes.levit import LevitEvolution, LevitStructure
 from .checks import check_tensors, shape_of
 from .identify import check_image_size, fit, resize_position_embedding
 from .levit_names import one_copy

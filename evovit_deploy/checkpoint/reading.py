@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from ..missing import no_such_file
+from ..storage.missing import no_such_file
 
 __all__ = ["Ignored", "read_file"]
 

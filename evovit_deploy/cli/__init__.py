@@ -99,7 +99,7 @@ def main() -> None:
             raise
         missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if missing and missing != __package__.partition(".")[0]:  # an installation for serving only has no torch
-            from ..extras import distribution_of
+            from ..machine.extras import distribution_of
 
             name = distribution_of(missing)
             fail(f"this command needs {name}, which is not installed. Install it: pip install {name}")

@@ -16,7 +16,7 @@ def recipes(incomplete: str) -> list[str]:
 
 def profiles(incomplete: str) -> list[str]:
     """Complete the name of a build profile."""
-    from ..engines.profiles import profile_names
+    from ..building.profiles import profile_names
 
     return _starting(profile_names(), incomplete)
 

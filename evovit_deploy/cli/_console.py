@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..files import plain
+from ..storage.files import plain
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType

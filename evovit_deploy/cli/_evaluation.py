@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..files import printable
+from ..storage.files import printable
 from ._console import out
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..classes.labels import ClassNames
     from ..evaluate import Evaluation
     from ..evaluate.report import Flip
-    from ..labels import ClassNames
 
 __all__ = ["show"]
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, ModelFileError
-from ..files import printable
-from ..missing import no_such_file
+from ..storage.files import printable
+from ..storage.missing import no_such_file
 from ._console import err
 from ._source import open_checkpoint
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
-    from ..models.evo_deit import ModelOptions
+    from ..models.vit.evo_deit import ModelOptions
     from ..recipes import Recipe
 
 __all__ = ["ModelChoice", "note", "open_models", "warn"]
@@ -73,8 +73,8 @@ def open_models(
     """
     from ..engines import Engine, OrtEngine
     from ..engines.base import BACKENDS, backend_of
-    from ..models.evo_deit import ModelOptions
-    from ..preprocess import SUFFIXES
+    from ..images.transform import SUFFIXES
+    from ..models.vit.evo_deit import ModelOptions
 
     for path in paths:
         if path.suffix.lower() in SUFFIXES:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..errors import InputError, ModelFileError
-from ..files import printable
-from ..missing import no_such_file
+from ..storage.files import printable
+from ..storage.missing import no_such_file
 from ._console import err, progress
 
 if TYPE_CHECKING:
-    from ..classify import Ranking
+    from ..classes.scores import Ranking
+    from ..cluster.predicting import Described, Row
     from ..engines.base import ModelSpec
-    from ..serve.ray.predicting import Described, Row
     from ..serve.settings import ModelSource, Settings
 
 __all__ = ["predict_on_ray", "serve_on_ray", "stdout_is_for_results"]
@@ -35,8 +35,8 @@ def serve_on_ray(
     on_ready: Callable[[dict[str, str]], None],
 ) -> None:
     """Run `evovit serve --ray`: the settings of the command as options of a Ray Serve application, until a signal comes."""
-    from ..serve.ray.cluster import run
-    from ..serve.ray.options import OF_REPLICA, RayOptions
+    from ..cluster.cluster import run
+    from ..cluster.options import OF_REPLICA, RayOptions
 
     if settings.certificate is not None:
         raise InputError("--tls-certificate does not go with --ray; put TLS before Ray, or in its own http_options.")
@@ -86,8 +86,8 @@ def predict_on_ray(
     """Run `evovit predict --ray` and return the model, the best classes of every image, and the reason for every image
     without.
     """
-    from ..serve.ray.cluster import LOCAL, connected
-    from ..serve.ray.predicting import Job, describe, predict
+    from ..cluster.cluster import LOCAL, connected
+    from ..cluster.predicting import Job, describe, predict
 
     if address == LOCAL and not model.is_file():
         raise no_such_file(model, ModelFileError)

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from ..files import plain
+from ..storage.files import plain
 from ._command import Group
 from ._console import err
 

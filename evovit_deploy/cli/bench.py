@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import EvoVitError, InputError, UnstableMeasurement
-from ..missing import no_such_file
+from ..storage.missing import no_such_file
 from . import _completion as complete
 from . import _options as shared
 from ._bench import command_line, duration, measuring, numbers, print_report, print_summary
@@ -171,13 +171,13 @@ def bench(
       evovit bench ckpt.pth --batch 1,8,32 --record runs.jsonl
       evovit bench evo_deit_small_patch16_224 --random-weights --backend pytorch --quick
     """
-    from ..bench.environment import physical_cores
     from ..bench.records import append, check_appendable
     from ..bench.route import Route
     from ..bench.session import Options, run
     from ..bench.suites import load_suite
     from ..export import ExportOptions
-    from ..models.evo_deit import ModelOptions
+    from ..machine.facts import physical_cores
+    from ..models.vit.evo_deit import ModelOptions
 
     threads = threads or physical_cores()
     budget_ms = None if budget is None else duration(budget)

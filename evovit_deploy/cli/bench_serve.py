@@ -87,10 +87,10 @@ def bench_serve(
       evovit bench serve --faults
       evovit bench serve --attack
     """
-    from ..bench.environment import physical_cores
     from ..bench.records import append, check_appendable
-    from ..bench.serving.speed import SpeedSettings, measure_speed
-    from ..extras import modules_of, require
+    from ..loadtest.speed import SpeedSettings, measure_speed
+    from ..machine.extras import modules_of, require
+    from ..machine.facts import physical_cores
 
     require("serve", "measuring the service", *(name for name in modules_of("serve") if name != "uvloop"))
     if record is not None:
@@ -127,9 +127,9 @@ def bench_serve(
 def _faults(ray: bool, record: Path | None, json: bool) -> None:
     """Run every scenario, show its counts, exit 1 if one does not hold."""
     from ..bench.records import append
-    from ..bench.serving.faults import run_faults
-    from ..bench.serving.tally import FIELDS
     from ..bench.text import Table
+    from ..loadtest.faults import run_faults
+    from ..loadtest.tally import FIELDS
 
     with stdout_is_for_results(), measuring() as tell:
         document = run_faults(ray=ray, command=command_line(), tell=tell)
@@ -152,8 +152,8 @@ def _faults(ray: bool, record: Path | None, json: bool) -> None:
 def _attack(record: Path | None, json: bool) -> None:
     """Run every attack, show what it did, exit 1 if something does not hold."""
     from ..bench.records import append
-    from ..bench.serving.attacks import run_attacks
     from ..bench.text import Table
+    from ..loadtest.attacks import run_attacks
 
     with measuring() as tell:
         document = run_attacks(command=command_line(), tell=tell)

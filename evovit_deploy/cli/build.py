@@ -14,8 +14,8 @@ from ._console import out, print_json, progress
 from ._model import note
 
 if TYPE_CHECKING:
-    from ..engines.build import BuildResult
-    from ..engines.options import BuildOptions
+    from ..building.build import BuildResult
+    from ..engines.trt.options import BuildOptions
 
 __all__ = ["batch_sizes", "build", "build_document", "build_with_progress", "plan_rows", "show_build"]
 
@@ -122,7 +122,7 @@ def build(
       evovit build model.onnx
       evovit build model.onnx --profile l4 --max-batch 32 --require-fused-attention
     """
-    from ..engines.profiles import BuildProfile, load_profile
+    from ..building.profiles import BuildProfile, load_profile
 
     base = load_profile(profile) if profile is not None else BuildProfile("", "", "")
     options = base.with_options(
@@ -155,7 +155,7 @@ def build_with_progress(
     onnx: Path, output: Path | None, options: BuildOptions, *, verify: bool = True, force: bool = False
 ) -> BuildResult:
     """Build with a bar on stderr; also what `evovit export --format engine` calls."""
-    from ..engines.build import build_engine
+    from ..building.build import build_engine
 
     with progress() as bar:
         task = bar.add_task("building", total=100)

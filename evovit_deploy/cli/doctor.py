@@ -27,7 +27,7 @@ def doctor(ctx: typer.Context, json: shared.Json = False) -> None:
       evovit doctor --json
     """
     from ..doctor import examine
-    from ..extras import distribution_of
+    from ..machine.extras import distribution_of
 
     with waiting("looking at the installed libraries"):
         diagnosis = examine(commands=command_names(ctx.find_root().command))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..files import printable
+from ..storage.files import printable
 from . import _completion as complete
 from . import _options as shared
 from ._choices import ClassOrder, Provider
@@ -76,9 +76,9 @@ def evaluate(
       evovit eval model.onnx --data val/ --labels labels.txt
       evovit eval model.onnx --data val.csv --against ckpt.pth -o predictions.csv
     """
+    from ..classes.labels import ClassNames
     from ..evaluate import Subject, read_dataset
     from ..evaluate import evaluate as run
-    from ..labels import ClassNames
     from ..recipes import load_recipe
 
     choice = ModelChoice(provider.value, threads, recipe, keep, schedule, ema, num_heads, from_timm)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..files import printable
+from ..storage.files import printable
 from . import _options as shared
 from ._choices import Provider
 from ._console import err, out, print_json, progress
@@ -61,10 +61,10 @@ def explain(
       evovit explain ckpt.pth photos/ -o gallery
       evovit explain model.onnx photo.jpg --against ckpt.pth
     """
+    from ..classes.labels import ClassNames
     from ..evaluate.transform import settle_transform
     from ..explain import explain as run
-    from ..labels import ClassNames
-    from ..preprocess import find_images
+    from ..images.transform import find_images
     from ..recipes import load_recipe
 
     choice = ModelChoice(provider.value, threads, recipe, keep, schedule, ema, num_heads, from_timm)

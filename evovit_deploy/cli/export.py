@@ -18,7 +18,7 @@ from ._model import note
 from .build import build_document, build_with_progress, show_build
 
 if TYPE_CHECKING:
-    from ..engines.options import BuildOptions
+    from ..engines.trt.options import BuildOptions
     from ..export import ExportOptions, ExportResult
 
 __all__ = ["export"]
@@ -151,8 +151,8 @@ def export(
     """
     from ..export import ExportOptions, export_baseline, export_onnx
     from ..export.onnx import default_name
-    from ..models.evo_deit import ModelOptions
-    from ..models.vanilla import vanilla_recipe
+    from ..models.vit.evo_deit import ModelOptions
+    from ..models.vit.vanilla import vanilla_recipe
 
     if from_timm is not None and checkpoint is not None:
         raise InputError(f"{checkpoint} is given beside --from-timm; if it holds the weights: --weights {checkpoint}.")
@@ -225,7 +225,7 @@ def export(
         result = _with_progress(partial(write, force=force), path)
         built = None
     else:
-        from ..engines.build import export_engine
+        from ..building.build import export_engine
 
         result, built = export_engine(
             output or path.with_suffix(".engine"),
@@ -253,9 +253,9 @@ def _build_options(
         InputError: Engine options without an engine, a file name of another format, or batches that do not go together.
         EngineError: No TensorRT that could build it.
     """
+    from ..building.build import check_target
+    from ..building.profiles import BuildProfile, load_profile
     from ..engines.base import backend_of
-    from ..engines.build import check_target
-    from ..engines.profiles import BuildProfile, load_profile
 
     if format_ is Format.onnx:
         unused = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]

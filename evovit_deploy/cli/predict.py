@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files import exact, plain, printable
+from ..storage.files import exact, plain, printable
 from . import _options as shared
 from ._choices import Backend, ClassOrder, Provider
 from ._console import err, out, print_json, progress
@@ -17,11 +17,11 @@ from ._model import note, warn
 from ._ray import predict_on_ray
 
 if TYPE_CHECKING:
-    from ..classify import Ranking
+    from ..classes.labels import ClassNames
+    from ..classes.scores import Ranking
+    from ..cluster.predicting import Described
     from ..engines.base import Engine, ModelSpec
-    from ..labels import ClassNames
-    from ..preprocess import Failure
-    from ..serve.ray.predicting import Described
+    from ..images.transform import Failure
 
 
 __all__ = ["predict"]
@@ -84,10 +84,10 @@ def predict(
       evovit predict ckpt.pth photos/ --accuracy --json
       evovit predict model.onnx photos/ --ray --replicas 4
     """
-    from ..class_folders import true_classes
+    from ..classes.folders import true_classes
+    from ..classes.labels import ClassNames
     from ..engines import Engine
-    from ..labels import ClassNames
-    from ..preprocess import SUFFIXES, find_images
+    from ..images.transform import SUFFIXES, find_images
 
     if model.suffix.lower() in SUFFIXES:
         raise InputError(f"{model} is an image. The model comes first: evovit predict MODEL.onnx {model}")
@@ -172,8 +172,8 @@ def _classify(
     """The best classes of every image, and the reason for every image without; failures go to stderr as they come."""
     import numpy as np
 
-    from ..classify import NOT_FINITE, probabilities, ranking
-    from ..preprocess import batches
+    from ..classes.scores import NOT_FINITE, probabilities, ranking
+    from ..images.transform import batches
 
     best: dict[Path, Ranking] = {}
     unread: list[Failure] = []

@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError, ModelFileError
-from ..files import plain, printable
-from ..missing import no_such_file
-from ..names import label_of
+from ..storage.files import plain, printable
+from ..storage.missing import no_such_file
+from ..storage.names import label_of
 from . import _options as shared
 from ._choices import Provider
 from ._console import err
@@ -164,7 +164,7 @@ def serve(
 
     Then: curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' localhost:8000/v1/classify
     """
-    from ..extras import require
+    from ..machine.extras import require
     from ..serve.server import run
     from ..serve.settings import ModelSource, Settings
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ..files import exact, printable, write_bytes
-from ..ownership import check_replaceable, is_signed, signed
+from ..storage.files import exact, printable, write_bytes
+from ..storage.ownership import check_replaceable, is_signed, signed
 from . import _options as shared
 from ._bench import duration, print_table
 from ._choices import ClassOrder, MeasuredBackend, Precision, Provider
@@ -129,14 +129,14 @@ def sweep(
     """
     import dataclasses
 
-    from ..bench.environment import physical_cores
     from ..bench.markdown import markdown
+    from ..classes.labels import ClassNames
     from ..evaluate import read_dataset
-    from ..labels import ClassNames
+    from ..machine.facts import physical_cores
+    from ..recipes.write import write_recipe
     from ..sweep import SweepSettings, candidates, choose, comparable, front
     from ..sweep import sweep as run
     from ..sweep.plot import plot
-    from ..sweep.recipe_file import write_recipe
     from ..sweep.table import table
 
     limit = None if budget is None else duration(budget)

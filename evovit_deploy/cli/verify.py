@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ParityError
-from ..files import printable
+from ..storage.files import printable
 from . import _options as shared
 from ._choices import Provider
 from ._console import out, print_json
@@ -83,7 +83,7 @@ def _read_images(paths: list[Path] | None, a: Engine, b: Engine) -> tuple[tuple[
         return None, ()
     import numpy as np
 
-    from ..preprocess import find_images, load_image, preprocess
+    from ..images.transform import find_images, load_image, preprocess
     from ..recipes import Transform
 
     left_out: list[str] = []

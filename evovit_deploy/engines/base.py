@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classify import no_scores, scores_output
+from ..classes.scores import no_scores, scores_output
 from ..errors import EngineError, InputError, ModelFileError
-from ..export.manifest import check
-from ..missing import no_such_file
+from ..manifest import check
 from ..recipes import Recipe, Transform
+from ..storage.missing import no_such_file
 from ..suggest import did_you_mean
 from .forking import watch
 
@@ -57,8 +57,8 @@ class ModelSpec:
         precision: ``fp32``, ``fp16``, ``bf16`` or ``unknown``.
         transform: Eval transform, or None when the file does not say.
         manifest: The manifest the file carries, or None for a file of another tool.
-        scores: The output that holds the class scores, by :func:`evovit_deploy.classify.scores_output`; None where none does, or
-            several could. Found by the names of the outputs if not given.
+        scores: The output that holds the class scores, by :func:`~evovit_deploy.classes.scores.scores_output`; None where none
+            does, or several could. Found by the names of the outputs if not given.
     """
 
     name: str
@@ -96,7 +96,7 @@ class ModelSpec:
 
     @classmethod
     def from_manifest(cls, manifest: dict[str, Any], where: str = "this model") -> ModelSpec:
-        """Read the spec out of the manifest (see :mod:`evovit_deploy.export.manifest`) of the file ``where``.
+        """Read the spec out of the manifest (see :mod:`evovit_deploy.manifest`) of the file ``where``.
 
         Raises:
             ModelFileError: The manifest is damaged.
@@ -180,7 +180,7 @@ class Engine(abc.ABC):
         _refuse(path, kind, "pytorch", "checkpoints", of_checkpoint)
         _refuse(path, kind, "tensorrt", "TensorRT engines", of_plan)
         if kind == "tensorrt":
-            from .tensorrt import TrtEngine
+            from .trt.tensorrt import TrtEngine
 
             if provider == "cpu":
                 raise EngineError(

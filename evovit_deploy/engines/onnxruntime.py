@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classify import scores_output
+from .. import manifest as manifests
+from ..classes.scores import scores_output
 from ..errors import EngineError, ModelFileError, translate
-from ..export import manifest as manifests
-from ..names import name_of
+from ..storage.names import name_of
 from ..suggest import did_you_mean
 from .base import Engine, ModelSpec
 from .forking import end_without_destructors, keep_for_ever, no_cuda_here
@@ -86,7 +86,7 @@ class OrtEngine(Engine):
         path: ONNX file, exported by evovit or with one image input.
         provider: ``cpu``, ``cuda``, or ``auto``: CUDA where it works, else the CPU.
         threads: CPU threads within an operator.
-        emulate: Run a BF16 graph on a CPU by rounding after every operation (:mod:`evovit_deploy.export.emulate`); right
+        emulate: Run a BF16 graph on a CPU by rounding after every operation (:mod:`evovit_deploy.engines.emulate`); right
             for comparing outputs, meaningless for timing. Without it a BF16 graph on a CPU is an EngineError.
     """
 
@@ -160,7 +160,7 @@ def _is_bf16(model: str | bytes | Path) -> bool:
     """Whether a model has BF16 constants; False for what is not ONNX at all."""
     import onnx
 
-    from ..export.emulate import has_bf16
+    from .emulate import has_bf16
 
     try:
         return has_bf16(onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load(str(model)))
@@ -171,7 +171,7 @@ def _is_bf16(model: str | bytes | Path) -> bool:
 def _emulated(path: str | Path) -> bytes:
     import onnx
 
-    from ..export.emulate import emulate_bf16
+    from .emulate import emulate_bf16
 
     return bytes(emulate_bf16(onnx.load(str(path))).SerializeToString())
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..checkpoint import Checkpoint
-    from ..models.evo_deit import ModelOptions
+    from ..models.vit.evo_deit import ModelOptions
     from ..recipes import Recipe
 
 __all__ = ["TorchEngine", "check_threads"]
@@ -108,7 +108,7 @@ class TorchEngine(Engine):
     ) -> TorchEngine:
         """Build the inference module of a checkpoint and wrap it."""
         from ..models.build import build_model
-        from ..models.evo_deit import ModelOptions
+        from ..models.vit.evo_deit import ModelOptions
 
         options = options or ModelOptions()
         module = build_model(checkpoint, options)

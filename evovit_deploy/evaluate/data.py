@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..class_folders import ClassOrder, class_folders, in_order, number_folders
+from ..classes.folders import ClassOrder, class_folders, in_order, number_folders
+from ..classes.labels import ClassNames
 from ..errors import InputError
-from ..files import printable
-from ..image_files import find_images
-from ..labels import ClassNames
-from ..missing import no_such_file
+from ..images.folder import find_images
+from ..storage.files import printable
+from ..storage.missing import no_such_file
 from .rows import Line, csv_rows, jsonl_rows, local_path
 
 __all__ = ["Dataset", "Other", "read_dataset"]

@@ -23,9 +23,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import EvoVitError, InputError
-from ..files import printable
-from ..preprocess import load_image, preprocess
+from ..images.transform import load_image, preprocess
 from ..recipes import Transform
+from ..storage.files import printable
 
 __all__ = ["Decoded", "View", "check_not_starting", "decode", "default_workers"]
 

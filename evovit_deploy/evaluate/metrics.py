@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
-from ..classify import Ranking
+from ..classes.scores import Ranking
 
 __all__ = ["BINS", "TOP", "Accuracy", "Calibration", "Pair", "Share", "mcnemar", "wilson"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import atomic, exact
-from ..labels import ClassNames
+from ..classes.labels import ClassNames
+from ..storage.files import atomic, exact
 from .data import Dataset
 from .journal import Row
 from .metrics import TOP, Accuracy, Pair, Share, mcnemar

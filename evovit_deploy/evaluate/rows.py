@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import printable
-from ..text_files import read_text
+from ..storage.files import printable
+from ..storage.text import read_text
 
 __all__ = ["Line", "csv_rows", "jsonl_rows", "local_path"]
 

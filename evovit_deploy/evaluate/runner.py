@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..classify import NOT_FINITE, probabilities, ranking
+from ..classes.labels import ClassNames
+from ..classes.scores import NOT_FINITE, probabilities, ranking
 from ..errors import InputError
-from ..files import printable, sha256
-from ..labels import ClassNames
-from ..ownership import check_replaceable
-from ..preprocess import normalise
+from ..images.transform import normalise
 from ..recipes import Transform
+from ..storage.files import printable, sha256
+from ..storage.ownership import check_replaceable
 from .data import Dataset
 from .decoding import Decoded, View, check_not_starting, decode, default_workers
 from .journal import Journal, Row
@@ -150,7 +150,7 @@ def evaluate(
 
 
 def _folder() -> Path:
-    from ..engines.timing_cache import cache_folder
+    from ..building.timing_cache import cache_folder
 
     return cache_folder() / "eval"
 

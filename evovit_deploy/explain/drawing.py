@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import plain
+from ..storage.files import plain
 from .maps import Look
 
 if TYPE_CHECKING:

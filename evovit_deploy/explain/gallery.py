@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..ownership import mark
+from ..storage.ownership import mark
 from .drawing import Panel, to_jpeg
 
 __all__ = ["Page", "page_of", "render"]

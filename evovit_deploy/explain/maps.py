@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classify import Ranking, probabilities, ranking
+from ..classes.scores import Ranking, probabilities, ranking
 from ..errors import InputError
 from ..models.recording import recorded_scores
 from ..recipes import Recipe, Transform

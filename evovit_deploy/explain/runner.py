@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..classes.labels import ClassNames
 from ..errors import InputError, OutputError, translate
-from ..files import exact, printable, write_bytes
-from ..labels import ClassNames
-from ..ownership import check_replaceable, is_page, is_picture, mark, remove_stale
-from ..preprocess import load_image, preprocess
+from ..images.transform import load_image, preprocess
+from ..storage.files import exact, printable, write_bytes
+from ..storage.ownership import check_replaceable, is_page, is_picture, mark, remove_stale
 from .drawing import Panel, draw, frequency_panel, overview, panel_size, sheet
 from .gallery import Page, page_of, render
 from .maps import Explainer, Look

@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..models.evo_deit import ModelOptions
+from .. import manifest as manifests
+from ..models.vit.evo_deit import ModelOptions
 from ..recipes import Recipe
-from . import manifest as manifests
 from .onnx import STEPS, ExportOptions, ExportResult, Step, check_output, write
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def export_baseline(
         RecipeError: An unknown name.
         ExportError, OutputError, ParityError: Nothing was written.
     """
-    from ..models.vanilla import build_stock, build_twin, vanilla_recipe
+    from ..models.vit.vanilla import build_stock, build_twin, vanilla_recipe
 
     options = options or ExportOptions()
     path = Path(path)

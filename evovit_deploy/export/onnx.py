@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import manifest as manifests
 from ..errors import ExportError, InputError, ParityError, translate
-from ..files import atomic, sha256, write_json
-from ..models.evo_deit import ModelOptions
-from ..ownership import check_replaceable, is_manifest
+from ..models.vit.evo_deit import ModelOptions
+from ..storage.files import atomic, sha256, write_json
+from ..storage.ownership import check_replaceable, is_manifest
 from ..suggest import did_you_mean
-from . import manifest as manifests
 from .graph import BF16_OPSET, DEFAULT_OPSET, drop_outputs, to_onnx
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def write(
     step: Step,
 ) -> ExportResult:
     """Export ``module``, prove it against ``reference``, and only then give the files their names."""
-    from .probes import probe_images
+    from ..images.probes import probe_images
     from .proof import compare_onnx
 
     step(STEPS[1])

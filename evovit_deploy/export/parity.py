@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classify import scores_of
+from ..classes.scores import scores_of
 from ..errors import InputError
 from ..recipes import Tolerance
 from .gates import Flip, ParityReport

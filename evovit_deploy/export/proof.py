@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.emulate import emulate_bf16, has_bf16
 from ..errors import InputError
+from ..images.probes import probe_images
+from ..images.transform import normalise
 from ..models.recording import given_selections, recorded_scores
-from ..preprocess import normalise
 from ..recipes import Evolution, Recipe, Structure, Tolerance
 from .differences import differences, recipe_of
-from .emulate import emulate_bf16, has_bf16
 from .gates import ParityReport
 from .parity import compare
-from .probes import probe_images
 
 if TYPE_CHECKING:
     import onnx

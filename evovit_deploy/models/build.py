@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..recipes import VIT
-from .evo_deit import ModelOptions, build_vit
-from .evo_deit import build_model as build_evo_deit
-from .evo_levit import build_evo_levit, resolve_pattern
-from .levit import EvoLevit
-from .timm_vit import to_module_state as timm_state
-from .vit import VisionTransformer
+from .levit.evo_levit import build_evo_levit, resolve_pattern
+from .levit.levit import EvoLevit
+from .vit.evo_deit import ModelOptions, build_vit
+from .vit.evo_deit import build_model as build_evo_deit
+from .vit.timm_vit import to_module_state as timm_state
+from .vit.vit import VisionTransformer
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint

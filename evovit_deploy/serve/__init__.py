@@ -1,5 +1,5 @@
 """In production: a micro-batcher around any engine, and an HTTP and gRPC service on top of it."""
 
-from .batcher import Batcher
+from ..engines.batching.batcher import Batcher
 
 __all__ = ["Batcher"]

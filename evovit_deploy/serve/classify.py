@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..classify import probabilities
+from ..classes.scores import probabilities
+from ..engines.batching.requests import Array, Outputs
 from ..errors import InputError
-from ..image_limits import check_work
-from ..preprocess import preprocess, upright_rgb
+from ..images.limits import check_work
+from ..images.transform import preprocess, upright_rgb
 from ..recipes import Transform
 from .decoding import Pixels
 from .models import ServedModel
 from .rejections import Rejected
-from .requests import Array, Outputs
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,8 +14,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
 
+from ..engines.batching.requests import Array
 from .rejections import Rejected
-from .requests import Array
 from .tensors import TensorInfo, check, finite, from_bytes, from_values
 
 __all__ = ["InferMessage", "coding_of", "parse"]

@@ -9,6 +9,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from ..engines.batching.requests import Outputs, TransformChanged
 from .bodies import compress, read_body
 from .classify import classified, ranking
 from .documents import model_config, model_metadata, model_statistics, server_metadata
@@ -18,7 +19,6 @@ from .models import ServedModel
 from .openapi import openapi, page
 from .protocol import InferRequest, encode_response, parse_request
 from .rejections import Rejected
-from .requests import Outputs, TransformChanged
 from .service import Service
 from .waiting import result_of
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.batching.requests import Array
 from .rejections import Rejected
-from .requests import Array
 
 __all__ = ["MAX_DOCUMENT", "Numbers", "numbers_of", "read_document"]
 

@@ -9,7 +9,7 @@ import queue
 import threading
 from typing import Any, TextIO
 
-from ..files import plain
+from ..storage.files import plain
 
 __all__ = ["BackgroundHandler", "PlainFormatter", "access", "dropped", "shown"]
 

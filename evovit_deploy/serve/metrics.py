@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..engines.batching.requests import BatchRecord
 from .logs import dropped
-from .requests import BatchRecord
 
 if TYPE_CHECKING:
     from .models import ServedModel

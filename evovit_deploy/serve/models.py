@@ -9,13 +9,13 @@ from collections.abc import Callable
 import numpy as np
 
 from ..engines.base import Engine
+from ..engines.batching.batcher import Batcher
+from ..engines.batching.requests import Array, BatchRecord, Outputs, TransformChanged
 from ..errors import EngineError
-from ..files import printable
 from ..recipes import Transform
-from .batcher import Batcher
+from ..storage.files import printable
 from .json_body import MAX_DOCUMENT
 from .metrics import Metrics, Statistics
-from .requests import Array, BatchRecord, Outputs, TransformChanged
 from .settings import ModelSource, Settings
 from .tensors import DATATYPES, TensorInfo, image_tensor
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.batching.requests import Array, Outputs
 from .json_body import Numbers, numbers_of, read_document
 from .rejections import Rejected
-from .requests import Array, Outputs
 from .tensors import DATATYPES, TensorInfo, check, from_bytes, from_numbers
 
 __all__ = ["InferRequest", "RequestedOutput", "encode_response", "parse_request", "pick_outputs", "timeout_of"]

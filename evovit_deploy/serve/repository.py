@@ -6,9 +6,9 @@ import logging
 import threading
 from pathlib import Path
 
+from ..classes.labels import read_labels
 from ..engines.base import Engine
 from ..errors import EvoVitError, Overloaded
-from ..labels import read_labels
 from .metrics import Metrics, live
 from .models import Opener, ServedModel, open_engine
 from .rejections import Rejected

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..extras import require
+from ..machine.extras import require
 from .http import build_app
 from .limits import LOOKAHEAD
 from .models import Opener, open_engine

@@ -7,6 +7,7 @@ import hmac
 from collections.abc import Callable
 from pathlib import Path
 
+from ..engines.batching.requests import Array, Outputs
 from ..recipes import Transform
 from .capacity import Capacity
 from .decoding import DaemonThreads, Pixels
@@ -14,7 +15,6 @@ from .metrics import Metrics
 from .models import Opener, ServedModel, open_engine
 from .rejections import Rejected
 from .repository import ModelRepository
-from .requests import Array, Outputs
 from .settings import ModelSource, Settings
 
 __all__ = ["Service"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import plain, printable
-from ..missing import no_such_file
-from ..names import check_name, label_of, name_of
+from ..storage.files import plain, printable
+from ..storage.missing import no_such_file
+from ..storage.names import check_name, label_of, name_of
 
 __all__ = ["MAX_DELAY_MS", "ModelSource", "Settings"]
 
@@ -141,10 +141,9 @@ class ModelSource:
 
     @classmethod
     def parse_all(cls, texts: list[str]) -> list[ModelSource]:
-        """Read ``PATH``, ``NAME=PATH`` and ``NAME:VERSION=PATH``, as :func:`~evovit_deploy.names.label_of` tells them apart.
+        """Read ``PATH``, ``NAME=PATH`` and ``NAME:VERSION=PATH``, as :func:`.label_of` tells them apart.
 
-        The name is by default made of the file's, by :func:`~evovit_deploy.names.name_of`; versions of a name count from 1
-        in the order given.
+        The name is by default made of the file's, by :func:`.name_of`; versions of a name count from 1 in the order given.
 
         Raises:
             InputError: A name or version that is not one, one given twice, or one name made of two.

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..engines.base import ModelSpec
+from ..engines.batching.requests import Array
 from .json_body import Numbers
 from .rejections import Rejected
-from .requests import Array
 
 __all__ = ["DATATYPES", "TensorInfo", "finite", "from_bytes", "from_numbers", "from_values", "image_tensor"]
 

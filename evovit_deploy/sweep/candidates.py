@@ -9,8 +9,8 @@ from itertools import product
 from typing import Literal
 
 from ..errors import InputError
-from ..levit_recipe import LevitEvolution
 from ..recipes import Recipe
+from ..recipes.levit import LevitEvolution
 
 __all__ = ["Candidate", "candidates", "stage_ratios"]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..bench.records import append
+from ..classes.labels import ClassNames
 from ..errors import InputError, ModelFileError, OutputError
 from ..evaluate import Dataset, Evaluation, Progress, Subject, evaluate
-from ..labels import ClassNames
-from ..ownership import Ours, check_replaceable, is_manifest, is_records
-from ..tables import build_table
+from ..storage.ownership import Ours, check_replaceable, is_manifest, is_records
+from ..storage.tables import build_table
 from .candidates import Candidate, stage_ratios
 from .front import Outcome
 
@@ -61,7 +61,7 @@ class SweepSettings:
         """How a candidate gets to run, the same way as in `evovit bench`."""
         from ..bench.route import Route
         from ..export import ExportOptions
-        from ..models.evo_deit import ModelOptions
+        from ..models.vit.evo_deit import ModelOptions
 
         export = ExportOptions(ModelOptions(self.precision))  # type: ignore[arg-type]
         return Route(self.backend, self.provider, self.threads, (self.batch,), export=export)
@@ -206,9 +206,9 @@ def _opened(checkpoint: Checkpoint, candidate: Candidate, folder: Path, settings
 
 def _exported(checkpoint: Checkpoint, candidate: Candidate, folder: Path, settings: SweepSettings) -> Path:
     """The ONNX file of a candidate, exported and proven unless it is there already."""
+    from .. import manifest as manifests
     from ..engines import OrtEngine
     from ..export import export_onnx
-    from ..export import manifest as manifests
 
     path = _model_file(folder, candidate, settings)
     if path.is_file() and manifests.is_ours(path):
@@ -229,7 +229,7 @@ def _model_file(folder: Path, candidate: Candidate, settings: SweepSettings) -> 
 
 def _places(folder: Path, grid: Sequence[Candidate], settings: SweepSettings) -> dict[Path, Ours]:
     """Every file that a sweep may write, and how those of evovit are known."""
-    from ..export import manifest as manifests
+    from .. import manifest as manifests
 
     places: dict[Path, Ours] = {folder / "outcomes.jsonl": is_records}
     if not settings.route.in_torch:

@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from evovit_deploy.files import write_bytes
-from evovit_deploy.models.vit import VisionTransformer
-from evovit_deploy.preprocess import load_image, preprocess
+from evovit_deploy.images.transform import load_image, preprocess
+from evovit_deploy.models.vit.vit import VisionTransformer
 from evovit_deploy.recipes import Evolution, Structure, Transform
+from evovit_deploy.storage.files import write_bytes
 
 STRUCTURE = Structure(image_size=64, patch_size=8, embed_dim=64, depth=12, num_heads=1, num_classes=10)
 EVOLUTION = Evolution(keep_ratios=(1.0,) * 4 + (0.5,) * 8, tradeoff=(1.0,) * 4 + (0.5,) * 8)  # the published schedule

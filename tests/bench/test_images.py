@@ -10,9 +10,9 @@ from PIL import Image
 
 from evovit_deploy.bench.accuracy import labelled, top1
 from evovit_deploy.bench.images import choose_images
+from evovit_deploy.classes.labels import ClassNames
 from evovit_deploy.engines import FakeEngine
 from evovit_deploy.errors import InputError
-from evovit_deploy.labels import ClassNames
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from evovit_deploy.bench import route as routes
 from evovit_deploy.bench.route import Route
 from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.engines import Engine, FakeEngine
-from evovit_deploy.engines.options import BuildOptions
+from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.errors import EngineError, InputError
 from evovit_deploy.export import ExportOptions, export_onnx
-from evovit_deploy.models.evo_deit import ModelOptions
+from evovit_deploy.models.vit.evo_deit import ModelOptions
 from tests.bench.test_work import recipe
 from tests.engines.fake_trt import write_plan
 
@@ -82,7 +82,7 @@ def test_files_that_a_backend_does_not_run(exported: Path, tmp_path: Path) -> No
 
 
 def test_tensorrt_without_a_gpu(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evovit_deploy.engines.trt_api.find_gpu", lambda device=0: None)
+    monkeypatch.setattr("evovit_deploy.engines.trt.api.find_gpu", lambda device=0: None)
     with pytest.raises(EngineError, match="measures on an NVIDIA GPU, and none was found"):
         Route("tensorrt").open_file(exported)
 
@@ -94,8 +94,8 @@ def test_tensorrt_engines_are_built_for_the_batches_of_the_run(exported: Path, m
         built.append(options)
         return dataclasses.make_dataclass("Result", ["path"])(engine)
 
-    monkeypatch.setattr("evovit_deploy.engines.trt_api.find_gpu", lambda device=0: object())
-    monkeypatch.setattr("evovit_deploy.engines.build.build_engine", build)
+    monkeypatch.setattr("evovit_deploy.engines.trt.api.find_gpu", lambda device=0: object())
+    monkeypatch.setattr("evovit_deploy.building.build.build_engine", build)
     opened: list[Path] = []
 
     def open_engine(path: Path, **options: Any) -> FakeEngine:
@@ -110,7 +110,7 @@ def test_tensorrt_engines_are_built_for_the_batches_of_the_run(exported: Path, m
     # The twin of an engine is built with the options of that engine's own manifest.
     options = BuildOptions(target="tensorrt-rtx", max_batch=4, compute_capabilities=("8.9",))
     document = {"flavour": "tensorrt-rtx", "options": {**dataclasses.asdict(options), "compute_capabilities": ["8.9"]}}
-    monkeypatch.setattr("evovit_deploy.engines.engine_manifest.read_manifest", lambda path: document)
+    monkeypatch.setattr("evovit_deploy.engines.trt.engine_manifest.read_manifest", lambda path: document)
     assert routes._build_options(Path("x.engine")) == options
     Route("tensorrt-rtx", build=options).open_file(exported)
     assert built[1] == options

@@ -165,7 +165,7 @@ def test_a_vanilla_levit_is_named_and_what_to_do(path: Path) -> None:
 
 
 def test_timms_levit_is_named(path: Path) -> None:
-    from evovit_deploy.models.vanilla import timm_model, vanilla_recipe
+    from evovit_deploy.models.vit.vanilla import timm_model, vanilla_recipe
 
     refused(saved(timm_model(vanilla_recipe(TINY)).state_dict(), path), "vanilla LeViT")
 

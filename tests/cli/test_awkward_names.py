@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from evovit_deploy import ExportOptions, cli, export_onnx, load_checkpoint
-from evovit_deploy.bench.serving.ray_faults import prepare_environment
 from evovit_deploy.errors import InputError
-from evovit_deploy.files import plain
-from evovit_deploy.models.evo_deit import ModelOptions
-from evovit_deploy.names import check_name, is_name, label_of, name_of
-from evovit_deploy.serve.packages.options import image_name
+from evovit_deploy.loadtest.ray_faults import prepare_environment
+from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.packages.options import image_name
 from evovit_deploy.serve.settings import ModelSource
+from evovit_deploy.storage.files import plain
+from evovit_deploy.storage.names import check_name, is_name, label_of, name_of
 
 prepare_environment()  # before any test imports Ray
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from evovit_deploy import cli
 from evovit_deploy.engines import OrtEngine
-from evovit_deploy.engines.trt_api import find_gpu
+from evovit_deploy.engines.trt.api import find_gpu
 from tests.engines.test_engine_manifest import make_document, make_plan
 from tests.trt_models import SIZE, tiny_onnx
 
@@ -60,7 +60,7 @@ def test_without_a_gpu(evovit: Evovit, tmp_path: Path, image: Path, manifest: bo
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     if find_gpu() is not None:
         pytest.skip("this machine has a GPU")
-    from evovit_deploy.engines.trt_api import load_api
+    from evovit_deploy.engines.trt.api import load_api
 
     version = load_api("tensorrt-rtx").version
     engine = make_plan(tmp_path, version=tuple(int(part) for part in version.split(".")))
@@ -74,7 +74,7 @@ def test_without_a_gpu(evovit: Evovit, tmp_path: Path, image: Path, manifest: bo
 
 
 def test_without_tensorrt(evovit: Evovit, tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evovit_deploy.engines.trt_api._installed", lambda flavour: False)
+    monkeypatch.setattr("evovit_deploy.engines.trt.api._installed", lambda flavour: False)
     for name, command in commands(make_plan(tmp_path), image).items():
         code, _, err = evovit(*command)
         assert code == 4, name
@@ -85,7 +85,7 @@ def test_without_tensorrt(evovit: Evovit, tmp_path: Path, image: Path, monkeypat
 def test_a_damaged_plan_is_refused_before_tensorrt_sees_it(
     evovit: Evovit, tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr("evovit_deploy.engines.tensorrt.load_plan", lambda *a: pytest.fail("TensorRT was given it"))
+    monkeypatch.setattr("evovit_deploy.engines.trt.tensorrt.load_plan", lambda *a: pytest.fail("TensorRT was given it"))
     engine = make_plan(tmp_path)
     if damage == "other":
         make_document(engine, plan={"sha256": "0" * 64, "bytes": 100})
@@ -124,7 +124,7 @@ def test_verify_compares_an_engine_as_any_other(
             found = super().run(images)
             return {**found, "logits": found["logits"] + self.offset}
 
-    monkeypatch.setattr("evovit_deploy.engines.tensorrt.TrtEngine", StandIn)
+    monkeypatch.setattr("evovit_deploy.engines.trt.tensorrt.TrtEngine", StandIn)
     reference = tiny_onnx("fp32", outputs="logits,kept")
     code, out, err = evovit("verify", reference, engine, "--provider", "cpu", "--json")
     assert code == 0, err

@@ -11,12 +11,12 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from evovit_deploy.building import build as build_module
 from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.cli.export import export
-from evovit_deploy.engines import build as build_module
 from evovit_deploy.errors import EngineError, EvoVitError, InputError, ModelFileError, OutputError, PlanError
-from evovit_deploy.files import sha256
 from evovit_deploy.recipes import load_recipe
+from evovit_deploy.storage.files import sha256
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -173,7 +173,7 @@ def test_mistakes_show_before_anything_is_made(
 def test_no_tensorrt_shows_before_the_export(
     source: tuple[str, ...], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evovit_deploy.engines.trt_api._installed", lambda flavour: False)
+    monkeypatch.setattr("evovit_deploy.engines.trt.api._installed", lambda flavour: False)
     with pytest.raises(EngineError, match="pip install") as caught:
         run(*source, "--format", "engine")
     assert caught.value.exit_code == 4

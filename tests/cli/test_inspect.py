@@ -16,8 +16,8 @@ from evovit_deploy.checkpoint import load_checkpoint, random_checkpoint
 from evovit_deploy.cli.inspect import inspect
 from evovit_deploy.describe import describe, describe_checkpoint, describe_onnx
 from evovit_deploy.errors import CheckpointError, EvoVitError, ModelFileError
-from evovit_deploy.files import sha256
 from evovit_deploy.recipes import load_recipe
+from evovit_deploy.storage.files import sha256
 
 TINY = "evo_deit_tiny_patch16_224"
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from evovit_deploy.cli.inspect import inspect
 from evovit_deploy.errors import EngineError, EvoVitError, ModelFileError
-from evovit_deploy.files import sha256
 from evovit_deploy.recipes import load_recipe
+from evovit_deploy.storage.files import sha256
 from tests.engines.test_engine_manifest import make_document, make_plan
 
 SMALL = "evo_deit_small_patch16_224"

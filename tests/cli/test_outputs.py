@@ -16,12 +16,12 @@ from PIL import Image
 
 from evovit_deploy import Engine, ExportOptions, InputError, ModelFileError, cli, export_onnx
 from evovit_deploy.bench.accuracy import top1
-from evovit_deploy.classify import scores_output
-from evovit_deploy.engines.onnx_facts import read_onnx
-from evovit_deploy.models.evo_deit import ModelOptions
+from evovit_deploy.building.onnx_facts import read_onnx
+from evovit_deploy.classes.scores import scores_output
+from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.packages.triton import TritonOptions, package_triton
 from evovit_deploy.serve import classify
 from evovit_deploy.serve.decoding import Pixels
-from evovit_deploy.serve.triton import TritonOptions, package_triton
 from tests.export.conftest import TINY
 
 KINDS = ("logits", "probabilities", "kept")
@@ -68,7 +68,7 @@ def photos(files, tmp_path_factory):
             Image.fromarray(pixels).resize((73, 73), Image.Resampling.NEAREST).save(place / f"{number}.png")
         answers = {}
         for path in sorted(folder.glob("*/*.png")):  # the resized image is what a command sees
-            from evovit_deploy.preprocess import load_image, preprocess
+            from evovit_deploy.images.transform import load_image, preprocess
 
             row = engine(preprocess(load_image(path), engine.spec.transform, 64, "uint8")[None])["logits"][0]
             answers[path] = int(row.argmax())

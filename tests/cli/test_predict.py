@@ -238,7 +238,7 @@ def test_errors_of_the_engine_pass_through(engine: FakeEngine, paint: Callable[[
 
 def test_a_real_model(tmp_path: Path, paint: Callable[[str, int], Path]) -> None:
     from evovit_deploy import export_onnx, random_checkpoint
-    from evovit_deploy.preprocess import load_image, preprocess
+    from evovit_deploy.images.transform import load_image, preprocess
     from evovit_deploy.recipes import Evolution, Recipe, Structure
 
     ones = (1.0,) * 4

@@ -16,7 +16,7 @@ import pytest
 
 from evovit_deploy import cli
 from evovit_deploy.cli import _console
-from evovit_deploy.files import exact, plain, printable
+from evovit_deploy.storage.files import exact, plain, printable
 
 from .terminal import BOX, ROOT
 

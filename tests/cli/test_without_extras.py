@@ -11,7 +11,7 @@ import pytest
 from evovit_deploy import cli
 from evovit_deploy.bench.telemetry import Telemetry
 from evovit_deploy.errors import EngineError
-from evovit_deploy.extras import extras, install_advice, modules_of, require, requirements_of
+from evovit_deploy.machine.extras import extras, install_advice, modules_of, require, requirements_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples" / "digits"

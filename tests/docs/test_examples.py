@@ -23,11 +23,11 @@ from safetensors.torch import save_file
 
 from evovit_deploy import export_onnx, load_checkpoint
 from evovit_deploy.bench.settings import Settings
+from evovit_deploy.building.build import build_engine
 from evovit_deploy.cli import app, main
-from evovit_deploy.engines.build import build_engine
-from evovit_deploy.engines.options import BuildOptions
+from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.export import ExportOptions
-from evovit_deploy.models.evo_deit import ModelOptions
+from evovit_deploy.models.vit.evo_deit import ModelOptions
 
 from .pages import PAGES, ROOT, Block, blocks
 
@@ -51,7 +51,7 @@ ELSEWHERE = {
     "# worker": "tests/serve/test_docs.py",
     "# video": "tests/serve/test_docs.py",
     "# ray data": "tests/serve/test_ray.py",
-    "# ray\n": "tests/serve/test_ray_options.py",
+    "# ray\n": "tests/cluster/test_ray_options.py",
 }
 NEEDS_GPU = "# on a machine with the GPU"
 # Commands that cannot end well on a machine without a GPU: the engine that they would run needs one.

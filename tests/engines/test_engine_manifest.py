@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from evovit_deploy.engines import engine_manifest
-from evovit_deploy.engines.engine_manifest import (
+from evovit_deploy.engines.trt import engine_manifest
+from evovit_deploy.engines.trt.api import Api, Gpu
+from evovit_deploy.engines.trt.engine_manifest import (
     check_environment,
     check_file,
     describe_engine,
     read_header,
     read_manifest,
 )
-from evovit_deploy.engines.options import BuildOptions
-from evovit_deploy.engines.trt_api import Api, Gpu
+from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.errors import EngineError, ModelFileError
-from evovit_deploy.files import sha256
+from evovit_deploy.storage.files import sha256
 
 RTX, FULL = Api(None, "tensorrt-rtx", "1.7.1.116"), Api(None, "tensorrt", "10.12.0.36")
 ADA, TURING, HOPPER = (Gpu(0, n, c, 1) for n, c in (("RTX 4090", "8.9"), ("T4", "7.5"), ("H200", "9.0")))

@@ -11,9 +11,9 @@ import torch
 
 from evovit_deploy import Engine
 from evovit_deploy.checkpoint import random_checkpoint
-from evovit_deploy.engines import tensorrt
 from evovit_deploy.engines.base import backend_of
 from evovit_deploy.engines.onnxruntime import cuda_problem
+from evovit_deploy.engines.trt import tensorrt
 from evovit_deploy.errors import CheckpointError, EngineError, InputError, ModelFileError
 from evovit_deploy.recipes import Evolution, Recipe, Structure
 from tests.engines.foreign_onnx import make_onnx

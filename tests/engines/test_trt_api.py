@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from evovit_deploy.engines.trt_api import Gpu, PlanLogger, load_api, pick_flavour
+from evovit_deploy.engines.trt.api import Gpu, PlanLogger, load_api, pick_flavour
 from evovit_deploy.errors import EngineError, InputError
 
 
 def test_auto_means_full_tensorrt_only_where_it_can_build(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu(0, "NVIDIA L4", "8.9", 1)
     installed: set[str] = set()
-    monkeypatch.setattr("evovit_deploy.engines.trt_api._installed", lambda flavour: flavour in installed)
+    monkeypatch.setattr("evovit_deploy.engines.trt.api._installed", lambda flavour: flavour in installed)
     with pytest.raises(EngineError, match="neither TensorRT nor TensorRT-RTX is installed"):
         pick_flavour("auto", gpu)
     with pytest.raises(EngineError, match="TensorRT is not installed"):

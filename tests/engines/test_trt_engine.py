@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from evovit_deploy import Engine
-from evovit_deploy.engines import tensorrt as backend
-from evovit_deploy.engines.build import build_engine
-from evovit_deploy.engines.options import BuildOptions
-from evovit_deploy.engines.tensorrt import TrtEngine
-from evovit_deploy.engines.trt_api import Api, Gpu, find_gpu
+from evovit_deploy.building.build import build_engine
+from evovit_deploy.engines.trt import tensorrt as backend
+from evovit_deploy.engines.trt.api import Api, Gpu, find_gpu
+from evovit_deploy.engines.trt.options import BuildOptions
+from evovit_deploy.engines.trt.tensorrt import TrtEngine
 from evovit_deploy.errors import EngineError, InputError, ModelFileError
 from tests.engines.fake_trt import CLASSES, SIZE, FakeDevice, FakeTrtEngine, fake_trt, logits_of, write_plan
 from tests.trt_models import tiny_onnx

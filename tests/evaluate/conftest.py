@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evovit_deploy.classes.labels import ClassNames
 from evovit_deploy.engines import FakeEngine
 from evovit_deploy.evaluate.runner import Subject
-from evovit_deploy.labels import ClassNames
 
 CLASSES, SIZE = 4, 8
 NAMES = ClassNames([()] * CLASSES)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from evovit_deploy.classes.labels import ClassNames
 from evovit_deploy.errors import InputError
 from evovit_deploy.evaluate.data import read_dataset
-from evovit_deploy.labels import ClassNames
 
 NUMBERS = ClassNames([()] * 3)
 NAMES = ClassNames([("n1", "ant"), ("n2", "bee"), ("n3", "cat")])

@@ -7,7 +7,7 @@ from onnx import TensorProto
 
 from evovit_deploy import Engine, ExportOptions, export_onnx, load_checkpoint, random_checkpoint
 from evovit_deploy.export import export_baseline
-from evovit_deploy.models.evo_deit import ModelOptions
+from evovit_deploy.models.vit.evo_deit import ModelOptions
 from tests.levit_reference import NAME, TINY
 
 BOTH = ("logits", "kept")
@@ -115,7 +115,7 @@ def test_dead_class_rows_are_not_exported(tiny):
 
 def test_selection_is_found_in_the_graph(tiny):
     """For the plan report: class rows, scores, choosing, carrying away and back; no attention among them."""
-    from evovit_deploy.engines.onnx_facts import read_onnx
+    from evovit_deploy.building.onnx_facts import read_onnx
 
     facts = read_onnx(tiny[1])
     assert len(facts.attentions) == 4

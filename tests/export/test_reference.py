@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from evovit_deploy import Engine, ExportOptions, export_onnx
-from evovit_deploy.models.evo_deit import ModelOptions
 from evovit_deploy.models.evolution import PATTERNS
+from evovit_deploy.models.vit.evo_deit import ModelOptions
 
 from .conftest import CASES
 

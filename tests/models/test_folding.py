@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from evovit_deploy.models.folding import fold
-from evovit_deploy.models.vit import VisionTransformer
+from evovit_deploy.models.vit.folding import fold
+from evovit_deploy.models.vit.vit import VisionTransformer
 from evovit_deploy.recipes import Evolution, Structure
 
 TINY = Structure(image_size=32, patch_size=8, embed_dim=16, depth=4, num_heads=2, num_classes=5)

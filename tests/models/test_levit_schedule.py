@@ -3,7 +3,7 @@
 import pytest
 
 from evovit_deploy import load_recipe
-from evovit_deploy.models.levit_schedule import plan
+from evovit_deploy.models.levit.schedule import plan
 from evovit_deploy.recipes import LevitEvolution, LevitStructure
 
 HALF = [0.5] * 14

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from evovit_deploy.errors import RecipeError
-from evovit_deploy.models.schedule import plan
+from evovit_deploy.models.vit.schedule import plan
 from evovit_deploy.recipes import Evolution, load_recipe
 
 PUBLISHED = load_recipe("evo_deit_small_patch16_224").evolution

@@ -9,11 +9,11 @@ import torch
 from evovit_deploy import InputError
 from evovit_deploy.checkpoint.timm import scaled_evolution
 from evovit_deploy.models.build import build_model
-from evovit_deploy.models.evo_deit import ModelOptions
 from evovit_deploy.models.evolution import PATTERNS
-from evovit_deploy.models.timm_names import create, resolve_name
-from evovit_deploy.models.timm_vit import structure_of, to_module_state
-from evovit_deploy.models.vanilla import build_stock, build_twin, vanilla_recipe
+from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.vit.timm_names import create, resolve_name
+from evovit_deploy.models.vit.timm_vit import structure_of, to_module_state
+from evovit_deploy.models.vit.vanilla import build_stock, build_twin, vanilla_recipe
 from evovit_deploy.recipes import Evolution
 from tests.timm_models import FAMILIES, SMALL, checkpoint_of, evolved, images_for, timm_model
 

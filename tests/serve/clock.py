@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from evovit_deploy.serve.clock import Clock
+from evovit_deploy.engines.batching.clock import Clock
 
 
 class ManualClock(Clock):

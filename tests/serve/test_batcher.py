@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evovit_deploy.engines import Engine, FakeEngine
+from evovit_deploy.engines.batching.requests import BatchRecord
 from evovit_deploy.errors import DeadlineExceeded, EngineError, InputError, Overloaded
 from evovit_deploy.serve import Batcher
-from evovit_deploy.serve.requests import BatchRecord
 
 from .clock import ManualClock
 from .engines import PATIENCE, NumberEngine, images, numbers

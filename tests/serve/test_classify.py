@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from evovit_deploy.classify import probabilities
+from evovit_deploy.classes.scores import probabilities
 from evovit_deploy.engines import Engine, FakeEngine
-from evovit_deploy.preprocess import find_images, load_image, preprocess
+from evovit_deploy.images.transform import find_images, load_image, preprocess
 from evovit_deploy.recipes import Transform
 
-from ..bombs import BOMBS
+from ..images.bombs import BOMBS
 from .conftest import DIGITS
 from .engines import PATIENCE, NumberEngine
 from .running import Running, always, running

@@ -17,16 +17,16 @@ import tritonclient.http as triton
 from PIL import Image
 from typer.testing import CliRunner
 
-from evovit_deploy.bench.serving.faults import RAY_SCENARIOS
-from evovit_deploy.bench.serving.ray_faults import HANGS, Pair, deploy, ray_cluster, retried
-from evovit_deploy.bench.serving.stand_in import NAME, numbered
 from evovit_deploy.cli import app as cli
+from evovit_deploy.cluster.application import application
+from evovit_deploy.cluster.options import RayOptions
+from evovit_deploy.cluster.predicting import Job, describe
+from evovit_deploy.cluster.predicting import predict as predict_files
 from evovit_deploy.engines import Engine, FakeEngine
 from evovit_deploy.errors import EngineError, ModelFileError
-from evovit_deploy.serve.ray.application import application
-from evovit_deploy.serve.ray.options import RayOptions
-from evovit_deploy.serve.ray.predicting import Job, describe
-from evovit_deploy.serve.ray.predicting import predict as predict_files
+from evovit_deploy.loadtest.faults import RAY_SCENARIOS
+from evovit_deploy.loadtest.ray_faults import HANGS, Pair, deploy, ray_cluster, retried
+from evovit_deploy.loadtest.stand_in import NAME, numbered
 from evovit_deploy.serve.settings import ModelSource, Settings
 
 from .conftest import DIGITS
@@ -236,7 +236,7 @@ def test_predict_names_unreadable_images(ray_: Ray, digits_model: Path, pictures
 def test_predict_goes_on_after_an_interruption(
     ray_: Ray, digits_model: Path, pictures: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from evovit_deploy.serve.ray import predicting
+    from evovit_deploy.cluster import predicting
 
     real, kept = predicting.Parts.write, []
 
@@ -294,7 +294,7 @@ def test_more_than_the_cluster_has_is_refused(ray_: Ray, digits_model: Path, pic
 def test_a_stage_of_ray_data(ray_: Ray, digits_model: Path, pictures: Path) -> None:
     import ray.data
 
-    from evovit_deploy.serve.ray import score
+    from evovit_deploy.cluster import score
 
     (pictures / "00.png").write_bytes(b"no image")
     paths = sorted(map(str, pictures.iterdir()))[:12]

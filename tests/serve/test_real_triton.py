@@ -21,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 
 from evovit_deploy.engines import Engine
 from evovit_deploy.errors import OutputError
-from evovit_deploy.serve.triton import TritonOptions, package_triton
+from evovit_deploy.packages.triton import TritonOptions, package_triton
 
 from .conftest import DIGITS
 from .engines import PATIENCE

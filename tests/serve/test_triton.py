@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from evovit_deploy.cli import app
 from evovit_deploy.engines import Engine
 from evovit_deploy.errors import EngineError, EvoVitError, InputError, ModelFileError, OutputError
-from evovit_deploy.serve.triton import TritonOptions, package_triton, read_model
+from evovit_deploy.packages.triton import TritonOptions, package_triton, read_model
 
 from .conftest import DIGITS
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from evovit_deploy.engines.batching.clock import Clock
+from evovit_deploy.engines.batching.requests import BatchRecord
 from evovit_deploy.errors import DeadlineExceeded, EngineError, InputError
 from evovit_deploy.serve import Batcher
-from evovit_deploy.serve.clock import Clock
-from evovit_deploy.serve.requests import BatchRecord
 
 from .engines import PATIENCE, NumberEngine, images, numbers
 

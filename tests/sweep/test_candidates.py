@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from evovit_deploy.errors import InputError, RecipeError
 from evovit_deploy.recipes import Recipe, load_recipe, read_recipe, recipe_names
+from evovit_deploy.recipes.write import recipe_toml, write_recipe
 from evovit_deploy.sweep import candidates
-from evovit_deploy.sweep.recipe_file import recipe_toml, write_recipe
 
 RECIPE = load_recipe("evo_deit_tiny_patch16_224")
 
@@ -53,7 +53,7 @@ def test_recipes_survive_their_file(name: str, tmp_path: Path) -> None:
 
 @given(st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" '\"\\#=[]")))
 def test_any_text_survives(text: str) -> None:
-    from evovit_deploy.tables import tomllib
+    from evovit_deploy.storage.tables import tomllib
 
     recipe = dataclasses.replace(RECIPE, baseline=text)
     found = Recipe.from_dict({"name": RECIPE.name, **tomllib.loads(recipe_toml(recipe, "x"))})

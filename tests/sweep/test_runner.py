@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from evovit_deploy import load_checkpoint
 from evovit_deploy.cli import app
-from evovit_deploy.engines.trt_api import find_gpu
+from evovit_deploy.engines.trt.api import find_gpu
 from evovit_deploy.errors import EngineError, EvoVitError, InputError, ModelFileError
 from evovit_deploy.recipes import read_recipe
 from evovit_deploy.sweep import runner
@@ -153,8 +153,8 @@ def test_a_tensorrt_engine_needs_a_gpu_to_be_measured(some: Path, tmp_path: Path
 
 
 def test_settings_that_change_no_outcome_are_not_in_the_key(some: Path) -> None:
+    from evovit_deploy.classes.labels import ClassNames
     from evovit_deploy.evaluate import read_dataset
-    from evovit_deploy.labels import ClassNames
     from evovit_deploy.sweep import candidates
 
     checkpoint = load_checkpoint(CHECKPOINT)

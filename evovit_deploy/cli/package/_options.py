@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...files import printable
+from ...storage.files import printable
 from .._console import out, print_json
 from .._model import note
 from .._options import (

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ...files import sha256
+from ...storage.files import sha256
 from .._model import note
 from . import _options as shared
 
@@ -58,9 +58,9 @@ def container(
 
     Then: docker build -f image/Containerfile -t model:1 image
     """
-    from ...serve.packages import ServiceOptions, read_contents
-    from ...serve.packages import container as write
-    from ...serve.packages.requirements import PACKAGE
+    from ...packages import ServiceOptions, read_contents
+    from ...packages import container as write
+    from ...packages.requirements import PACKAGE
 
     options = ServiceOptions(
         name=model_name,

@@ -93,8 +93,8 @@ def kubernetes(
       evovit package kubernetes model.onnx --image registry.example.com/model:1 -o model.yaml
       evovit package kubernetes model.onnx --image registry.example.com/model:1 --replicas 2-6 -o model.yaml
     """
-    from ...serve.packages import Cluster, ServiceOptions, read_contents
-    from ...serve.packages import kubernetes as write
+    from ...packages import Cluster, ServiceOptions, read_contents
+    from ...packages import kubernetes as write
 
     counts = read_replicas(replicas)
     cluster = Cluster(

@@ -76,9 +76,9 @@ def ray(
     Examples:
       evovit package ray model.onnx --folder /models --replicas 1-4 --cpus 2 -o model.yaml
     """
+    from ...cluster.options import RayOptions
     from ...errors import InputError
-    from ...serve.packages import ServiceOptions, ray_config, read_contents
-    from ...serve.ray.options import RayOptions
+    from ...packages import ServiceOptions, ray_config, read_contents
 
     contents = read_contents(model, labels)
     if gpus is None:

@@ -55,9 +55,9 @@ def triton(
       evovit package triton model.onnx -o repository --labels labels.txt
       evovit package triton model.engine -o repository --max-delay-ms 0.5 --instances 2
     """
-    from ...extras import require
-    from ...labels import read_labels
-    from ...serve.triton import TritonOptions, package_triton, read_model
+    from ...classes.labels import read_labels
+    from ...machine.extras import require
+    from ...packages.triton import TritonOptions, package_triton, read_model
 
     require("serve", "a Triton repository", "tritonclient.grpc")
     names = None

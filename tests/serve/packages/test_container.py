@@ -17,13 +17,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
-from evovit_deploy.bench.serving.process import serving
 from evovit_deploy.cli import app
 from evovit_deploy.errors import EvoVitError, InputError, ModelFileError, OutputError
-from evovit_deploy.serve.packages.container import container
-from evovit_deploy.serve.packages.contents import read_contents
-from evovit_deploy.serve.packages.options import ServiceOptions
-from evovit_deploy.serve.packages.requirements import requirements
+from evovit_deploy.loadtest.process import serving
+from evovit_deploy.packages.container import container
+from evovit_deploy.packages.contents import read_contents
+from evovit_deploy.packages.options import ServiceOptions
+from evovit_deploy.packages.requirements import requirements
 
 from ..conftest import DIGITS
 

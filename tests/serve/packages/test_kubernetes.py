@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from evovit_deploy.cli import app
 from evovit_deploy.errors import InputError, OutputError
-from evovit_deploy.serve.packages.contents import Contents, read_contents
-from evovit_deploy.serve.packages.kubernetes import Cluster, kubernetes
-from evovit_deploy.serve.packages.options import ServiceOptions
+from evovit_deploy.packages.contents import Contents, read_contents
+from evovit_deploy.packages.kubernetes import Cluster, kubernetes
+from evovit_deploy.packages.options import ServiceOptions
 
 from ..conftest import DIGITS
 from ..running import Running

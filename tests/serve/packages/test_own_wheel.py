@@ -12,8 +12,8 @@ import pytest
 from wheel.wheelfile import WheelFile
 
 from evovit_deploy.errors import EngineError
-from evovit_deploy.resources import PACKAGE_FOLDER, data_names
-from evovit_deploy.serve.packages.own_wheel import DATA, make_wheel
+from evovit_deploy.packages.own_wheel import DATA, make_wheel
+from evovit_deploy.storage.shipped import PACKAGE_FOLDER, data_names
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,8 +25,8 @@ AGAIN = """
 import sys
 from pathlib import Path
 from evovit_deploy.errors import EngineError
-from evovit_deploy.resources import PACKAGE_FOLDER, data_names
-from evovit_deploy.serve.packages.own_wheel import make_wheel
+from evovit_deploy.storage.shipped import PACKAGE_FOLDER, data_names
+from evovit_deploy.packages.own_wheel import make_wheel
 print(PACKAGE_FOLDER, *data_names("export"))
 make_wheel(Path(sys.argv[1]))
 """

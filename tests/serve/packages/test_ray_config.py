@@ -14,9 +14,9 @@ from ray.serve.schema import ServeDeploySchema
 from typer.testing import CliRunner
 
 from evovit_deploy.cli import app
+from evovit_deploy.cluster.options import RayOptions
 from evovit_deploy.errors import InputError, OutputError
-from evovit_deploy.serve.packages.ray_config import ray_config
-from evovit_deploy.serve.ray.options import RayOptions
+from evovit_deploy.packages.ray_config import ray_config
 
 from ..conftest import DIGITS
 

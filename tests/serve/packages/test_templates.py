@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evovit_deploy.errors import InputError, OutputError
-from evovit_deploy.serve.packages import templates
-from evovit_deploy.serve.packages.templates import quoted, write_package
+from evovit_deploy.packages import templates
+from evovit_deploy.packages.templates import quoted, write_package
 
 
 @given(st.text())

@@ -1,0 +1,6 @@
+"""Building: from an ONNX file to a TensorRT plan, checked and proven."""
+
+from ..engines.trt.options import BuildOptions
+from .build import BuildResult, build_engine
+
+__all__ = ["BuildOptions", "BuildResult", "build_engine"]

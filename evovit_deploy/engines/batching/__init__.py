@@ -1,0 +1,1 @@
+"""Batching: requests of many threads, collected into batches for one engine."""

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: finding either, loading a plan, running it."""

@@ -1,0 +1,1 @@
+"""Images: finding, decoding and transforming them, a batch at a time."""

@@ -1,0 +1,1 @@
+"""The LeViT family: Evo-LeViT and its vanilla twin."""

@@ -1,0 +1,1 @@
+"""The DeiT family: Evo-DeiT, its vanilla twin, and ViTs of timm."""

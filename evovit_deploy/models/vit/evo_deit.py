@@ -1,0 +1,130 @@
+"""Evo-DeiT: from the authors' parameter names to the inference module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ...suggest import did_you_mean
+from ..evolution import PATTERNS
+from .folding import fold
+from .vit import VisionTransformer
+
+if TYPE_CHECKING:
+    from ...checkpoint import Checkpoint
+    from ...recipes import Recipe
+    from ...recipes.vit import Pool
+
+__all__ = ["DTYPES", "ModelOptions", "build_model", "build_vit", "to_module_state"]
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# What `auto` selects with; docs/graph.md and bench/results hold the measurements behind it.
+AUTO_PATTERN = "sort"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a module is built from a checkpoint; none of these changes the function it computes.
+
+    Attributes:
+        precision: ``fp32``, ``fp16`` or ``bf16`` parameters and activations (scores and pooling stay FP32).
+        image_input: ``float32`` [B, 3, S, S] normalised, or ``uint8`` [B, S, S, 3].
+        selection: ``auto`` or one of :data:`.evolution.PATTERNS`.
+        outputs: Any of ``logits``, ``probabilities``, ``kept``.
+        fold: Fold weights exactly (see :mod:`.folding`).
+        trim: Leave out the last block's dead work.
+    """
+
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    image_input: Literal["float32", "uint8"] = "float32"
+    selection: str = "auto"
+    outputs: tuple[str, ...] = ("logits",)
+    fold: bool = True
+    trim: bool = True
+
+    @property
+    def pattern(self) -> str:
+        """The selection pattern used, ``auto`` resolved."""
+        pattern = AUTO_PATTERN if self.selection == "auto" else self.selection
+        if pattern not in PATTERNS:
+            hint = did_you_mean(self.selection, PATTERNS)
+            raise ValueError(f"selection {self.selection!r}; valid: auto, {', '.join(PATTERNS)}.{hint}")
+        return pattern
+
+
+def to_module_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the authors' parameters to ours; qk and v become one qkv projection.
+
+    Args:
+        state: Evo-DeiT state dict in the authors' names, training-only heads already dropped.
+    """
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        part = key.split(".")
+        if part[0] == "blocks":  # blocks.3.mlp.fc1.weight -> blocks.3.fc1.weight
+            renamed[key.replace(".mlp.", ".")] = tensor
+        elif part[0] == "norms":
+            renamed[f"blocks.{part[1]}.norm1.{part[2]}"] = tensor
+        elif part[0] == "projs":
+            renamed[f"blocks.{part[1]}.attn.proj.{part[2]}"] = tensor
+        elif part[0] == "qks":  # rows: C of q, C of k, then C of v
+            renamed[f"blocks.{part[1]}.attn.qkv.{part[3]}"] = torch.cat((tensor, state[f"vs.{part[1]}.v.{part[3]}"]))
+        elif part[0] == "patch_embed":
+            renamed[f"patch_embed.{part[2]}"] = tensor
+        elif part[0] != "vs":
+            renamed[key] = tensor
+    return renamed
+
+
+def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> VisionTransformer:
+    """Return the inference module of a checkpoint, in eval mode, on the CPU.
+
+    Args:
+        checkpoint: From ``load_checkpoint`` or ``random_checkpoint``.
+        options: Precision, input, selection, outputs, folding.
+    """
+    return build_vit(checkpoint.recipe, to_module_state(checkpoint.state), options or ModelOptions())
+
+
+def build_vit(
+    recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions, pool: Pool | None = None
+) -> VisionTransformer:
+    """Return the inference module of a recipe that is not of the LeViT family, in eval mode, on the CPU.
+
+    Args:
+        recipe: Structure, evolution, transform.
+        state: FP32 parameters in the module's names.
+        options: Precision, input, selection, outputs, folding.
+        pool: What is classified, in place of the recipe's.
+
+    Raises:
+        InputError: Probabilities of a model that has no classes.
+    """
+    structure, evolution = recipe.as_deit
+    if not structure.head and "probabilities" in options.outputs:
+        raise InputError(
+            f"{recipe.name} has no classification head, so there are no probabilities. Leave them out of --outputs."
+        )
+    model = VisionTransformer(
+        structure,
+        evolution,
+        pool=pool,
+        pattern=options.pattern,
+        transform=recipe.transform,
+        image_input=options.image_input,
+        outputs=options.outputs,
+        trim=options.trim,
+    )
+    model.load_state_dict(dict(state))
+    return finish_model(model, options)
+
+
+def finish_model(model: VisionTransformer, options: ModelOptions) -> VisionTransformer:
+    """Fold, convert and freeze a module whose FP32 parameters are loaded."""
+    model = fold(model) if options.fold else model
+    return model.eval().requires_grad_(False).to(DTYPES[options.precision])
