@@ -35,17 +35,11 @@ if TYPE_CHECKING:
     from .bench import BenchReport, benchmark
     from .building import BuildOptions, BuildResult, build_engine
     from .checkpoint import Checkpoint, load_checkpoint, random_checkpoint, timm_recipe
-    from .engines import (
-        Engine,
-        FakeEngine,
-        ModelSpec,
-        OrtEngine,
-        TorchEngine,
-        TrtEngine,
-    )
+    from .engines import Engine, FakeEngine, OrtEngine, TorchEngine, TrtEngine
+    from .engines.batching.batcher import Batcher
     from .export import ExportOptions, ExportResult, ParityReport, export_baseline, export_onnx, verify
-    from .models.vit.evo_deit import ModelOptions
-    from .serve import Batcher
+    from .manifest.spec import ModelSpec
+    from .models.options import ModelOptions
 
 __all__ = [
     "Batcher",
@@ -99,7 +93,7 @@ _LAZY = {
     "BuildResult": "building",
     "Engine": "engines",
     "FakeEngine": "engines",
-    "ModelSpec": "engines",
+    "ModelSpec": "manifest.spec",
     "OrtEngine": "engines",
     "TorchEngine": "engines",
     "TrtEngine": "engines",
@@ -110,8 +104,8 @@ _LAZY = {
     "export_baseline": "export",
     "export_onnx": "export",
     "verify": "export",
-    "ModelOptions": "models.vit.evo_deit",
-    "Batcher": "serve",
+    "ModelOptions": "models.options",
+    "Batcher": "engines.batching.batcher",
 }
 
 

@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from evovit_deploy.checkpoint import load_checkpoint
-from evovit_deploy.images.transform import find_images, load_image, preprocess
+from evovit_deploy.images.decode import load_image
+from evovit_deploy.images.folder import find_images
+from evovit_deploy.images.transform import preprocess
 from evovit_deploy.models.evolution import PATTERNS, Selection, onehot
 from evovit_deploy.models.ops import Operators
-from evovit_deploy.models.vit.evo_deit import ModelOptions, build_model
+from evovit_deploy.models.options import ModelOptions
+from evovit_deploy.models.vit.evo_deit import build_model
 from evovit_deploy.models.vit.vit import VisionTransformer
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits"

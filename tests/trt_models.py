@@ -9,7 +9,7 @@ from typing import Any
 
 from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.export import ExportOptions, export_onnx
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Evolution, Recipe, Structure
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="evovit-tests-")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..classes.folders import ClassOrder, true_classes
 from ..classes.labels import ClassNames
 from ..errors import InputError
-from ..images.transform import batches
+from ..images.batches import batches
 
 if TYPE_CHECKING:
     from ..engines.base import Engine

@@ -13,7 +13,7 @@ from ..recipes import Evolution, Recipe, Structure, Transform
 from ..storage.shipped import data_folder
 
 if TYPE_CHECKING:
-    from ..engines.base import ModelSpec
+    from ..manifest.spec import ModelSpec
 
 __all__ = ["DISTINCT", "SOURCES", "Images", "batch_of", "choose_images", "seeded_images"]
 
@@ -50,7 +50,8 @@ def choose_images(source: str, spec: ModelSpec, count: int, seed: int = 0) -> Im
     Raises:
         InputError: No such folder, no image in it, or an image that cannot be read.
     """
-    from ..images.transform import batches, find_images
+    from ..images.batches import batches
+    from ..images.folder import find_images
 
     if source == "synthetic":
         return Images(*seeded_images(spec, count, seed))

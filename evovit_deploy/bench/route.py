@@ -73,7 +73,7 @@ class Route:
             InputError: It was not made by evovit, so the route is unknown.
         """
         from ..export import ExportOptions
-        from ..models.vit.evo_deit import ModelOptions
+        from ..models.options import ModelOptions
 
         backend = {"torch.compile": "compile"}.get(engine.backend, engine.backend)
         provider = "cuda" if engine.device.startswith("cuda") else "cpu"

@@ -21,7 +21,7 @@ from .subjects import Opening
 
 if TYPE_CHECKING:
     from ..classes.folders import ClassOrder
-    from ..engines.base import ModelSpec
+    from ..manifest.spec import ModelSpec
 
 __all__ = ["Models", "Options", "run"]
 
@@ -172,7 +172,8 @@ def _evaluate(opening: Opening, images: Images, labels: Path | None, order: Clas
 
 def _preprocessing(images: Images, spec: ModelSpec) -> Preprocessing:
     """One thread, as many files as a batch of 16 has, after one unmeasured."""
-    from ..images.transform import load_image, preprocess
+    from ..images.decode import load_image
+    from ..images.transform import preprocess
     from ..recipes import Transform
     from ..storage.shipped import data_folder
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..engines.trt.api import Api, Gpu, PlanLogger, plan_logger
 from ..engines.trt.options import BatchProfile, BuildOptions
 from ..errors import EngineError, InputError, ModelFileError
-from . import timing_cache
+from ..storage import cache as cache_files
 from .monitor import Progress, progress_monitor, run_cancellable
 from .onnx_facts import OnnxFacts
 
@@ -39,7 +39,7 @@ def build_plan(
         config = _configure(api, builder, network, facts, profile, options)
         cache = None
         if not api.rtx and options.timing_cache and gpu is not None:
-            cache = timing_cache.cache_file("timing", api.flavour, api.version, f"{gpu.name} {gpu.capability}")
+            cache = cache_files.cache_file("timing", api.flavour, api.version, f"{gpu.name} {gpu.capability}")
             _load_timing_cache(config, cache)
         monitor = progress_monitor(trt, progress, cancel)
         config.progress_monitor = monitor
@@ -111,7 +111,7 @@ def _configure(
 
 
 def _load_timing_cache(config: Any, path: Path) -> None:
-    cache = config.create_timing_cache(timing_cache.read(path))
+    cache = config.create_timing_cache(cache_files.read(path))
     # A file of another version or a damaged one is refused; an empty cache takes its place.
     if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
@@ -128,4 +128,4 @@ def _save_timing_cache(config: Any, path: Path) -> None:
             ours.combine(other, True)
         return bytes(ours.serialize())
 
-    timing_cache.merge(path, bytes(ours.serialize()), combine)
+    cache_files.merge(path, bytes(ours.serialize()), combine)

@@ -16,7 +16,7 @@ from ._source import open_checkpoint
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
-    from ..models.vit.evo_deit import ModelOptions
+    from ..models.options import ModelOptions
     from ..recipes import Recipe
 
 __all__ = ["ModelChoice", "note", "open_models", "warn"]
@@ -73,8 +73,8 @@ def open_models(
     """
     from ..engines import Engine, OrtEngine
     from ..engines.base import BACKENDS, backend_of
-    from ..images.transform import SUFFIXES
-    from ..models.vit.evo_deit import ModelOptions
+    from ..images.folder import SUFFIXES
+    from ..models.options import ModelOptions
 
     for path in paths:
         if path.suffix.lower() in SUFFIXES:

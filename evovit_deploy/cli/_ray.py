@@ -19,7 +19,7 @@ from ._console import err, progress
 if TYPE_CHECKING:
     from ..classes.scores import Ranking
     from ..cluster.predicting import Described, Row
-    from ..engines.base import ModelSpec
+    from ..manifest.spec import ModelSpec
     from ..serve.settings import ModelSource, Settings
 
 __all__ = ["predict_on_ray", "serve_on_ray", "stdout_is_for_results"]

@@ -177,7 +177,7 @@ def bench(
     from ..bench.suites import load_suite
     from ..export import ExportOptions
     from ..machine.facts import physical_cores
-    from ..models.vit.evo_deit import ModelOptions
+    from ..models.options import ModelOptions
 
     threads = threads or physical_cores()
     budget_ms = None if budget is None else duration(budget)

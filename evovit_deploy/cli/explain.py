@@ -64,7 +64,7 @@ def explain(
     from ..classes.labels import ClassNames
     from ..evaluate.transform import settle_transform
     from ..explain import explain as run
-    from ..images.transform import find_images
+    from ..images.folder import find_images
     from ..recipes import load_recipe
 
     choice = ModelChoice(provider.value, threads, recipe, keep, schedule, ema, num_heads, from_timm)

@@ -151,7 +151,7 @@ def export(
     """
     from ..export import ExportOptions, export_baseline, export_onnx
     from ..export.onnx import default_name
-    from ..models.vit.evo_deit import ModelOptions
+    from ..models.options import ModelOptions
     from ..models.vit.vanilla import vanilla_recipe
 
     if from_timm is not None and checkpoint is not None:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from ..classes.labels import ClassNames
     from ..classes.scores import Ranking
     from ..cluster.predicting import Described
-    from ..engines.base import Engine, ModelSpec
-    from ..images.transform import Failure
+    from ..engines.base import Engine
+    from ..images.batches import Failure
+    from ..manifest.spec import ModelSpec
 
 
 __all__ = ["predict"]
@@ -87,7 +88,7 @@ def predict(
     from ..classes.folders import true_classes
     from ..classes.labels import ClassNames
     from ..engines import Engine
-    from ..images.transform import SUFFIXES, find_images
+    from ..images.folder import SUFFIXES, find_images
 
     if model.suffix.lower() in SUFFIXES:
         raise InputError(f"{model} is an image. The model comes first: evovit predict MODEL.onnx {model}")
@@ -173,7 +174,7 @@ def _classify(
     import numpy as np
 
     from ..classes.scores import NOT_FINITE, probabilities, ranking
-    from ..images.transform import batches
+    from ..images.batches import batches
 
     best: dict[Path, Ranking] = {}
     unread: list[Failure] = []

@@ -83,7 +83,9 @@ def _read_images(paths: list[Path] | None, a: Engine, b: Engine) -> tuple[tuple[
         return None, ()
     import numpy as np
 
-    from ..images.transform import find_images, load_image, preprocess
+    from ..images.decode import load_image
+    from ..images.folder import find_images
+    from ..images.transform import preprocess
     from ..recipes import Transform
 
     left_out: list[str] = []

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ..classes.scores import NOT_FINITE, probabilities, ranking
 from ..engines.base import Engine
 from ..errors import InputError
-from ..images.transform import load_image, preprocess
+from ..images.decode import load_image
+from ..images.transform import preprocess
 from ..recipes import Transform
 from .application import require
 

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from ..classes.scores import NOT_FINITE, Ranking, probabilities, ranking
-from ..engines.base import Engine, ModelSpec
+from ..engines.base import Engine
 from ..errors import EngineError, EvoVitError
 from ..evaluate.data import Dataset
 from ..evaluate.runner import Subject
-from ..images.transform import Failure, batches
+from ..images.batches import Failure, batches
+from ..manifest.spec import ModelSpec
 from ..storage.files import printable, write_bytes
 
 __all__ = ["Described", "Job", "Results", "describe", "predict"]
@@ -245,7 +246,7 @@ class _translated:
 def _folder(job: Job, described: Described, paths: Sequence[Path]) -> Path:
     from importlib.metadata import version
 
-    from ..building.timing_cache import cache_folder
+    from ..storage.cache import cache_folder
 
     digest = Dataset(job.model, tuple(paths), None).digest()
     work = asdict(job) | {"model": str(job.model), "open": sorted(job.open.items(), key=str)}

@@ -1,6 +1,7 @@
 """Engines: one way to run a model, whatever it was compiled for."""
 
-from .base import Engine, ModelSpec
+from ..manifest.spec import ModelSpec
+from .base import Engine
 from .fake import FakeEngine
 from .onnxruntime import OrtEngine
 from .pytorch import TorchEngine

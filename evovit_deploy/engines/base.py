@@ -5,17 +5,15 @@ from __future__ import annotations
 import abc
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes.scores import no_scores, scores_output
 from ..errors import EngineError, InputError, ModelFileError
-from ..manifest import check
-from ..recipes import Recipe, Transform
+from ..manifest.spec import ModelSpec
+from ..recipes import Recipe
 from ..storage.missing import no_such_file
 from ..suggest import did_you_mean
 from .forking import watch
@@ -23,7 +21,7 @@ from .forking import watch
 if TYPE_CHECKING:
     import torch
 
-    from ..serve import Batcher
+    from .batching.batcher import Batcher
 
 __all__ = ["Engine", "ModelSpec", "backend_of"]
 
@@ -40,79 +38,6 @@ _REVIVE = threading.Lock()  # held while an engine is made to work in a forked c
 def backend_of(path: str | Path) -> str:
     """Say what runs a file, by its suffix: ``pytorch`` for a checkpoint, ``tensorrt`` for a plan, else ``onnxruntime``."""
     return BACKENDS.get(Path(path).suffix.lower(), "onnxruntime")
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a model takes and gives.
-
-    Attributes:
-        name: Model name, e.g. ``evo_deit_small_patch16_224``.
-        image_size: S, pixels.
-        input: ``float32`` for [B, 3, S, S] normalised, ``uint8`` for [B, S, S, 3] as decoded.
-        num_classes: Classes; 0 where no output says.
-        outputs: Output names in order.
-        batch: The only batch size the model takes, or None for any.
-        max_batch: Largest batch in one run, or None; larger ones are split.
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``unknown``.
-        transform: Eval transform, or None when the file does not say.
-        manifest: The manifest the file carries, or None for a file of another tool.
-        scores: The output that holds the class scores, by :func:`~evovit_deploy.classes.scores.scores_output`; None where none
-            does, or several could. Found by the names of the outputs if not given.
-    """
-
-    name: str
-    image_size: int
-    input: str
-    num_classes: int
-    outputs: tuple[str, ...]
-    batch: int | None = None
-    max_batch: int | None = None
-    precision: str = "unknown"
-    transform: Transform | None = None
-    manifest: dict[str, Any] | None = None
-    scores: str | None = None
-
-    def __post_init__(self) -> None:
-        named = scores_output(name for name in self.outputs if not name.startswith("kept_"))
-        if self.scores is None and named is not None:
-            object.__setattr__(self, "scores", named)
-
-    def require_scores(self) -> str:
-        """Return the output that holds the class scores.
-
-        Raises:
-            InputError: There is none, or it is not clear which.
-        """
-        if self.scores is None:
-            raise no_scores(self.name, self.outputs)
-        return self.scores
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Shape of one image."""
-        size = self.image_size
-        return (size, size, 3) if self.input == "uint8" else (3, size, size)
-
-    @classmethod
-    def from_manifest(cls, manifest: dict[str, Any], where: str = "this model") -> ModelSpec:
-        """Read the spec out of the manifest (see :mod:`evovit_deploy.manifest`) of the file ``where``.
-
-        Raises:
-            ModelFileError: The manifest is damaged.
-        """
-        recipe = check(manifest, where)
-        return cls(
-            name=manifest["name"],
-            image_size=recipe.structure.image_size,
-            input=manifest["input"],
-            num_classes=recipe.structure.num_classes,
-            outputs=tuple(manifest["outputs"]),
-            batch=manifest["batch"],
-            precision=manifest["precision"],
-            transform=recipe.transform,
-            manifest=manifest,
-        )
 
 
 class Engine(abc.ABC):
@@ -272,7 +197,7 @@ class Engine(abc.ABC):
         return {name: torch.from_numpy(value).to(images.device) for name, value in results.items()}
 
     def submit(self, images: Array, *, timeout: float | None = None) -> Future[dict[str, Array]]:
-        """Queue images for this engine's own :class:`~evovit_deploy.serve.Batcher`, made at the first call.
+        """Queue images for this engine's own :class:`~evovit_deploy.Batcher`, made at the first call.
 
         Construct a Batcher yourself to choose its limits. See :meth:`Batcher.submit` for arguments, result and errors.
         """
@@ -287,7 +212,7 @@ class Engine(abc.ABC):
     def _own_batcher(self) -> Batcher:
         with _BATCHER:
             if self._batcher is None:
-                from ..serve import Batcher
+                from .batching.batcher import Batcher
 
                 self._batcher = Batcher(self)
             return self._batcher

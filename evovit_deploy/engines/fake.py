@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
+from ..manifest.spec import ModelSpec
 from ..recipes import Transform
-from .base import Engine, ModelSpec
+from .base import Engine
 
 __all__ = ["FakeEngine"]
 

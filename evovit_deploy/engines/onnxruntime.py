@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from .. import manifest as manifests
 from ..classes.scores import scores_output
 from ..errors import EngineError, ModelFileError, translate
+from ..manifest.spec import ModelSpec
 from ..storage.names import name_of
 from ..suggest import did_you_mean
-from .base import Engine, ModelSpec
+from .base import Engine
 from .forking import end_without_destructors, keep_for_ever, no_cuda_here
 
 __all__ = ["OrtEngine", "cuda_problem", "session"]

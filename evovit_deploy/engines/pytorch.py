@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, translate
+from ..manifest.spec import ModelSpec
 from ..suggest import did_you_mean
-from .base import Engine, ModelSpec
+from .base import Engine
 from .forking import no_cuda_here
 
 if TYPE_CHECKING:
     import torch
 
     from ..checkpoint import Checkpoint
-    from ..models.vit.evo_deit import ModelOptions
+    from ..models.options import ModelOptions
     from ..recipes import Recipe
 
 __all__ = ["TorchEngine", "check_threads"]
@@ -108,7 +109,7 @@ class TorchEngine(Engine):
     ) -> TorchEngine:
         """Build the inference module of a checkpoint and wrap it."""
         from ..models.build import build_model
-        from ..models.vit.evo_deit import ModelOptions
+        from ..models.options import ModelOptions
 
         options = options or ModelOptions()
         module = build_model(checkpoint, options)

@@ -23,7 +23,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import EvoVitError, InputError
-from ..images.transform import load_image, preprocess
+from ..images.decode import load_image
+from ..images.transform import preprocess
 from ..recipes import Transform
 from ..storage.files import printable
 

@@ -150,7 +150,7 @@ def evaluate(
 
 
 def _folder() -> Path:
-    from ..building.timing_cache import cache_folder
+    from ..storage.cache import cache_folder
 
     return cache_folder() / "eval"
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..classes.labels import ClassNames
 from ..errors import InputError, OutputError, translate
-from ..images.transform import load_image, preprocess
+from ..images.decode import load_image
+from ..images.transform import preprocess
 from ..storage.files import exact, printable, write_bytes
 from ..storage.ownership import check_replaceable, is_page, is_picture, mark, remove_stale
 from .drawing import Panel, draw, frequency_panel, overview, panel_size, sheet

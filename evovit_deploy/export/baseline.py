@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import manifest as manifests
-from ..models.vit.evo_deit import ModelOptions
+from ..models.options import ModelOptions
 from ..recipes import Recipe
 from .onnx import STEPS, ExportOptions, ExportResult, Step, check_output, write
 

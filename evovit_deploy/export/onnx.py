@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import manifest as manifests
 from ..errors import ExportError, InputError, ParityError, translate
-from ..models.vit.evo_deit import ModelOptions
+from ..models.options import ModelOptions
 from ..storage.files import atomic, sha256, write_json
 from ..storage.ownership import check_replaceable, is_manifest
 from ..suggest import did_you_mean

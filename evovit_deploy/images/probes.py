@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from ..recipes import Recipe, Transform
 from ..storage.shipped import data_folder
-from .transform import find_images, load_image, normalise, preprocess
+from .decode import load_image
+from .folder import find_images
+from .transform import normalise, preprocess
 
 __all__ = ["Probes", "probe_images", "sample_images"]
 

@@ -13,7 +13,7 @@ from ..storage.json_shape import Between, misfit
 if TYPE_CHECKING:
     import onnx
 
-    from ..models.vit.evo_deit import ModelOptions
+    from ..models.options import ModelOptions
 
 __all__ = ["KEY", "SCHEMA", "attach", "check", "check_schema", "is_ours", "make", "read"]
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from ..recipes import VIT
 from .levit.evo_levit import build_evo_levit, resolve_pattern
 from .levit.levit import EvoLevit
-from .vit.evo_deit import ModelOptions, build_vit
+from .options import ModelOptions
 from .vit.evo_deit import build_model as build_evo_deit
+from .vit.evo_deit import build_vit
 from .vit.timm_vit import to_module_state as timm_state
 from .vit.vit import VisionTransformer
 

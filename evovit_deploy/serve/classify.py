@@ -14,8 +14,9 @@ import numpy as np
 from ..classes.scores import probabilities
 from ..engines.batching.requests import Array, Outputs
 from ..errors import InputError
+from ..images.decode import upright_rgb
 from ..images.limits import check_work
-from ..images.transform import preprocess, upright_rgb
+from ..images.transform import preprocess
 from ..recipes import Transform
 from .decoding import Pixels
 from .models import ServedModel

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..engines.batching.requests import BatchRecord
-from .logs import dropped
-
-if TYPE_CHECKING:
-    from .models import ServedModel
 
 __all__ = ["Metrics", "Statistics"]
 
@@ -51,39 +46,15 @@ class Metrics:
         )
         self.failures = Counter("evovit_engine_failures", "Runs that raised or hung.", model, registry=self.registry)
 
-    def watch(self, models: _Live) -> None:
+    def watch(self, gauges: Any) -> None:
         """Report the queue and the state of models whenever somebody asks for the metrics."""
-        self.registry.register(models)  # type: ignore[arg-type]
+        self.registry.register(gauges)
 
     def text(self) -> bytes:
         """Return the page that Prometheus reads."""
         from prometheus_client import generate_latest
 
         return generate_latest(self.registry)
-
-
-class _Live:
-    """A collector of what is true now rather than counted."""
-
-    def __init__(self, models: Any) -> None:
-        self._models = models
-
-    def collect(self) -> Iterable[Any]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        queue = GaugeMetricFamily("evovit_queue_images", "Images that wait now.", labels=("model", "version"))
-        ready = GaugeMetricFamily("evovit_model_ready", "Whether a model takes requests.", labels=("model", "version"))
-        models: list[ServedModel] = self._models()
-        for model in models:
-            queue.add_metric((model.name, model.version), model.batcher.queued)
-            ready.add_metric((model.name, model.version), float(model.ready))
-        lines = CounterMetricFamily("evovit_log_lines_dropped", "Lines of the log that nobody read.", value=dropped())
-        return queue, ready, lines
-
-
-def live(models: Any) -> _Live:
-    """Return a collector over what ``models()`` returns."""
-    return _Live(models)
 
 
 @dataclass

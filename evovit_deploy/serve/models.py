@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
@@ -84,7 +85,7 @@ class ServedModel:
     @property
     def engine(self) -> Engine:
         """The engine in use."""
-        return self.batcher.engine
+        return cast("Engine", self.batcher.engine)  # it was given none other
 
     @property
     def summary(self) -> str:
@@ -125,7 +126,9 @@ class ServedModel:
         outputs = warm(engine, self.batcher.max_batch)
         if outputs != self.outputs:
             raise EngineError("the outputs of the new file are not those of the old one; serve it as another version.")
-        self.batcher.swap(engine).close()
+        old = self.engine
+        self.batcher.swap(engine)
+        old.close()
 
     def close(self, timeout: float | None = None) -> int:
         """Answer what was accepted, within ``timeout`` seconds, then free the engine; returns what was not answered."""

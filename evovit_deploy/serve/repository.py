@@ -9,7 +9,8 @@ from pathlib import Path
 from ..classes.labels import read_labels
 from ..engines.base import Engine
 from ..errors import EvoVitError, Overloaded
-from .metrics import Metrics, live
+from .gauges import Gauges
+from .metrics import Metrics
 from .models import Opener, ServedModel, open_engine
 from .rejections import Rejected
 from .settings import ModelSource, Settings
@@ -49,7 +50,7 @@ class ModelRepository:
         self._closing = False
         for source in sources:
             self._entries.setdefault(source.name, {})[source.version] = _Entry(source)
-        metrics.watch(live(self.loaded))
+        metrics.watch(Gauges(self.loaded))
 
     def load_all(self) -> None:
         """Open and warm everything.

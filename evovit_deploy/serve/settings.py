@@ -6,16 +6,16 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from ..engines.batching.clock import MAX_DELAY_MS
 from ..errors import InputError
 from ..storage.files import plain, printable
 from ..storage.missing import no_such_file
 from ..storage.names import check_name, label_of, name_of
 
-__all__ = ["MAX_DELAY_MS", "ModelSource", "Settings"]
+__all__ = ["ModelSource", "Settings"]
 
 MIB = 1 << 20
 LONGEST = 30 * 24 * 3600  # seconds; beyond their own limit, platforms raise OverflowError instead of waiting
-MAX_DELAY_MS = 60_000  # nobody waits longer than a minute for company
 
 
 @dataclass(frozen=True)

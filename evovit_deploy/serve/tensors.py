@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.base import ModelSpec
 from ..engines.batching.requests import Array
+from ..manifest.spec import ModelSpec
 from .json_body import Numbers
 from .rejections import Rejected
 

@@ -61,7 +61,7 @@ class SweepSettings:
         """How a candidate gets to run, the same way as in `evovit bench`."""
         from ..bench.route import Route
         from ..export import ExportOptions
-        from ..models.vit.evo_deit import ModelOptions
+        from ..models.options import ModelOptions
 
         export = ExportOptions(ModelOptions(self.precision))  # type: ignore[arg-type]
         return Route(self.backend, self.provider, self.threads, (self.batch,), export=export)

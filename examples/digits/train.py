@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from evovit_deploy.images.transform import load_image, preprocess
+from evovit_deploy.images.decode import load_image
+from evovit_deploy.images.transform import preprocess
 from evovit_deploy.models.vit.vit import VisionTransformer
 from evovit_deploy.recipes import Evolution, Structure, Transform
 from evovit_deploy.storage.files import write_bytes

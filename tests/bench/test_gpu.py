@@ -13,7 +13,7 @@ from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.engines import FakeEngine, OrtEngine, TorchEngine
 from evovit_deploy.errors import EngineError
 from evovit_deploy.export import ExportOptions, export_onnx
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from tests.bench.test_work import recipe
 from tests.engines.fake_trt import FakeDevice
 

@@ -15,7 +15,7 @@ from evovit_deploy.engines import Engine, FakeEngine
 from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.errors import EngineError, InputError
 from evovit_deploy.export import ExportOptions, export_onnx
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from tests.bench.test_work import recipe
 from tests.engines.fake_trt import write_plan
 

@@ -17,7 +17,7 @@ from evovit_deploy.bench.work import module_work, onnx_work
 from evovit_deploy.checkpoint import Checkpoint, random_checkpoint
 from evovit_deploy.engines import TorchEngine
 from evovit_deploy.export import ExportOptions, export_baseline, export_onnx
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Evolution, Recipe, Structure
 from tests import timm_models
 from tests.levit_reference import TINY

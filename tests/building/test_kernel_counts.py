@@ -12,7 +12,7 @@ from evovit_deploy.building.plan import PlanReport
 from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.export import ExportOptions, export_baseline, export_onnx
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Recipe, load_recipe, recipe_names
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")

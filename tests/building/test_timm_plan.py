@@ -11,7 +11,7 @@ from evovit_deploy.building.build import build_engine
 from evovit_deploy.checkpoint import random_checkpoint, timm_recipe
 from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.export import ExportOptions, export_baseline, export_onnx
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from tests.timm_models import checkpoint_of
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")

@@ -11,7 +11,7 @@ from evovit_deploy import CheckpointError, InputError, RecipeError, load_checkpo
 from evovit_deploy.checkpoint import timm_recipe
 from evovit_deploy.checkpoint.timm import accuracy_note, scaled_evolution
 from evovit_deploy.models.build import build_model
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Recipe
 
 NAME = "test_vit"  # C 64, 6 blocks, 160 px: a model of timm that is small by itself

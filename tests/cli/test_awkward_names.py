@@ -16,7 +16,7 @@ import yaml
 from evovit_deploy import ExportOptions, cli, export_onnx, load_checkpoint
 from evovit_deploy.errors import InputError
 from evovit_deploy.loadtest.ray_faults import prepare_environment
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.packages.options import image_name
 from evovit_deploy.serve.settings import ModelSource
 from evovit_deploy.storage.files import plain

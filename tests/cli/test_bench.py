@@ -21,7 +21,7 @@ from evovit_deploy.cli.bench import bench
 from evovit_deploy.engines import FakeEngine
 from evovit_deploy.errors import EvoVitError, InputError, ModelFileError, OutputError, RecipeError, UnstableMeasurement
 from evovit_deploy.export import ExportOptions, export_onnx
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import load_recipe
 
 SHORT = ("--quick", "--min-seconds", "0.05", "--min-calls", "6", "--warmup", "0", "--provider", "cpu", "--threads", "1")

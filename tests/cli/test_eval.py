@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from evovit_deploy import ExportOptions, export_onnx, load_checkpoint
 from evovit_deploy.cli import app
 from evovit_deploy.errors import EvoVitError, InputError, ModelFileError
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 CHECKPOINT, LABELS = DIGITS / "evo_deit_digits.pth", DIGITS / "labels.txt"

@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 
 from evovit_deploy.cli import app
 from evovit_deploy.errors import InputError, OutputError
+from evovit_deploy.images.decode import load_image
 from evovit_deploy.images.folder import advice, find_images, formats
-from evovit_deploy.images.transform import load_image
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 CHECKPOINT = DIGITS / "evo_deit_digits.pth"

@@ -13,10 +13,10 @@ import pytest
 from evovit_deploy import manifest as manifests
 from evovit_deploy.cli.inspect import _engine_tables, _onnx_tables
 from evovit_deploy.describe import describe
-from evovit_deploy.engines import ModelSpec
 from evovit_deploy.engines.trt.engine_manifest import manifest_path, read_manifest
 from evovit_deploy.errors import EngineError, ModelFileError, RecipeError
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.manifest.spec import ModelSpec
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Recipe, load_recipe
 
 from .test_inspect import save_onnx

@@ -18,7 +18,7 @@ from evovit_deploy import Engine, ExportOptions, InputError, ModelFileError, cli
 from evovit_deploy.bench.accuracy import top1
 from evovit_deploy.building.onnx_facts import read_onnx
 from evovit_deploy.classes.scores import scores_output
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.packages.triton import TritonOptions, package_triton
 from evovit_deploy.serve import classify
 from evovit_deploy.serve.decoding import Pixels
@@ -68,7 +68,8 @@ def photos(files, tmp_path_factory):
             Image.fromarray(pixels).resize((73, 73), Image.Resampling.NEAREST).save(place / f"{number}.png")
         answers = {}
         for path in sorted(folder.glob("*/*.png")):  # the resized image is what a command sees
-            from evovit_deploy.images.transform import load_image, preprocess
+            from evovit_deploy.images.decode import load_image
+            from evovit_deploy.images.transform import preprocess
 
             row = engine(preprocess(load_image(path), engine.spec.transform, 64, "uint8")[None])["logits"][0]
             answers[path] = int(row.argmax())

@@ -13,8 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from evovit_deploy.cli.predict import predict
-from evovit_deploy.engines import Engine, FakeEngine, ModelSpec
+from evovit_deploy.engines import Engine, FakeEngine
 from evovit_deploy.errors import EngineError, InputError
+from evovit_deploy.manifest.spec import ModelSpec
 
 CLASSES, SIZE = 4, 8
 app = typer.Typer()
@@ -238,7 +239,8 @@ def test_errors_of_the_engine_pass_through(engine: FakeEngine, paint: Callable[[
 
 def test_a_real_model(tmp_path: Path, paint: Callable[[str, int], Path]) -> None:
     from evovit_deploy import export_onnx, random_checkpoint
-    from evovit_deploy.images.transform import load_image, preprocess
+    from evovit_deploy.images.decode import load_image
+    from evovit_deploy.images.transform import preprocess
     from evovit_deploy.recipes import Evolution, Recipe, Structure
 
     ones = (1.0,) * 4

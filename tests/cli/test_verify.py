@@ -13,7 +13,7 @@ from PIL import Image
 
 from evovit_deploy import ExportOptions, cli, export_onnx, random_checkpoint
 from evovit_deploy.checkpoint import Checkpoint
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Recipe
 from tests.export.conftest import TINY
 

@@ -27,7 +27,7 @@ from evovit_deploy.building.build import build_engine
 from evovit_deploy.cli import app, main
 from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.export import ExportOptions
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 
 from .pages import PAGES, ROOT, Block, blocks
 

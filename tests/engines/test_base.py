@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from evovit_deploy.engines import FakeEngine, ModelSpec
+from evovit_deploy.engines import FakeEngine
 from evovit_deploy.engines.base import Engine as Base
 from evovit_deploy.errors import InputError, ModelFileError
+from evovit_deploy.manifest.spec import ModelSpec
 from evovit_deploy.recipes import load_recipe
 from tests.engines.foreign_onnx import SIZE, random_images
 

@@ -10,8 +10,9 @@ import torch
 
 from evovit_deploy import Engine
 from evovit_deploy.checkpoint import random_checkpoint
-from evovit_deploy.engines import ModelSpec, TorchEngine
+from evovit_deploy.engines import TorchEngine
 from evovit_deploy.errors import EngineError
+from evovit_deploy.manifest.spec import ModelSpec
 from evovit_deploy.recipes import Evolution, Recipe, Structure, Transform
 from tests.engines.foreign_onnx import CLASSES
 

@@ -13,7 +13,8 @@ from PIL import Image
 from evovit_deploy.errors import EvoVitError, InputError
 from evovit_deploy.evaluate import decoding
 from evovit_deploy.evaluate.decoding import View, decode, default_workers
-from evovit_deploy.images.transform import load_image, preprocess
+from evovit_deploy.images.decode import load_image
+from evovit_deploy.images.transform import preprocess
 from evovit_deploy.recipes import Transform
 
 VIEWS = (View.of(Transform(), 16), View.of(Transform(resize_ratio=1, interpolation="bilinear"), 24))

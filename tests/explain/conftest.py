@@ -9,7 +9,7 @@ import pytest
 from evovit_deploy import ExportOptions, export_onnx, random_checkpoint
 from evovit_deploy.checkpoint import Checkpoint
 from evovit_deploy.engines import OrtEngine, TorchEngine
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Evolution, Recipe, Structure
 
 RECIPE = Recipe(

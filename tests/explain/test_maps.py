@@ -12,7 +12,7 @@ from evovit_deploy import FakeEngine, load_checkpoint
 from evovit_deploy.engines import OrtEngine, TorchEngine
 from evovit_deploy.errors import InputError
 from evovit_deploy.explain import Explainer
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 
 
 def images(count: int, size: int) -> np.ndarray[Any, Any]:

@@ -14,7 +14,7 @@ from evovit_deploy import load_checkpoint
 from evovit_deploy.engines import OrtEngine, TorchEngine
 from evovit_deploy.errors import InputError, OutputError
 from evovit_deploy.explain import explain
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 
 skimage = pytest.importorskip("skimage")
 PHOTOGRAPHS = [Path(skimage.__file__).parent / "data" / name for name in ("chelsea.png", "coffee.png", "camera.png")]
@@ -76,7 +76,7 @@ def test_other_selections_cannot_be_compared(module_engine: TorchEngine, checkpo
     import dataclasses
     from typing import Any
 
-    from evovit_deploy.models.vit.evo_deit import ModelOptions
+    from evovit_deploy.models.options import ModelOptions
 
     other: Any = checkpoint
     evolution = other.recipe.evolution.with_keep((0.75, 0.25))

@@ -7,7 +7,7 @@ from onnx import TensorProto
 
 from evovit_deploy import Engine, ExportOptions, export_onnx, load_checkpoint, random_checkpoint
 from evovit_deploy.export import export_baseline
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from tests.levit_reference import NAME, TINY
 
 BOTH = ("logits", "kept")

@@ -11,7 +11,7 @@ from onnx import TensorProto
 from evovit_deploy import Engine, ExportError, ExportOptions, InputError, OutputError, ParityError, export_onnx
 from evovit_deploy import manifest as manifests
 from evovit_deploy.export.onnx import default_name
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Tolerance
 
 

@@ -12,8 +12,8 @@ from evovit_deploy.export.parity import compare, jaccard
 from evovit_deploy.export.proof import run_module, same_kept
 from evovit_deploy.images.probes import probe_images, sample_images
 from evovit_deploy.models.build import build_model
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.models.recording import given_selections
-from evovit_deploy.models.vit.evo_deit import ModelOptions
 from evovit_deploy.recipes import Tolerance
 from tests.levit_reference import TINY as TINY_LEVIT
 

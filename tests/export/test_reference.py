@@ -5,7 +5,7 @@ import pytest
 
 from evovit_deploy import Engine, ExportOptions, export_onnx
 from evovit_deploy.models.evolution import PATTERNS
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 
 from .conftest import CASES
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from evovit_deploy.errors import InputError
+from evovit_deploy.images.decode import load_image
 from evovit_deploy.images.limits import check_work
-from evovit_deploy.images.transform import load_image
 
 from ..docs.pages import ROOT
 from .bombs import BOMBS, jpeg, png, segment
@@ -81,7 +81,7 @@ def test_a_file_that_ends_anywhere_is_left_to_the_decoder(cut: int) -> None:
 
 MEASURE = """
 import resource, sys
-from evovit_deploy.images.transform import load_image
+from evovit_deploy.images.decode import load_image
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 load_image(sys.argv[1]); before = peak(); load_image(sys.argv[2]); print((peak() - before) * 1024)
 """

@@ -11,7 +11,7 @@ import torch
 from evovit_deploy import InputError, RecipeError, load_checkpoint, random_checkpoint
 from evovit_deploy.models.build import build_model
 from evovit_deploy.models.levit.levit import EvoLevit
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from tests.levit_reference import NAME, TINY
 
 BOTH = ("logits", "kept")

@@ -11,7 +11,7 @@ from evovit_deploy import random_checkpoint
 from evovit_deploy.models.build import build_model
 from evovit_deploy.models.evolution import PATTERNS
 from evovit_deploy.models.ops import NATIVE, ONNX, lowered, patches_by_convolution, patches_by_gemm
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Evolution, LevitEvolution, LevitStructure, Recipe, Structure
 
 VIT = Recipe(

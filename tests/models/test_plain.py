@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from evovit_deploy import Engine, ExportOptions, export_onnx, load_checkpoint
-from evovit_deploy.images.transform import load_image, preprocess
+from evovit_deploy.images.decode import load_image
+from evovit_deploy.images.transform import preprocess
 from evovit_deploy.models.build import build_model
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 
 from .plain import PlainEvoDeit
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evovit_deploy import InputError, load_recipe
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.models.vit.vanilla import baseline_names, build_stock, build_twin, timm_model, vanilla_recipe
 from evovit_deploy.recipes import LevitStructure
 

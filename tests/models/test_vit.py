@@ -9,7 +9,8 @@ import torch
 
 from evovit_deploy import load_checkpoint
 from evovit_deploy.models.evolution import PATTERNS
-from evovit_deploy.models.vit.evo_deit import ModelOptions, build_model
+from evovit_deploy.models.options import ModelOptions
+from evovit_deploy.models.vit.evo_deit import build_model
 
 CASES = [("evo_deit_micro", (0.5, 0.5)), ("evo_deit_micro_keep70", (0.7, 0.5))]
 

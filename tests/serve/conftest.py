@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from evovit_deploy import ExportOptions, export_onnx, load_checkpoint
 from evovit_deploy.engines import Engine
 from evovit_deploy.loadtest.ray_faults import prepare_environment
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 
 from .engines import NumberEngine
 from .running import Running, always, running

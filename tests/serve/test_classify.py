@@ -19,7 +19,9 @@ from PIL import Image, PngImagePlugin
 
 from evovit_deploy.classes.scores import probabilities
 from evovit_deploy.engines import Engine, FakeEngine
-from evovit_deploy.images.transform import find_images, load_image, preprocess
+from evovit_deploy.images.decode import load_image
+from evovit_deploy.images.folder import find_images
+from evovit_deploy.images.transform import preprocess
 from evovit_deploy.recipes import Transform
 
 from ..images.bombs import BOMBS

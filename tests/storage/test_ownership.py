@@ -14,7 +14,7 @@ from evovit_deploy import ExportOptions, export_onnx, load_checkpoint
 from evovit_deploy.cli import app
 from evovit_deploy.errors import OutputError
 from evovit_deploy.loadtest.ray_faults import prepare_environment
-from evovit_deploy.models.vit.evo_deit import ModelOptions
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.storage.ownership import is_page, is_picture, is_signed, signed
 
 prepare_environment()  # before any test imports Ray

@@ -16,10 +16,9 @@ import numpy as np
 
 from ...errors import InputError
 from ...recipes import Transform
-from ...serve.settings import MAX_DELAY_MS
-from ..base import Engine
-from .clock import Clock, seconds_of
+from .clock import MAX_DELAY_MS, Clock, seconds_of
 from .requests import Array, BatchRecord, Outputs, Request
+from .runner import Runner
 from .workers import Workers
 
 __all__ = ["Batcher"]
@@ -53,7 +52,7 @@ class Batcher:
     """
 
     def __init__(
-        self, engine: Engine, *, max_batch: int | None = None, fixed_batch: bool = False, max_delay_ms: float = 0.0,
+        self, engine: Runner, *, max_batch: int | None = None, fixed_batch: bool = False, max_delay_ms: float = 0.0,
         max_queue: int = 256, workers: int = 1, run_timeout: float | None = 60.0,
         on_batch: Callable[[BatchRecord], None] | None = None, clock: Clock | None = None,
     ) -> None:  # fmt: skip
@@ -81,7 +80,7 @@ class Batcher:
         )
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Runner:
         """The engine that new batches run on."""
         return self._workers.engine
 
@@ -132,7 +131,7 @@ class Batcher:
         """:meth:`submit` for asyncio; cancelling the task cancels a request that still waits."""
         return await asyncio.wrap_future(self.submit(images, timeout=timeout, prepared=prepared))
 
-    def swap(self, engine: Engine) -> Engine:
+    def swap(self, engine: Runner) -> Runner:
         """Put a new engine in the place of the old one, without dropping a request.
 
         The new one first runs one image; an error leaves the old one in place. Batches under way end on the old one.

@@ -9,11 +9,11 @@ from numbers import Real
 
 from ...errors import InputError
 
-__all__ = ["LONGEST", "Clock", "seconds_of"]
+__all__ = ["LONGEST", "MAX_DELAY_MS", "Clock", "seconds_of"]
 
-LONGEST = (
-    3600.0  # seconds in one wait; whoever waits looks again then. Platforms raise OverflowError beyond their own limit
-)
+# Seconds in one wait; whoever waits looks again then. Platforms raise OverflowError beyond their own limit.
+LONGEST = 3600.0
+MAX_DELAY_MS = 60_000  # nobody waits longer than a minute for company
 
 
 def seconds_of(value: object, name: str, *, least: float | None = None) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...errors import EngineError, EvoVitError
 from ...recipes import Transform
-from ..base import Engine
+from .runner import Runner
 
 __all__ = ["Array", "BatchRecord", "Outputs", "Request", "Run", "TransformChanged"]
 
@@ -52,7 +52,7 @@ class Request(Future[Outputs]):
         self.settled = False
         self.waited = 0.0
 
-    def suits(self, engine: Engine) -> bool:
+    def suits(self, engine: Runner) -> bool:
         """Return whether its images are prepared as this engine needs them."""
         return self.prepared is None or self.prepared == (engine.spec.transform or Transform())
 
@@ -93,7 +93,7 @@ class Run:
         unsuited: Requests that were taken out of the queue since this engine needs other images; settled, not answered yet.
     """
 
-    engine: Engine
+    engine: Runner
     started: float
     gives_up: float
     requests: list[Request] = field(default_factory=list)

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable
 
 from ...errors import DeadlineExceeded, EngineError, EvoVitError, Overloaded
-from ..base import Engine
 from ..forking import watch
 from .clock import Clock
 from .queueing import RequestQueue, settle
 from .requests import BatchRecord, Outputs, Request, Run, TransformChanged
+from .runner import Runner
 
 __all__ = ["Workers"]
 
@@ -30,7 +30,7 @@ class Workers:
     """
 
     def __init__(
-        self, engine: Engine, *, max_batch: int, fixed: bool, delay: float, max_queue: int, workers: int, run_timeout: float,
+        self, engine: Runner, *, max_batch: int, fixed: bool, delay: float, max_queue: int, workers: int, run_timeout: float,
         on_batch: Callable[[BatchRecord], None] | None, clock: Clock,
     ) -> None:  # fmt: skip
         self.engine = engine
@@ -109,7 +109,7 @@ class Workers:
                 request.images = None
                 self._changed.notify_all()
 
-    def replace(self, engine: Engine) -> Engine:
+    def replace(self, engine: Runner) -> Runner:
         """New batches run on ``engine``; returns the old one when no batch uses it any more."""
         with self._lock:
             old, self.engine = self.engine, engine

@@ -8,9 +8,9 @@ from typing import Any
 
 from ...classes.scores import scores_output
 from ...errors import EngineError, ModelFileError
+from ...manifest.spec import ModelSpec
 from ...storage.files import sha256
 from ...storage.names import name_of
-from ..base import ModelSpec
 from . import engine_manifest
 from .api import Api
 from .contexts import TensorInfo

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...building import timing_cache
 from ...errors import EngineError, InputError, translate
+from ...manifest.spec import ModelSpec
+from ...storage import cache as cache_files
 from ...storage.files import write_bytes
-from ..base import Engine, ModelSpec
+from ..base import Engine
 from ..forking import keep_for_ever, no_cuda_here
 from . import engine_manifest
 from .api import Api, Gpu, find_gpu, load_api, plan_logger
@@ -207,11 +208,11 @@ class TrtEngine(Engine):
             return config, None
         if runtime_cache is True:
             key = document["plan"]["sha256"][:16] if document else engine_manifest.plan_key(path)
-            runtime_cache = timing_cache.cache_file(
+            runtime_cache = cache_files.cache_file(
                 "runtime", self._api.flavour, self._api.version, f"{gpu.name} {gpu.capability}", key
             )
         cache = config.create_runtime_cache()
-        known = timing_cache.read(runtime_cache)
+        known = cache_files.read(runtime_cache)
         if known:
             cache.deserialize(known)  # False for one of another driver: it starts empty then
         config.set_runtime_cache(cache)
@@ -223,8 +224,8 @@ class TrtEngine(Engine):
         if self._cache is None or self._cache_path is None:
             return
         data = bytes(self._cache.serialize())
-        with timing_cache.locked(self._cache_path):
-            if data != timing_cache.read(self._cache_path):
+        with cache_files.locked(self._cache_path):
+            if data != cache_files.read(self._cache_path):
                 write_bytes(self._cache_path, data)
 
 

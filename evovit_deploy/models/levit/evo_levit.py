@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...recipes.levit import LevitStructure
-from ..vit.evo_deit import DTYPES, ModelOptions
+from ..options import DTYPES, ModelOptions
 from .folding import Model, fold
 from .levit import EvoLevit
 

@@ -20,7 +20,8 @@ from ...suggest import did_you_mean
 from ..levit.evo_levit import finish_levit
 from ..levit.vanilla_levit import VanillaLevit, timm_levit
 from ..levit.vanilla_levit import to_module_state as levit_state
-from .evo_deit import DTYPES, ModelOptions, build_vit
+from ..options import DTYPES, ModelOptions
+from .evo_deit import build_vit
 from .timm_vit import timm_name, timm_vit, to_module_state
 from .vit import VisionTransformer
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from evovit_deploy.building.timing_cache import cache_file, cache_folder, merge, read
 from evovit_deploy.errors import OutputError
+from evovit_deploy.storage.cache import cache_file, cache_folder, merge, read
 
 
 def lines_of_both(there: bytes, ours: bytes) -> bytes:
