@@ -10,7 +10,8 @@ print(report.to_dict())
 
 from .measure import benchmark
 from .reading import read_records
-from .report import BenchReport, Facts, Point, Speedup, Subject
+from .report import BenchReport, Point, Speedup
 from .settings import Settings
+from .subject import Facts, Opened, Subject
 
-__all__ = ["BenchReport", "Facts", "Point", "Settings", "Speedup", "Subject", "benchmark", "read_records"]
+__all__ = ["BenchReport", "Facts", "Opened", "Point", "Settings", "Speedup", "Subject", "benchmark", "read_records"]

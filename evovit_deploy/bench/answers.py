@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .report import BenchReport, Point, Subject
+from .report import BenchReport, Point
 from .statistics import TOLERANCE
+from .subject import Subject
 from .text import ms, per_second
 
 __all__ = ["FIRST", "Answer", "Verdict", "answers", "best_point", "verdict"]

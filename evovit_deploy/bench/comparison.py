@@ -8,7 +8,8 @@ from typing import Literal
 
 from ..errors import InputError
 from . import answers
-from .report import BenchReport, Point, Subject
+from .report import BenchReport, Point
+from .subject import Subject
 
 __all__ = ["Change", "compare", "different_machines"]
 

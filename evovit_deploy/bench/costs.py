@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .report import Facts
+from .subject import Facts, Opened
 from .turns import Clock
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 def open_measured(
     open_engine: Callable[[], Engine], batches: tuple[int, ...], *, clock: Clock = time.perf_counter
-) -> tuple[Engine, Facts]:
+) -> Opened:
     """Open an engine, and call it at the smallest and at the largest batch size of a run.
 
     Args:
@@ -34,7 +34,7 @@ def open_measured(
         clock: Seconds.
 
     Returns:
-        The engine, and its ``load_ms``, ``first_ms`` and ``memory_mib``.
+        The open engine with its ``load_ms``, ``first_ms`` and ``memory_mib``.
     """
     with peak_memory() as memory:
         start = clock()
@@ -52,7 +52,7 @@ def open_measured(
             engine.close()
             raise
     device = engine.device if engine.device.startswith("cuda") else "cpu"
-    return engine, Facts(1000 * (loaded - start), 1000 * first, memory(device))
+    return Opened.of(engine, Facts(1000 * (loaded - start), 1000 * first, memory(device)))
 
 
 def _clipped(engine: Engine, size: int) -> int:

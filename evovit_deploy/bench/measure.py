@@ -15,9 +15,10 @@ from ..machine.facts import environment, load_average
 from . import gpu, statistics
 from .images import batch_of, seeded_images
 from .pacing import paced
-from .report import BenchReport, Concurrent, Facts, Latency, Paced, Point, Speedup, Subject
+from .report import BenchReport, Concurrent, Latency, Paced, Point, Speedup
 from .settings import Settings
 from .streams import concurrent
+from .subject import Opened
 from .telemetry import Telemetry
 from .turns import Clock, Progress, Turns, measure, warm_up
 
@@ -32,13 +33,12 @@ GROWTH = 1.03
 
 
 def benchmark(
-    engines: Mapping[str, Engine],
+    engines: Mapping[str, Engine | Opened],
     settings: Settings | None = None,
     *,
     baseline: str | None = None,
     images: Array | None = None,
     described: str | None = None,
-    facts: Mapping[str, Facts] | None = None,
     threads: int | None = None,
     notes: Iterable[str] = (),
     clock: Clock = time.perf_counter,
@@ -48,12 +48,12 @@ def benchmark(
     """Measure latency and throughput of engines side by side.
 
     Args:
-        engines: Label -> open engine, all with the same image size and input type.
+        engines: Label -> open engine, or an :class:`Opened` one with what is known of it beside speed; all with the same image
+            size and input type.
         settings: Batch sizes, how long, and what beside latency; see :class:`Settings`.
         baseline: Label that speedups are against; None measures without.
         images: [n, 3, S, S] float32 normalised or [n, S, S, 3] uint8, repeated to fill a batch; seeded ones if None.
         described: What ``images`` are, in words.
-        facts: Label -> what is known beside speed, for the report.
         threads: What the engines were opened with, for the report.
         notes: To carry in the report.
         clock, sleep: Seconds, monotonic; replace them together with ``FakeEngine(sleep=...)`` to test without waiting.
@@ -67,13 +67,16 @@ def benchmark(
         EngineError: An engine failed.
     """
     settings = settings or Settings()
-    _check(engines, settings.batches, baseline)
-    first = next(iter(engines.values()))
+    opened = {label: one if isinstance(one, Opened) else Opened.of(one) for label, one in engines.items()}
+    subjects = {label: one.but(label=label) for label, one in opened.items()}
+    runnable = {label: one.engine for label, one in subjects.items()}
+    _check(runnable, settings.batches, baseline)
+    first = next(iter(runnable.values()))
     if images is None:
         images, described = seeded_images(first.spec, max(settings.batches), settings.seed)
     else:
         first.check(images)
-    run = _Run(engines, settings, baseline, clock, sleep, on_progress or (lambda share, text: None))
+    run = _Run(runnable, settings, baseline, clock, sleep, on_progress or (lambda share, text: None))
     where = environment(threads)
     interrupted, stopped = False, list[str]()
     try:
@@ -91,10 +94,9 @@ def benchmark(
     except KeyboardInterrupt:
         interrupted = True
     run.tell(1.0, "done")
-    on_gpu = any(engine.device.startswith("cuda") for engine in engines.values())
-    known = dict(facts or {})
+    on_gpu = any(engine.device.startswith("cuda") for engine in runnable.values())
     return BenchReport(
-        subjects=tuple(Subject.of(label, engine, known.get(label)) for label, engine in engines.items()),
+        subjects=tuple(one.subject for one in subjects.values()),
         baseline=baseline,
         points=tuple(run.points),
         settings=settings,

@@ -14,17 +14,16 @@ from .report import (
     SCHEMA,
     BenchReport,
     Concurrent,
-    Facts,
     Latency,
     Paced,
     Peaks,
     Point,
     Preprocessing,
     Speedup,
-    Subject,
     Window,
 )
 from .settings import Settings
+from .subject import Facts, Subject
 
 __all__ = ["find_records", "parse", "read_records"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..suggest import did_you_mean
 from .costs import open_measured
-from .report import Facts
+from .subject import Opened
 from .work import Work, module_work, onnx_work
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Route:
         export = ExportOptions(model, batch=manifest["batch"], opset=manifest["opset"])
         return dataclasses.replace(route, export=export, build=_build_options(path))
 
-    def open_file(self, path: Path) -> tuple[Engine, Facts]:
+    def open_file(self, path: Path) -> Opened:
         """Open an ONNX file (through a build, if the backend is TensorRT) or a TensorRT engine.
 
         Raises:
@@ -114,18 +114,14 @@ class Route:
         if path.suffix != ".onnx" and path.is_file() and self.backend not in ("auto", *TENSORRT):
             raise InputError(f"{name} is a TensorRT engine, which --backend {self.backend} does not run. Leave it out.")
         if path.suffix == ".onnx" and self.backend in TENSORRT and path.is_file():
-            engine, facts = self._built(path)
+            found = self._built(path)
         else:
             kind = "onnxruntime" if path.suffix == ".onnx" else "auto"
-            engine, facts = self._opened(
-                lambda: Engine.open(path, backend=kind, provider=self.provider, threads=self.threads)
-            )
-        facts = dataclasses.replace(facts, model_sha256=sha256(path))
-        return engine, _with_work(facts, onnx_work(path) if path.suffix == ".onnx" else None)
+            found = self._opened(lambda: Engine.open(path, backend=kind, provider=self.provider, threads=self.threads))
+        found = found.knowing(model_sha256=sha256(path))
+        return _with_work(found, onnx_work(path) if path.suffix == ".onnx" else None)
 
-    def open_checkpoint(
-        self, checkpoint: Checkpoint, folder: Path, step: Step = lambda text: None
-    ) -> tuple[Engine, Facts]:
+    def open_checkpoint(self, checkpoint: Checkpoint, folder: Path, step: Step = lambda text: None) -> Opened:
         """Export a checkpoint (and prove it) and open that, or run its module in PyTorch.
 
         Args:
@@ -156,7 +152,7 @@ class Route:
         folder: Path,
         step: Step = lambda text: None,
         weights: Checkpoint | None = None,
-    ) -> tuple[Engine, Facts]:
+    ) -> Opened:
         """Return the vanilla twin of a recipe, with random weights unless there are any: same sizes, and this very route.
 
         Args:
@@ -196,14 +192,14 @@ class Route:
             compiled=self.backend == "compile",
         )
 
-    def _module(self, open_engine: Callable[[], Engine]) -> tuple[Engine, Facts]:
+    def _module(self, open_engine: Callable[[], Engine]) -> Opened:
         from ..engines import TorchEngine
 
-        engine, facts = self._opened(open_engine)
-        assert isinstance(engine, TorchEngine)
-        return engine, _with_work(facts, module_work(engine))
+        found = self._opened(open_engine)
+        assert isinstance(found.engine, TorchEngine)
+        return _with_work(found, module_work(found.engine))
 
-    def _built(self, path: Path) -> tuple[Engine, Facts]:
+    def _built(self, path: Path) -> Opened:
         """Build a TensorRT engine from an ONNX file, and open that; it lies nowhere that a user would find it."""
         from tempfile import TemporaryDirectory
 
@@ -226,7 +222,7 @@ class Route:
             plan = build_engine(path, Path(folder) / f"{path.stem}.engine", options, prove=False).path
             return self._opened(lambda: Engine.open(plan, backend="tensorrt"))
 
-    def _opened(self, open_engine: Callable[[], Engine]) -> tuple[Engine, Facts]:
+    def _opened(self, open_engine: Callable[[], Engine]) -> Opened:
         import_module("torch" if self.in_torch else "onnxruntime")  # its import belongs to no model
         return open_measured(open_engine, self.first_batches or self.batches)
 
@@ -249,9 +245,5 @@ def _new_file(folder: Path, stem: str) -> Path:
     return folder / f"{stem}_{len(list(folder.iterdir()))}.onnx"
 
 
-def _with_work(facts: Facts, work: Work | None) -> Facts:
-    if work is None:
-        return facts
-    return dataclasses.replace(
-        facts, macs=work.macs, weight_bytes=work.weight_bytes, activation_bytes=work.activation_bytes
-    )
+def _with_work(found: Opened, work: Work | None) -> Opened:
+    return found if work is None else found.knowing(**vars(work))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..classes.folders import ClassOrder
     from ..manifest.spec import ModelSpec
 
-__all__ = ["Models", "Options", "run"]
+__all__ = ["Options", "run"]
 
 Tell = Callable[[float, str], None]
 # An engine opens in less time than a point takes; only the progress bar depends on it.
@@ -31,15 +31,25 @@ OPENING_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Models:
-    """Models of one run, the first being the one that the baseline resembles.
+class Options:
+    """What one run was asked for.
 
     Attributes:
-        model: Model file or checkpoint, or None.
+        model: Model file or checkpoint, or None; the first model is the one that the baseline resembles.
         others: More model files.
         recipe: Recipe of a checkpoint; alone, it is measured with random weights.
         selections: Selection patterns to measure a recipe with; empty is the export's default.
         baseline: ``auto``, a kind, a file or ``none``.
+        backend, provider, threads: What models run on, see :class:`.route.Route`.
+        precision: Of checkpoints and recipes; None is the export's default.
+        settings: How to measure; its batch sizes give way to a static model's own if ``batches_given`` is False.
+        batches_given: Whether the batch sizes were asked for.
+        images: See :func:`.images.choose_images`.
+        labels: File with class names for accuracy.
+        class_order: How training numbered the class folders; None goes by their names.
+        preprocess: Measure reading and transforming image files too.
+        peaks: Measure what the machine reaches.
+        command, suite: For the record.
     """
 
     model: Path | None = None
@@ -47,42 +57,42 @@ class Models:
     recipe: str | None = None
     selections: tuple[str, ...] = ()
     baseline: str = "auto"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How all runs of a session are made.
-
-    Attributes:
-        settings: How to measure; its batch sizes give way to a static model's own if ``batches_given`` is False.
-        route: How models get to run.
-        images: See :func:`.images.choose_images`.
-        labels: File with class names for accuracy.
-        class_order: How training numbered the class folders; None goes by their names.
-        batches_given: Whether the batch sizes were asked for.
-        preprocess: Measure reading and transforming image files too.
-        peaks: Measure what the machine reaches.
-        command, suite: For the record.
-    """
-
+    backend: str = "auto"
+    provider: str = "auto"
+    threads: int | None = None
+    precision: str | None = None
     settings: Settings = field(default_factory=Settings)
-    route: Route = field(default_factory=Route)
+    batches_given: bool = False
     images: str = "sample"
     labels: Path | None = None
     class_order: ClassOrder | None = None
-    batches_given: bool = False
     preprocess: bool = False
     peaks: bool = False
     command: str = ""
     suite: str = ""
 
+    @property
+    def route(self) -> Route:
+        """How the models get to run."""
+        from ..export import ExportOptions
+        from ..models.options import ModelOptions
 
-def run(models: Models, options: Options, tell: Tell = lambda share, text: None) -> BenchReport:
+        batches = self.settings.batches
+        return Route(
+            self.backend,
+            self.provider,
+            self.threads,
+            batches,
+            batches[:1] if self.settings.until_flat else None,  # the largest may not fit into the memory
+            None if self.precision is None else ExportOptions(ModelOptions(self.precision)),  # type: ignore[arg-type]
+        )
+
+
+def run(options: Options, tell: Tell = lambda share, text: None) -> BenchReport:
     """Open the models of one run, measure them, and close them.
 
     Args:
-        models: What to measure.
-        options: How.
+        options: What to measure, and how.
         tell: Called between steps and between measured calls with the share done and what is going on.
 
     Raises:
@@ -91,71 +101,67 @@ def run(models: Models, options: Options, tell: Tell = lambda share, text: None)
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="evovit-bench-")))
-        opening = Opening(stack, folder, options.route)
-        opening.step = lambda text: tell(0.0, text)
-        _open(opening, models)
-        against = opening.baseline(models.baseline)
-        static = next((e.spec.batch for e in opening.engines.values() if e.spec.batch is not None), None)
+        opening = Opening(stack, folder, options.route, lambda text: tell(0.0, text))
+        _open(opening, options)
+        against = opening.baseline(options.baseline)
+        batches = (one.subject.batch for one in opening.subjects.values())
+        static = next((batch for batch in batches if batch is not None), None)
         settings = options.settings
         if static is not None and not options.batches_given:
             settings = dataclasses.replace(settings, batches=(static,))
-        first = next(iter(opening.engines.values()))
-        images = choose_images(options.images, first.spec, max(settings.batches), settings.seed)
-        why = [*images.notes, *_evaluate(opening, images, options.labels, options.class_order, tell)]
+        spec = next(iter(opening.subjects.values())).engine.spec
+        images = choose_images(options.images, spec, max(settings.batches), settings.seed)
+        why = [*images.notes, *_evaluate(opening, images, options, tell)]
         report = benchmark(
-            opening.engines,
+            opening.subjects,
             settings,
             baseline=against,
             images=images.images,
             described=images.described,
-            facts=opening.facts,
-            threads=options.route.threads,
+            threads=options.threads,
             notes=[*opening.notes, *why],
             on_progress=lambda share, text: tell(OPENING_SHARE + (1 - OPENING_SHARE) * share, text),
         )
-        subjects = tuple(
-            dataclasses.replace(subject, random_weights=True) if subject.label in opening.random else subject
-            for subject in report.subjects
-        )
         return dataclasses.replace(
             report,
-            subjects=subjects,
-            preprocessing=_preprocessing(images, first.spec) if options.preprocess else None,
+            preprocessing=_preprocessing(images, spec) if options.preprocess else None,
             peaks=() if not options.peaks or report.interrupted else _peaks(report),
             command=options.command,
             suite=options.suite,
         )
 
 
-def _open(opening: Opening, models: Models) -> None:
+def _open(opening: Opening, asked: Options) -> None:
     """Open what was asked for."""
-    if models.model is not None:
-        opening.file(models.model, models.recipe)
-    elif models.recipe is not None:
-        for selection in models.selections or (None,):
-            opening.checkpoint(None, models.recipe, selection)
-    for path in models.others:
+    if asked.model is not None:
+        opening.file(asked.model, asked.recipe)
+    elif asked.recipe is not None:
+        for selection in asked.selections or (None,):
+            opening.checkpoint(None, asked.recipe, selection)
+    for path in asked.others:
         opening.file(path)
-    if not opening.engines:
+    if not opening.subjects:
         raise InputError("nothing to measure: give an ONNX file, a checkpoint, or a recipe with --random-weights.")
 
 
-def _evaluate(opening: Opening, images: Images, labels: Path | None, order: ClassOrder | None, tell: Tell) -> list[str]:
+def _evaluate(opening: Opening, images: Images, options: Options, tell: Tell) -> list[str]:
     """Accuracy of every trained model into its facts, if the images are labelled; returns what to note."""
     from ..classes.labels import ClassNames
     from ..classes.scores import no_scores
     from .accuracy import labelled, top1
 
     if not images.files:
-        return [] if labels is None else ["labels without --images FOLDER are not used"]
+        return [] if options.labels is None else ["labels without --images FOLDER are not used"]
     notes = []
-    for label, engine in opening.engines.items():
-        read = labelled(images.files, ClassNames.read(labels, engine.spec.num_classes), order)
+    for label, opened in opening.subjects.items():
+        engine = opened.engine
+        names = ClassNames.read(options.labels, engine.spec.num_classes)
+        read = labelled(images.files, names, options.class_order)
         if isinstance(read, str):
             return [f"accuracy: not evaluated: {read}"]
         truth, assumed = read
         notes += [f"accuracy: {text}" for text in assumed if f"accuracy: {text}" not in notes]
-        if label in opening.random:
+        if opened.subject.random_weights:
             notes.append(f"{label}: accuracy not evaluated, its weights are random")
             continue
         if engine.spec.scores is None:
@@ -166,7 +172,7 @@ def _evaluate(opening: Opening, images: Images, labels: Path | None, order: Clas
             tell(0.0, f"{label}: accuracy, {share:.0%}")
 
         found = top1(engine, truth, told)
-        opening.facts[label] = dataclasses.replace(opening.facts[label], top1=found, labelled=len(truth))
+        opening.subjects[label] = opened.knowing(top1=found, labelled=len(truth))
     return notes
 
 

@@ -8,14 +8,14 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..recipes import VIT, Recipe
 from ..storage.files import plain
 from ..suggest import did_you_mean
-from .report import Facts
 from .route import KINDS, Route
+from .subject import Opened
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
@@ -36,20 +36,17 @@ class Opening:
     """Opens engines one by one and remembers what the baseline must resemble: the first.
 
     Attributes:
-        engines: Label -> open engine, in order; closed when ``stack`` is.
-        facts: Label -> what is known of it beside speed.
-        random: Labels of those with random weights, whose outputs mean nothing.
+        subjects: Label -> open subject, in order; engines are closed when ``stack`` is.
         notes: What a reader of the report should know about them.
         step: Called with a few words while something takes time.
     """
 
-    def __init__(self, stack: ExitStack, folder: Path, route: Route) -> None:
-        self.stack, self.folder, self.route = stack, folder, route
-        self.engines: dict[str, Engine] = {}
-        self.facts: dict[str, Facts] = {}
-        self.random: set[str] = set()
+    def __init__(
+        self, stack: ExitStack, folder: Path, route: Route, step: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.stack, self.folder, self.route, self.step = stack, folder, route, step
+        self.subjects: dict[str, Opened] = {}
         self.notes: list[str] = []
-        self.step: Callable[[str], None] = lambda text: None
         self._weights: Checkpoint | None = None  # of the first, if its baseline can have them too
         self._first: tuple[Engine, Recipe | None, Path | None] | None = None
 
@@ -58,8 +55,8 @@ class Opening:
         if path.is_file() and path.suffix not in EXPORTED:
             return self.checkpoint(path, recipe)
         self.step(f"opening {path.name}")
-        engine, facts = self.route.open_file(path)
-        return self._add(plain(path.stem), engine, facts, recipe_of(engine), path)
+        found = self.route.open_file(path)
+        return self._add(found.but(label=plain(path.stem)), recipe_of(found.engine), path)
 
     def checkpoint(self, path: Path | None, recipe: str | None, selection: str | None = None) -> str:
         """Open a checkpoint, or a recipe with random weights, through the export that `evovit export` does.
@@ -79,14 +76,14 @@ class Opening:
             model = dataclasses.replace(options.model, selection=selection)
             route = dataclasses.replace(route, export=dataclasses.replace(options, model=model))
         found = random_checkpoint(load_recipe(recipe or "")) if path is None else load_checkpoint(path, recipe=recipe)
-        engine, facts = route.open_checkpoint(found, self.folder, self.step)
+        opened = route.open_checkpoint(found, self.folder, self.step)
         if self._first is None and found.recipe.family in VIT and not found.random:
             self._weights = found
         name = found.recipe.name if path is None else plain(path.stem)
-        label = self._add(name if selection is None else f"{name} {selection}", engine, facts, found.recipe, None)
-        self.notes.extend(f"{label}: {note}" for note in found.notes)
         if found.random:
-            self.random.add(label)
+            opened = opened.but(random_weights=True)
+        label = self._add(opened.but(label=name if selection is None else f"{name} {selection}"), found.recipe)
+        self.notes.extend(f"{label}: {note}" for note in found.notes)
         return label
 
     def baseline(self, wanted: str) -> str | None:
@@ -114,44 +111,44 @@ class Opening:
                 f"or none."
             )
         kind = "twin" if wanted == "auto" else wanted
-        twin, facts = self.route.like(engine, path).open_vanilla(kind, recipe, self.folder, self.step, self._weights)
-        label = self._add(f"{twin.spec.name} {kind}", twin, facts, None, None)
+        twin = self.route.like(engine, path).open_vanilla(kind, recipe, self.folder, self.step, self._weights)
         if self._weights is None:
-            self.random.add(label)
+            twin = twin.but(random_weights=True)
+        label = self._add(twin.but(label=f"{twin.subject.name} {kind}"))
+        if self._weights is None:
             self.notes.append(f"{label} has random weights; latency does not depend on their values")
         if any(name.startswith("kept_") for name in engine.spec.outputs):
             self.notes.append(f"{engine.spec.name} also outputs the kept tokens, which a vanilla model does not have")
         return label
 
-    def _add(self, label: str, engine: Engine, facts: Facts, recipe: Recipe | None, path: Path | None) -> str:
-        """Keep an open engine until the end of the run, under its label or a numbered one."""
+    def _add(self, opened: Opened, recipe: Recipe | None = None, path: Path | None = None) -> str:
+        """Keep an open subject until the end of the run, under its label or a numbered one."""
+        engine, label = opened.engine, opened.subject.label
         self.stack.callback(engine.close)
         self._first = self._first or (engine, recipe, path)
         number, unique = 2, label
-        while unique in self.engines:
+        while unique in self.subjects:
             unique, number = f"{label} #{number}", number + 1
-        self.engines[unique] = engine
-        first, count, here = next(iter(self.engines)), self._first[0].spec.num_classes, engine.spec.num_classes
+        if recipe is not None:
+            opened = opened.knowing(**_recipe_facts(recipe))
+        self.subjects[unique] = opened.but(label=unique)
+        first, count, here = next(iter(self.subjects)), self._first[0].spec.num_classes, engine.spec.num_classes
         if here != count:
             self.notes.append(
                 f"{unique} gives scores of {here or 'no'} classes, {first} of {count or 'none'}: not the same work"
             )
-        if ((engine.spec.manifest or {}).get("weights") or {}).get("random"):
-            self.random.add(unique)
-        self.facts[unique] = facts if recipe is None else _with_recipe(facts, recipe)
         return unique
 
 
-def _with_recipe(facts: Facts, recipe: Recipe) -> Facts:
-    """Add the recipe's hash and what the paper measured."""
+def _recipe_facts(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's hash and what the paper measured."""
     published, speedup = recipe.published, None
     if published.images_per_second and published.baseline_images_per_second:
         speedup = published.images_per_second / published.baseline_images_per_second
     canonical = json.dumps(recipe.to_dict(), sort_keys=True, separators=(",", ":")).encode()
-    return dataclasses.replace(
-        facts,
-        recipe_sha256=hashlib.sha256(canonical).hexdigest(),
-        published_speedup=speedup,
-        published_images_per_second=published.images_per_second,
-        published_source=published.source if speedup else None,
-    )
+    return {
+        "recipe_sha256": hashlib.sha256(canonical).hexdigest(),
+        "published_speedup": speedup,
+        "published_images_per_second": published.images_per_second,
+        "published_source": published.source if speedup else None,
+    }

@@ -19,7 +19,7 @@ from ._console import err, print_json
 
 if TYPE_CHECKING:
     from ..bench import BenchReport
-    from ..bench.session import Models
+    from ..bench.session import Options
     from ..bench.settings import Settings
     from ..bench.suites import Suite
 
@@ -172,12 +172,9 @@ def bench(
       evovit bench evo_deit_small_patch16_224 --random-weights --backend pytorch --quick
     """
     from ..bench.records import append, check_appendable
-    from ..bench.route import Route
     from ..bench.session import Options, run
     from ..bench.suites import load_suite
-    from ..export import ExportOptions
     from ..machine.facts import physical_cores
-    from ..models.options import ModelOptions
 
     threads = threads or physical_cores()
     budget_ms = None if budget is None else duration(budget)
@@ -198,37 +195,33 @@ def bench(
     if record is not None:
         check_appendable(record, force=force)
     options = Options(
-        settings,
-        Route(
-            backend.value,
-            provider.value,
-            threads,
-            settings.batches,
-            settings.batches[:1] if settings.until_flat else None,  # the largest may not fit into the memory
-            None if precision is None else ExportOptions(ModelOptions(precision=precision.value)),
-        ),
-        images,
-        labels,
-        class_order.order,
+        backend=backend.value,
+        provider=provider.value,
+        threads=threads,
+        precision=None if precision is None else precision.value,
+        settings=settings,
         batches_given=batch is not None or found is not None,
+        images=images,
+        labels=labels,
+        class_order=class_order.order,
         preprocess=preprocess,
         peaks=not quick,
         command=command_line(),
         suite="" if found is None else found.name,
     )
-    asked = _models(model, engine or [], recipe, random_weights, baseline, precision)
-    groups = [asked] if asked is not None else _suite_models(found, baseline)
+    asked = _asked(options, model, engine or [], recipe, random_weights, baseline)
+    runs = [asked] if asked is not None else _suite_runs(options, found, baseline)
     reports: list[BenchReport] = []
     failure: BaseException | None = None
     with measuring() as update:
-        for number, models in enumerate(groups):
+        for number, one in enumerate(runs):
 
-            def told(share: float, text: str, number: int = number, models: Models = models) -> None:
-                name = f"{models.recipe}: " if len(groups) > 1 else ""
-                update((number + share) / len(groups), name + text)
+            def told(share: float, text: str, number: int = number, one: Options = one) -> None:
+                name = f"{one.recipe}: " if len(runs) > 1 else ""
+                update((number + share) / len(runs), name + text)
 
             try:
-                report = run(models, options, told)
+                report = run(one, told)
             except (EvoVitError, KeyboardInterrupt) as error:  # what a suite measured until here is not lost
                 failure = error
                 break
@@ -283,47 +276,47 @@ def _settings(base: Settings | None, quick: bool, given: Mapping[str, object]) -
     return Settings(**values)
 
 
-def _models(
+def _asked(
+    options: Options,
     model: str | None,
     others: list[Path],
     recipe: str | None,
     random_weights: bool,
     baseline: str | None,
-    precision: Precision | None,
-) -> Models | None:
-    """What was asked for by name; None if nothing was, which leaves a suite's own models."""
-    from ..bench.session import Models
+) -> Options | None:
+    """The run of what was asked for by name; None if nothing was, which leaves a suite's own models."""
     from ..bench.subjects import EXPORTED
     from ..recipes import recipe_names
 
-    against = baseline or "auto"
+    options = dataclasses.replace(options, others=tuple(others), baseline=baseline or "auto")
     if random_weights:
         if (model is None) == (recipe is None):
             raise InputError(
                 "--random-weights needs one recipe: evovit bench evo_deit_small_patch16_224 --random-weights"
             )
-        return Models(None, tuple(others), model or recipe, baseline=against)
+        return dataclasses.replace(options, recipe=model or recipe)
     if model is None and not others:
         return None
     if model is not None and model in recipe_names() and not Path(model).is_file():
         raise InputError(f"{model} is a recipe. Give a checkpoint or an ONNX file, or add --random-weights.")
     files = [*([Path(model)] if model is not None else []), *others]
-    if precision is not None and all(path.suffix in EXPORTED for path in files):
+    if options.precision is not None and all(path.suffix in EXPORTED for path in files):
         raise InputError(
-            f"--precision {precision.value} is for checkpoints and recipes; {files[0].name} has the precision it was exported "
-            f"with. Export it again: evovit export CKPT --precision {precision.value}"
+            f"--precision {options.precision} is for checkpoints and recipes; {files[0].name} has the precision it was exported "
+            f"with. Export it again: evovit export CKPT --precision {options.precision}"
         )
     if model is None:
-        return Models(None, tuple(others), baseline=against)
-    return Models(Path(model), tuple(others), recipe, baseline=against)
+        return options
+    return dataclasses.replace(options, model=Path(model), recipe=recipe)
 
 
-def _suite_models(suite: Suite | None, baseline: str | None) -> list[Models]:
-    """The models of a suite, a run each."""
-    from ..bench.session import Models
-
+def _suite_runs(options: Options, suite: Suite | None, baseline: str | None) -> list[Options]:
+    """A run for each model of a suite."""
     if suite is None:
         raise InputError(
             "nothing to measure: give an ONNX file, a checkpoint, a recipe with --random-weights, or --suite."
         )
-    return [Models(None, (), g.recipe, g.selections, baseline or g.baseline) for g in suite.groups]
+    return [
+        dataclasses.replace(options, recipe=g.recipe, selections=g.selections, baseline=baseline or g.baseline)
+        for g in suite.groups
+    ]

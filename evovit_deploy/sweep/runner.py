@@ -199,9 +199,9 @@ def _opened(checkpoint: Checkpoint, candidate: Candidate, folder: Path, settings
     route = settings.route
     if route.in_torch:
         own = dataclasses.replace(checkpoint, recipe=candidate.recipe)
-        return route.open_checkpoint(own, folder)[0], checkpoint.path or Path(candidate.name)
+        return route.open_checkpoint(own, folder).engine, checkpoint.path or Path(candidate.name)
     path = _exported(checkpoint, candidate, folder, settings)
-    return route.open_file(path)[0], path
+    return route.open_file(path).engine, path
 
 
 def _exported(checkpoint: Checkpoint, candidate: Candidate, folder: Path, settings: SweepSettings) -> Path:

@@ -19,14 +19,15 @@ def test_load_and_first_call(clock: Any) -> None:
         clock.advance(2.0)
         return FakeEngine(latency=iter([0.5, 0.1]), sleep=clock.advance)
 
-    engine, facts = open_measured(opened, (8, 1), clock=clock)
+    found = open_measured(opened, (8, 1), clock=clock)
+    engine, facts = found.engine, found.subject.facts
     assert isinstance(engine, FakeEngine)
     assert engine.batches == [1, 8]
     assert (facts.load_ms, facts.first_ms) == (2000, 500)
 
 
 def test_batches_outside_of_what_the_engine_takes_are_clipped() -> None:
-    engine, _ = open_measured(lambda: FakeEngine(max_batch=4), (1, 64))
+    engine = open_measured(lambda: FakeEngine(max_batch=4), (1, 64)).engine
     assert isinstance(engine, FakeEngine)
     assert engine.batches == [1, 4]
 

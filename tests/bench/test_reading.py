@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evovit_deploy.bench import Facts, Settings, benchmark, read_records, records
+from evovit_deploy.bench import Facts, Opened, Settings, benchmark, read_records, records
 from evovit_deploy.bench.report import BenchReport, Latency, Peaks, Preprocessing
 from evovit_deploy.engines import FakeEngine
 from evovit_deploy.errors import InputError
@@ -18,11 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def report(clock: Any) -> BenchReport:
-    engines = {name: FakeEngine(latency=ms / 1000, sleep=clock.advance) for name, ms in (("evo", 2), ("deit", 3))}
+    engines: dict[str, Any] = {
+        name: FakeEngine(latency=ms / 1000, sleep=clock.advance) for name, ms in (("evo", 2), ("deit", 3))
+    }
     settings = Settings(batches=(1, 4), min_seconds=0.5, min_calls=20, rate=10.0)
-    found = benchmark(
-        engines, settings, baseline="deit", facts={"evo": Facts(macs=1.0)}, clock=clock, sleep=clock.advance
-    )
+    engines["evo"] = Opened.of(engines["evo"], Facts(macs=1.0))
+    found = benchmark(engines, settings, baseline="deit", clock=clock, sleep=clock.advance)
     device = dataclasses.replace(
         found.points[0], device=Latency(5, 1, 1, 1, 1, 1, None, 1), gpu={"throttled": [], "other_processes": 0}
     )

@@ -7,15 +7,18 @@ import json
 import socket
 from typing import Any
 
-from evovit_deploy.bench import BenchReport, Facts, Settings, benchmark
+from evovit_deploy.bench import BenchReport, Facts, Opened, Settings, benchmark
 from evovit_deploy.bench.summary import summary
 from evovit_deploy.bench.text import lines, tables
 from evovit_deploy.engines import FakeEngine
 from tests.bench import made
 
 
-def report(clock: Any, seconds: float = 1.0, **other: Any) -> BenchReport:
-    engines = {name: FakeEngine(latency=ms / 1000, sleep=clock.advance) for name, ms in (("evo", 2), ("deit", 3))}
+def report(clock: Any, seconds: float = 1.0, facts: Facts | None = None, **other: Any) -> BenchReport:
+    engines: dict[str, Any] = {
+        name: FakeEngine(latency=ms / 1000, sleep=clock.advance) for name, ms in (("evo", 2), ("deit", 3))
+    }
+    engines["evo"] = Opened.of(engines["evo"], facts)
     settings = Settings(batches=(1,), min_seconds=seconds, min_calls=20)
     return benchmark(engines, settings, baseline="deit", threads=2, clock=clock, **other)
 
@@ -28,7 +31,7 @@ def test_table(clock: Any) -> None:
 
 
 def test_accuracy_stands_beside_speed(clock: Any) -> None:
-    found = report(clock, facts={"evo": Facts(top1=0.978, labelled=360, macs=3.03e9, load_ms=120)})
+    found = report(clock, facts=Facts(top1=0.978, labelled=360, macs=3.03e9, load_ms=120))
     table = tables(found)[0]
     assert table.header[-1] == "top-1"
     assert [row[-1] for row in table.rows] == ["97.8%", "not evaluated"]

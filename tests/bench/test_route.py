@@ -29,9 +29,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_facts_of_a_file(exported: Path) -> None:
-    engine, facts = Route(provider="cpu", threads=1, batches=(1, 2)).open_file(exported)
-    with engine:
-        assert engine.device == "cpu"
+    found = Route(provider="cpu", threads=1, batches=(1, 2)).open_file(exported)
+    facts = found.subject.facts
+    with found.engine:
+        assert found.subject.device == "cpu"
     assert facts.model_sha256 is not None
     assert len(facts.model_sha256) == 64
     assert facts.load_ms is not None
@@ -41,9 +42,9 @@ def test_facts_of_a_file(exported: Path) -> None:
 
 def test_the_twin_takes_the_route_of_its_model(exported: Path, tmp_path: Path) -> None:
     route = Route(provider="cpu", threads=1, batches=(1, 2))
-    engine, _ = route.open_file(exported)
+    engine = route.open_file(exported).engine
     with engine:
-        twin, _ = route.like(engine).open_vanilla("twin", recipe(), tmp_path)
+        twin = route.like(engine).open_vanilla("twin", recipe(), tmp_path).engine
     with twin:
         manifest = twin.spec.manifest
         assert manifest is not None
@@ -59,14 +60,15 @@ def test_pytorch_twins(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("torch.compile", lambda module, **options: compiled.append(options) or module)
     options = ExportOptions(ModelOptions("bf16", "uint8"))
     route = Route(backend, "cpu", 1, (1,), export=options)
-    evo, facts = route.open_checkpoint(random_checkpoint(recipe()), tmp_path)
-    twin, _ = route.like(evo).open_vanilla("twin", recipe(), tmp_path)
+    found = route.open_checkpoint(random_checkpoint(recipe()), tmp_path)
+    evo = found.engine
+    twin = route.like(evo).open_vanilla("twin", recipe(), tmp_path).engine
     for engine in (evo, twin):
         assert engine.backend == {"compile": "torch.compile"}.get(backend, backend)
         assert (engine.spec.precision, engine.spec.input) == ("bf16", "uint8")
     assert len(compiled) == (2 if backend == "compile" else 0)
     assert all(options == {"dynamic": False, "mode": "default"} for options in compiled)
-    assert facts.macs is not None
+    assert found.subject.facts.macs is not None
 
 
 def test_unknown_backend() -> None:

@@ -42,7 +42,7 @@ def opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_an_engine_and_its_twin_from_a_file(opening: Opening, tmp_path: Path) -> None:
     assert opening.file(tmp_path / "evo.engine") == "evo"
     assert opening.baseline(str(tmp_path / "twin.plan")) == "twin"
-    assert [engine.backend for engine in opening.engines.values()] == ["tensorrt-rtx"] * 2
+    assert [one.engine.backend for one in opening.subjects.values()] == ["tensorrt-rtx"] * 2
 
 
 @pytest.mark.parametrize(("classes", "said"), [(7, "7 classes"), (None, "")])
@@ -60,13 +60,13 @@ def test_a_baseline_of_other_classes_is_said(
 
     monkeypatch.setattr(Engine, "open", staticmethod(other))
     opening.baseline(str(tmp_path / "twin.plan"))
-    count = opening.engines["evo"].spec.num_classes
+    count = opening.subjects["evo"].engine.spec.num_classes
     assert opening.notes == ([f"twin gives scores of {said}, evo of {count}: not the same work"] if said else [])
 
 
 def test_the_twin_of_an_engine_is_built_by_the_same_tensorrt(opening: Opening, tmp_path: Path) -> None:
     opening.file(tmp_path / "evo.engine")
-    route = opening.route.like(opening.engines["evo"])
+    route = opening.route.like(opening.subjects["evo"].engine)
     assert route.backend == "tensorrt-rtx"
     assert route.export is not None
     assert (route.export.model.precision, route.export.model.fold, route.export.batch) == ("fp16", True, None)

@@ -123,6 +123,6 @@ def test_a_baseline_has_the_work_of_its_export(tmp_path: Path, source: Recipe, k
     options = ExportOptions(ModelOptions(), prove=False)
     exported = Route(provider="cpu", export=options).open_vanilla(kind, source, tmp_path)
     module = Route("pytorch", provider="cpu", export=options).open_vanilla(kind, source, tmp_path)
-    for engine, _ in (exported, module):
-        engine.close()
-    assert module[1].macs == exported[1].macs is not None
+    for found in (exported, module):
+        found.engine.close()
+    assert module.subject.facts.macs == exported.subject.facts.macs is not None
