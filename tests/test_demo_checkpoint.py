@@ -17,8 +17,8 @@ from evovit_deploy.images.transform import preprocess
 from evovit_deploy.models.evolution import PATTERNS, Selection, onehot
 from evovit_deploy.models.ops import Operators
 from evovit_deploy.models.options import ModelOptions
-from evovit_deploy.models.vit.evo_deit import build_model
 from evovit_deploy.models.vit.vit import VisionTransformer
+from tests.modules import module_of
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits"
 CHECKPOINT = DIGITS / "evo_deit_digits.pth"
@@ -105,7 +105,7 @@ def test_every_class_has_images_and_a_name() -> None:
 
 @pytest.mark.parametrize("ema", [False, True], ids=["model", "model_ema"])
 def test_accuracy_on_held_out_images(ema: bool) -> None:
-    (logits,) = run(build_model(load_checkpoint(CHECKPOINT, ema=ema)))
+    (logits,) = run(module_of(load_checkpoint(CHECKPOINT, ema=ema)))
     assert accuracy(logits) > 0.95
 
 
@@ -119,9 +119,9 @@ def test_the_class_attention_selects_the_ink(monkeypatch: pytest.MonkeyPatch) ->
     ink = ink / ink.sum(1, keepdim=True)
 
     options = ModelOptions(selection="onehot", outputs=("logits", "kept"))
-    logits, *kept = run(build_model(load_checkpoint(CHECKPOINT), options))
+    logits, *kept = run(module_of(load_checkpoint(CHECKPOINT), options))
     monkeypatch.setitem(PATTERNS, "onehot", lowest)
-    worse = run(build_model(load_checkpoint(CHECKPOINT), options))[0]
+    worse = run(module_of(load_checkpoint(CHECKPOINT), options))[0]
     assert accuracy(worse) < accuracy(logits)
     assert len(kept) == 2
     for positions in kept:  # half of the patches; at random they would have half of the ink

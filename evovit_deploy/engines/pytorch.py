@@ -112,7 +112,7 @@ class TorchEngine(Engine):
         from ..models.options import ModelOptions
 
         options = options or ModelOptions()
-        module = build_model(checkpoint, options)
+        module = build_model(checkpoint.recipe, checkpoint.state, options)
         engine = cls(
             module,
             checkpoint.recipe,

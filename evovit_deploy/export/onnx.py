@@ -111,10 +111,9 @@ def export_onnx(
     step(STEPS[0])
     wanted = options.model.outputs
     everything = dataclasses.replace(options.model, outputs=tuple(dict.fromkeys((*wanted, "logits", "kept"))))
-    module = build_model(checkpoint, everything)
-    reference = build_model(
-        checkpoint, ModelOptions("fp32", options.model.image_input, "topk", ("logits", "kept"), False, False)
-    )
+    module = build_model(checkpoint.recipe, checkpoint.state, everything)
+    plain = ModelOptions("fp32", options.model.image_input, "topk", ("logits", "kept"), False, False)
+    reference = build_model(checkpoint.recipe, checkpoint.state, plain)
     names = tuple(
         name
         for output in wanted

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from ..recipes import VIT
+from torch import Tensor
+
+from ..recipes import VIT, Recipe
 from .levit.evo_levit import build_evo_levit, resolve_pattern
 from .levit.levit import EvoLevit
 from .options import ModelOptions
-from .vit.evo_deit import build_model as build_evo_deit
 from .vit.evo_deit import build_vit
+from .vit.evo_deit import to_module_state as evo_deit_state
 from .vit.timm_vit import to_module_state as timm_state
 from .vit.vit import VisionTransformer
-
-if TYPE_CHECKING:
-    from ..checkpoint import Checkpoint
 
 __all__ = ["build_model", "resolve_options"]
 
 
-def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> VisionTransformer | EvoLevit:
-    """Return the inference module of an Evo-DeiT, Evo-LeViT or timm checkpoint, in eval mode, on the CPU.
+def build_model(
+    recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions | None = None
+) -> VisionTransformer | EvoLevit:
+    """Return the inference module of an Evo-DeiT, Evo-LeViT or timm ViT, in eval mode, on the CPU.
 
     Args:
-        checkpoint: From ``load_checkpoint`` or ``random_checkpoint``.
+        recipe: Structure, evolution, transform.
+        state: Float32 weights in the names of a checkpoint of that family: ``Checkpoint.state``.
         options: Precision, input, selection, outputs, folding.
+
+    Raises:
+        InputError: Options that the family does not have.
     """
-    if checkpoint.recipe.family == "evo_levit":
-        return build_evo_levit(checkpoint, options)
-    if checkpoint.recipe.family in VIT:
-        state = timm_state(checkpoint.state, checkpoint.recipe.as_deit[0])
-        return build_vit(checkpoint.recipe, state, options or ModelOptions())
-    return build_evo_deit(checkpoint, options)
+    options = options or ModelOptions()
+    if recipe.family == "evo_levit":
+        return build_evo_levit(recipe, state, options)
+    if recipe.family in VIT:
+        return build_vit(recipe, timm_state(state, recipe.as_deit[0]), options)
+    return build_vit(recipe, evo_deit_state(state), options)
 
 
 def resolve_options(options: ModelOptions, family: str) -> ModelOptions:

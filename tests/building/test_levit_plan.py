@@ -52,11 +52,11 @@ def test_macs_are_the_documented_ones(name: str) -> None:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from evovit_deploy.models.build import build_model
     from evovit_deploy.models.vit.vanilla import build_twin, vanilla_recipe
+    from tests.modules import module_of
 
     if name == NAME:
-        module: torch.nn.Module = build_model(random_checkpoint(load_recipe(name)))
+        module: torch.nn.Module = module_of(random_checkpoint(load_recipe(name)))
     else:
         module = build_twin(vanilla_recipe(name), ModelOptions())
     # The plain form of attention, whose matrix products are counted like all others.

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from evovit_deploy import CheckpointError, InputError, RecipeError, load_checkpoint, load_recipe, random_checkpoint
 from evovit_deploy.checkpoint import timm_recipe
 from evovit_deploy.checkpoint.timm import accuracy_note, scaled_evolution
-from evovit_deploy.models.build import build_model
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Recipe
+from tests.modules import module_of
 
 NAME = "test_vit"  # C 64, 6 blocks, 160 px: a model of timm that is small by itself
 
@@ -38,7 +38,7 @@ def full_logits(checkpoint, images):
     evolution = checkpoint.recipe.evolution.with_keep((1.0,))
     whole = dataclasses.replace(checkpoint, recipe=dataclasses.replace(checkpoint.recipe, evolution=evolution))
     with torch.inference_mode():
-        return build_model(whole, ModelOptions())(images)[0]
+        return module_of(whole, ModelOptions())(images)[0]
 
 
 def assert_is_timm(checkpoint, model):

@@ -11,11 +11,11 @@ from evovit_deploy.engines import OrtEngine
 from evovit_deploy.export.parity import compare, jaccard
 from evovit_deploy.export.proof import run_module, same_kept
 from evovit_deploy.images.probes import probe_images, sample_images
-from evovit_deploy.models.build import build_model
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.models.recording import given_selections
 from evovit_deploy.recipes import Tolerance
 from tests.levit_reference import TINY as TINY_LEVIT
+from tests.modules import module_of
 
 STRICT = Tolerance(max_abs=1e-6, min_cosine=0.999999, min_top1=1.0, min_jaccard=1.0)
 LOGITS = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
@@ -246,7 +246,7 @@ def test_a_different_top_class_is_explained_by_a_near_tie_at_the_cut():
 def test_rounding_is_judged_with_the_same_patches_on_both_sides(family, tiny):
     """Another patch at the cut moves the logits; with the other's patches the reference gives the other's logits."""
     checkpoint = tiny if family == "vit" else random_checkpoint(TINY_LEVIT)
-    module = build_model(checkpoint, ModelOptions(selection="topk", outputs=("logits", "kept"), fold=False, trim=False))
+    module = module_of(checkpoint, ModelOptions(selection="topk", outputs=("logits", "kept"), fold=False, trim=False))
     size = checkpoint.recipe.structure.image_size
     images = np.random.default_rng(0).standard_normal((3, 3, size, size)).astype(np.float32)
     expected, scores = run_module(module, images)

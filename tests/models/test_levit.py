@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from evovit_deploy import InputError, RecipeError, load_checkpoint, random_checkpoint
-from evovit_deploy.models.build import build_model
 from evovit_deploy.models.levit.levit import EvoLevit
 from evovit_deploy.models.options import ModelOptions
 from tests.levit_reference import NAME, TINY
+from tests.modules import module_of
 
 BOTH = ("logits", "kept")
 PATTERNS = ("topk", "rank", "onehot")
@@ -39,7 +39,7 @@ def run(model, images):
 @pytest.mark.parametrize("selection", PATTERNS)
 def test_fp32_equals_the_authors_model(case, selection, fold, trim):
     checkpoint, data = case
-    model = build_model(checkpoint, ModelOptions(selection=selection, fold=fold, trim=trim, outputs=BOTH))
+    model = module_of(checkpoint, ModelOptions(selection=selection, fold=fold, trim=trim, outputs=BOTH))
     got = run(model, data["images"])
     assert np.abs(got["logits"] - data["logits"]).max() <= 1e-5
     assert np.array_equal(got["kept_1"], data["sel1_kept"])
@@ -51,7 +51,7 @@ def test_fp32_equals_the_authors_model(case, selection, fold, trim):
 
 def test_scores_that_decide_the_selection_are_the_authors(case):
     checkpoint, data = case
-    model = build_model(checkpoint)
+    model = module_of(checkpoint)
     seen = []
     original = model.selection_of
     model.selection_of = lambda scores, keep: (seen.append(scores), original(scores, keep))[1]
@@ -62,7 +62,7 @@ def test_scores_that_decide_the_selection_are_the_authors(case):
 def test_two_interleaved_requests_give_what_one_after_the_other_gives(case):
     """Both threads stand inside the forward pass at the same time: each waits for the other before every group."""
     checkpoint, data = case
-    model = build_model(checkpoint, ModelOptions(outputs=BOTH))
+    model = module_of(checkpoint, ModelOptions(outputs=BOTH))
     requests = [data["images"][:2], np.ascontiguousarray(data["images"][2:5, :, ::-1])]
     expected = [run(model, images) for images in requests]
     barrier, original, got = threading.Barrier(2, timeout=60), model.run_blocks, [None, None]
@@ -89,7 +89,7 @@ def test_two_interleaved_requests_give_what_one_after_the_other_gives(case):
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_keeps_the_top_class(case, precision):
     checkpoint, data = case
-    got = run(build_model(checkpoint, ModelOptions(precision, outputs=BOTH)), data["images"])
+    got = run(module_of(checkpoint, ModelOptions(precision, outputs=BOTH)), data["images"])
     assert np.array_equal(got["logits"].argmax(1), data["logits"].argmax(1))
     assert got["kept_1"].dtype == np.int64
     assert got["logits"].dtype == np.float32
@@ -99,8 +99,8 @@ def test_half_precision_keeps_the_top_class(case, precision):
 def test_uint8_input_equals_normalised_float_input(case, fold):
     checkpoint, _ = case
     images, pixels = noise(checkpoint.recipe)
-    a = run(build_model(checkpoint, ModelOptions(fold=fold, outputs=BOTH)), images)
-    b = run(build_model(checkpoint, ModelOptions(image_input="uint8", fold=fold, outputs=BOTH)), pixels)
+    a = run(module_of(checkpoint, ModelOptions(fold=fold, outputs=BOTH)), images)
+    b = run(module_of(checkpoint, ModelOptions(image_input="uint8", fold=fold, outputs=BOTH)), pixels)
     assert np.abs(a["logits"] - b["logits"]).max() <= 1e-5
     assert np.array_equal(a["kept_1"], b["kept_1"])
 
@@ -109,10 +109,10 @@ def test_uint8_input_is_as_good_in_fp16_also_at_the_border(case):
     """The stem's output at every place, padded border included, is as near to FP32 as that of normalised float input."""
     checkpoint, _ = case
     images, pixels = noise(checkpoint.recipe)
-    exact = build_model(checkpoint).tokens_of(torch.from_numpy(images))
+    exact = module_of(checkpoint).tokens_of(torch.from_numpy(images))
 
     def error(**options):
-        model = build_model(checkpoint, ModelOptions("fp16", **options))
+        model = module_of(checkpoint, ModelOptions("fp16", **options))
         given = pixels if options else images
         return (model.tokens_of(torch.from_numpy(given)).float() - exact).abs().amax((0, 2)).view(-1)[1:].view(8, 8)
 
@@ -133,14 +133,14 @@ def noise(recipe):
 def test_keep_ratio_1_selects_nothing(trim):
     evolution = TINY.evolution.with_keep((1.0,))
     checkpoint = random_checkpoint(dataclasses.replace(TINY, evolution=evolution))
-    model = build_model(checkpoint, ModelOptions(outputs=BOTH, trim=trim))
+    model = module_of(checkpoint, ModelOptions(outputs=BOTH, trim=trim))
     assert model.output_names == ("logits",)
     assert not any(group.weights for stage in model.stages for group in stage.groups)
     assert run(model, np.zeros((2, 3, 64, 64), np.float32))["logits"].shape == (2, 7)
 
 
 def test_kept_positions_lie_on_the_grid_of_their_stage():
-    model = build_model(random_checkpoint(TINY), ModelOptions(outputs=("kept", "probabilities")))
+    model = module_of(random_checkpoint(TINY), ModelOptions(outputs=("kept", "probabilities")))
     images = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
     got = run(model, images)
     assert list(got) == ["kept_1", "kept_2", "probabilities"]
@@ -159,4 +159,4 @@ def test_a_keep_ratio_that_keeps_no_patch():
 
 def test_a_pattern_that_moves_tokens_is_refused():
     with pytest.raises(InputError, match="valid: auto, topk, rank, onehot"):
-        build_model(random_checkpoint(TINY), ModelOptions(selection="sort"))
+        module_of(random_checkpoint(TINY), ModelOptions(selection="sort"))

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from evovit_deploy import random_checkpoint
-from evovit_deploy.models.build import build_model
 from evovit_deploy.models.evolution import PATTERNS
 from evovit_deploy.models.ops import NATIVE, ONNX, lowered, patches_by_convolution, patches_by_gemm
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Evolution, LevitEvolution, LevitStructure, Recipe, Structure
+from tests.modules import module_of
 
 VIT = Recipe(
     "tiny_vit",
@@ -29,9 +29,9 @@ LEVIT = Recipe(
 CASES = [(VIT, pattern) for pattern in PATTERNS] + [(LEVIT, pattern) for pattern in ("topk", "rank", "onehot")]
 
 
-def module_of(recipe, pattern, precision="fp32"):
+def tiny(recipe, pattern, precision="fp32"):
     options = ModelOptions(precision, selection=pattern, outputs=("logits", "kept"))
-    return build_model(random_checkpoint(recipe), options)
+    return module_of(random_checkpoint(recipe), options)
 
 
 def images_of(recipe, count=2):
@@ -41,7 +41,7 @@ def images_of(recipe, count=2):
 
 @pytest.mark.parametrize(("recipe", "pattern"), CASES, ids=lambda value: getattr(value, "name", value))
 def test_native_and_onnx_operators_are_the_same_function(recipe, pattern):
-    module, images = module_of(recipe, pattern), images_of(recipe)
+    module, images = tiny(recipe, pattern), images_of(recipe)
     native = module(images)
     with lowered(module, ONNX):
         other = module(images)
@@ -51,7 +51,7 @@ def test_native_and_onnx_operators_are_the_same_function(recipe, pattern):
 
 
 def test_lowered_ends_with_the_block_also_on_an_error():
-    module = module_of(VIT, "sort")
+    module = tiny(VIT, "sort")
     inner = module.blocks[0].attn.attend
 
     def fails():
@@ -77,7 +77,7 @@ def test_the_patch_convolution_as_a_matrix_product(patch, bias):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_compiler_gets_one_fused_attention_for_each_and_no_operator_of_ours(recipe, pattern, precision):
     """torch.export traces with ``is_exporting()`` true, as Dynamo did for torch.compile up to torch 2.11."""
-    module = module_of(recipe, pattern, precision)
+    module = tiny(recipe, pattern, precision)
     attentions = sum(type(part).__name__ == "Attend" for part in module.modules())
     with torch.no_grad():
         program = torch.export.export(module, (images_of(recipe),))
@@ -94,7 +94,7 @@ def test_replacing_one_operator_is_enough_for_a_new_row():
         calls.append(q.shape)
         return NATIVE.attention(q, k, v, bias)
 
-    module = module_of(VIT, "sort")
+    module = tiny(VIT, "sort")
     with lowered(module, dataclasses.replace(NATIVE, attention=counted)):
         module(images_of(VIT))
     assert len(calls) == 4

@@ -11,8 +11,8 @@ import torch
 from evovit_deploy import Engine, ExportOptions, export_onnx, load_checkpoint
 from evovit_deploy.images.decode import load_image
 from evovit_deploy.images.transform import preprocess
-from evovit_deploy.models.build import build_model
 from evovit_deploy.models.options import ModelOptions
+from tests.modules import module_of
 
 from .plain import PlainEvoDeit
 
@@ -54,7 +54,7 @@ def test_the_plain_model_is_the_authors(reference):
 @pytest.mark.parametrize("fold", [True, False], ids=["folded", "unfolded"])
 def test_the_module_is_the_plain_model(checkpoint, case, fold):
     images, logits, kept = case
-    module = build_model(checkpoint, ModelOptions(fold=fold, trim=fold, outputs=("logits", "kept")))
+    module = module_of(checkpoint, ModelOptions(fold=fold, trim=fold, outputs=("logits", "kept")))
     with torch.inference_mode():
         got = [value.numpy() for value in module(torch.from_numpy(images))]
     assert np.abs(got[0] - logits).max() <= 1e-5

@@ -8,13 +8,13 @@ import torch
 
 from evovit_deploy import InputError
 from evovit_deploy.checkpoint.timm import scaled_evolution
-from evovit_deploy.models.build import build_model
 from evovit_deploy.models.evolution import PATTERNS
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.models.vit.timm_names import create, resolve_name
 from evovit_deploy.models.vit.timm_vit import structure_of, to_module_state
 from evovit_deploy.models.vit.vanilla import build_stock, build_twin, vanilla_recipe
 from evovit_deploy.recipes import Evolution
+from tests.modules import module_of
 from tests.timm_models import FAMILIES, SMALL, checkpoint_of, evolved, images_for, timm_model
 
 ALL = Evolution((1.0,) * 4, (1.0,) * 4, stage_starts=())
@@ -24,7 +24,7 @@ REGISTERS = "vit_small_patch14_reg4_dinov2"
 
 
 def run(checkpoint, images, **options):
-    model = build_model(checkpoint, ModelOptions(**options))
+    model = module_of(checkpoint, ModelOptions(**options))
     with torch.inference_mode():
         return dict(zip(model.output_names, model(images)))
 
@@ -72,7 +72,7 @@ def test_every_pattern_and_schedule_with_tokens_beside_the_patches(family, sched
 
 
 def test_registers_always_take_part_and_have_no_score():
-    model = build_model(checkpoint_of(REGISTERS, UNEVEN), ModelOptions())
+    model = module_of(checkpoint_of(REGISTERS, UNEVEN), ModelOptions())
     seen = []
     original = model.selection_of
     model.selection_of = lambda scores, keep: (seen.append((scores, keep)), original(scores, keep))[1]

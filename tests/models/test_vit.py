@@ -10,7 +10,7 @@ import torch
 from evovit_deploy import load_checkpoint
 from evovit_deploy.models.evolution import PATTERNS
 from evovit_deploy.models.options import ModelOptions
-from evovit_deploy.models.vit.evo_deit import build_model
+from tests.modules import module_of
 
 CASES = [("evo_deit_micro", (0.5, 0.5)), ("evo_deit_micro_keep70", (0.7, 0.5))]
 
@@ -36,7 +36,7 @@ def with_schedule(checkpoint, schedule):
 
 
 def run(checkpoint, images, **options):
-    model = build_model(checkpoint, ModelOptions(outputs=("logits", "kept"), **options))
+    model = module_of(checkpoint, ModelOptions(outputs=("logits", "kept"), **options))
     with torch.inference_mode():
         return {k: v.numpy() for k, v in zip(model.output_names, model(torch.from_numpy(images)))}
 
@@ -77,7 +77,7 @@ def test_half_precision_keeps_the_top_class(case, schedule, precision):
 
 def test_scores_that_decide_the_first_selection_are_the_authors(case):
     checkpoint, data = case
-    model = build_model(checkpoint, ModelOptions())
+    model = module_of(checkpoint, ModelOptions())
     seen = []
     original = model.selection_of
     model.selection_of = lambda scores, keep: (seen.append(scores), original(scores, keep))[1]
@@ -89,7 +89,7 @@ def test_scores_that_decide_the_first_selection_are_the_authors(case):
 
 def test_probabilities_are_the_softmax(case):
     checkpoint, data = case
-    model = build_model(checkpoint, ModelOptions(outputs=("probabilities", "logits")))
+    model = module_of(checkpoint, ModelOptions(outputs=("probabilities", "logits")))
     assert model.output_names == ("probabilities", "logits")
     probabilities, logits = model(torch.from_numpy(data["images"]))
     assert torch.allclose(probabilities, logits.softmax(-1))

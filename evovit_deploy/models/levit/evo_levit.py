@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ...errors import InputError
+from ...recipes import Recipe
 from ...recipes.levit import LevitStructure
 from ..options import DTYPES, ModelOptions
 from .folding import Model, fold
 from .levit import EvoLevit
-
-if TYPE_CHECKING:
-    from ...checkpoint import Checkpoint
 
 # `auto` of Evo-LeViT: `sort` does not put tokens back at their places, and subsampling reads the grid.
 AUTO_PATTERN = "topk"
@@ -94,22 +91,21 @@ def resolve_pattern(options: ModelOptions) -> ModelOptions:
     return dataclasses.replace(options, selection=AUTO_PATTERN if options.selection == "auto" else options.selection)
 
 
-def build_evo_levit(checkpoint: Checkpoint, options: ModelOptions | None = None) -> EvoLevit:
-    """Return the inference module of a checkpoint, in eval mode, on the CPU; arguments as for :func:`.build.build_model`."""
-    options = resolve_pattern(options or ModelOptions())
-    recipe = checkpoint.recipe
+def build_evo_levit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> EvoLevit:
+    """Return the inference module, in eval mode, on the CPU; arguments as for :func:`.build.build_model`."""
+    options = resolve_pattern(options)
     structure, evolution = recipe.as_levit
     model = EvoLevit(
         structure,
         evolution,
-        tradeoffs(checkpoint.state, structure),
+        tradeoffs(state, structure),
         pattern=options.pattern,
         transform=recipe.transform,
         image_input=options.image_input,
         outputs=options.outputs,
         trim=options.trim,
     )
-    return finish_levit(model, to_module_state(checkpoint.state, structure), options)
+    return finish_levit(model, to_module_state(state, structure), options)
 
 
 def finish_levit(model: Model, state: Mapping[str, Tensor], options: ModelOptions) -> Model:

@@ -14,11 +14,10 @@ from .folding import fold
 from .vit import VisionTransformer
 
 if TYPE_CHECKING:
-    from ...checkpoint import Checkpoint
     from ...recipes import Recipe
     from ...recipes.vit import Pool
 
-__all__ = ["build_model", "build_vit", "to_module_state"]
+__all__ = ["build_vit", "to_module_state"]
 
 
 def to_module_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -43,16 +42,6 @@ def to_module_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif part[0] != "vs":
             renamed[key] = tensor
     return renamed
-
-
-def build_model(checkpoint: Checkpoint, options: ModelOptions | None = None) -> VisionTransformer:
-    """Return the inference module of a checkpoint, in eval mode, on the CPU.
-
-    Args:
-        checkpoint: From ``load_checkpoint`` or ``random_checkpoint``.
-        options: Precision, input, selection, outputs, folding.
-    """
-    return build_vit(checkpoint.recipe, to_module_state(checkpoint.state), options or ModelOptions())
 
 
 def build_vit(
