@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .quantities import MS, PER_SECOND
 from .report import BenchReport, Point
 from .statistics import TOLERANCE
 from .subject import Subject
-from .text import ms, per_second
 
 __all__ = ["FIRST", "Answer", "Verdict", "answers", "best_point", "verdict"]
 
@@ -150,13 +150,13 @@ def _budget(subject: Subject, points: tuple[Point, ...], budget_ms: float) -> An
     if not fitting:
         smallest = points[0]
         name, value = _tail(smallest)
-        text = f"{label} does not fit into {budget_ms:g} ms: batch {smallest.batch} has a {name} of {ms(value)} ms"
+        text = f"{label} does not fit into {budget_ms:g} ms: batch {smallest.batch} has a {name} of {MS.show(value)} ms"
         return Answer("budget", label, None, text)
     best = max(fitting, key=lambda point: point.images_per_second)
     name, value = _tail(best)
     text = (
-        f"{label} in {budget_ms:g} ms: batch {best.batch}, {per_second(best.images_per_second)} images/s, {name} "
-        f"{ms(value)} ms"
+        f"{label} in {budget_ms:g} ms: batch {best.batch}, {PER_SECOND.show(best.images_per_second)} images/s, {name} "
+        f"{MS.show(value)} ms"
     )
     return Answer("budget", label, best.batch, text)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import InputError
 from . import answers
+from .quantities import MISSING, P50, SPEEDUP, Measured, Quantity, quantity, shown
 from .report import BenchReport, Point
 from .subject import Subject
+from .text import Table
 
-__all__ = ["Change", "compare", "different_machines"]
+__all__ = ["Change", "change_table", "compare", "different_machines"]
 
 Verdict = Literal["slower", "faster", "same", "alike", "baseline"]
-Measured = tuple[BenchReport, Point]
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,9 @@ class Change:
 
     Attributes:
         subject, batch: Which.
-        quantity: ``latency`` (p50, milliseconds) or ``speedup``.
+        quantity: Name of a row of :data:`.quantities.QUANTITIES`: ``latency`` (p50, milliseconds), ``speedup``.
         before, after: The two values.
-        slowdown: After over before for a latency, before over after for a speedup; above 1 is worse.
+        slowdown: After over before for what should be low, before over after for what should be high; above 1 is worse.
         verdict: ``slower`` or ``faster`` beyond the tolerance and beyond what the measurements leave open; ``alike`` for a
             latency that moved as the baseline's beside it did, by which the speedup judges; ``baseline`` for that one's own.
         stable: Whether what it rests on settled, before and after.
@@ -69,6 +71,18 @@ def compare(before: Sequence[BenchReport], after: Sequence[BenchReport], toleran
     return changes
 
 
+def change_table(changes: Sequence[Change]) -> Table:
+    """Return a row for each change."""
+    rows = []
+    for c in changes:
+        unit = quantity(c.quantity).unit
+        values = [f"{value:.{unit.digits}f} {unit.name}".rstrip() for value in (c.before, c.after)]
+        change = f"{100 * (c.after / c.before - 1):+.1f}%" if c.before else MISSING
+        rows.append((c.subject, str(c.batch), c.quantity, *values, change, c.verdict, "yes" if c.stable else "NO"))
+    header = ("model", "batch", "quantity", "before", "after", "change", "verdict", "stable")
+    return Table("Before and after", header, tuple(rows), group=None)
+
+
 def different_machines(before: Sequence[BenchReport], after: Sequence[BenchReport]) -> list[str]:
     """Say what differs between the machines of the last runs, in words; latencies then say little."""
     a, b = before[-1].environment, after[-1].environment
@@ -96,33 +110,38 @@ def _names(points: dict[tuple[str, ...], Measured]) -> str:
 
 
 def _changes(before: Measured, after: Measured, tolerance: float) -> list[Change]:
-    old, new = before[1], after[1]
-    latency = _latency(old, new, tolerance)
-    a, b, speedup = old.speedup, new.speedup, None
-    if a is not None and b is not None and a.against == b.against:
-        apart: Verdict = "same"
-        if a.low is not None and a.high is not None and b.low is not None and b.high is not None:
-            apart = "slower" if b.high < a.low else "faster" if b.low > a.high else "same"
-        known = all(answers.verdict(*one) not in ("unstable", "short") for one in (before, after))
-        verdict = _beyond(a.ratio / b.ratio, apart, tolerance)
-        speedup = Change(old.subject, old.batch, "speedup", a.ratio, b.ratio, a.ratio / b.ratio, verdict, known)
+    rows = (row for row in shown("compare") if row.better is not None)
+    found = {row.name: change for row in rows if (change := _change(row, before, after, tolerance)) is not None}
+    latency, speedup = found[P50.name], found.get(SPEEDUP.name)
     if all(report.baseline == point.subject and _judged(report, point) for report, point in (before, after)):
-        latency = replace(latency, verdict="baseline")
+        found[P50.name] = replace(latency, verdict="baseline")
     elif speedup is not None and _alike(before, after, latency, speedup, tolerance):
-        latency = replace(latency, verdict="alike")
-    return [latency] if speedup is None else [latency, speedup]
+        found[P50.name] = replace(latency, verdict="alike")
+    return list(found.values())
 
 
-def _latency(old: Point, new: Point, tolerance: float) -> Change:
-    windows = [[window.p50_ms for window in point.windows] or [point.p50_ms] for point in (old, new)]
+def _change(row: Quantity, before: Measured, after: Measured, tolerance: float) -> Change | None:
+    """A quantity before and after; None where either side has no value, or speedups are against different models."""
+    sides = (before, after)
+    old, new = (row.value(*one) for one in sides)
+    if old is None or new is None or (row is SPEEDUP and len({p.speedup and p.speedup.against for _, p in sides}) > 1):
+        return None
+    # As if lower were better: the ranges of a quantity that should be high are turned round.
+    sign = 1 if row.better == "lower" else -1
+    ranges = [
+        None if between is None else sorted(sign * end for end in between)
+        for between in (row.range(*one) for one in sides)
+    ]
     apart: Verdict = "same"
-    if min(windows[1]) > max(windows[0]):
-        apart = "slower"
-    elif max(windows[1]) < min(windows[0]):
-        apart = "faster"
-    slowdown = new.p50_ms / old.p50_ms
-    verdict, stable = _beyond(slowdown, apart, tolerance), bool(old.stable and new.stable)
-    return Change(old.subject, old.batch, "latency", old.p50_ms, new.p50_ms, slowdown, verdict, stable)
+    if ranges[0] is not None and ranges[1] is not None:
+        apart = "slower" if ranges[1][0] > ranges[0][1] else "faster" if ranges[1][1] < ranges[0][0] else "same"
+    worse, better = (new, old) if row.better == "lower" else (old, new)
+    slowdown = worse / better if better else float(worse == better) or math.inf
+    stable = all(bool(p.stable) for _, p in sides)
+    if row is SPEEDUP:  # drift that both models share cancels in it
+        stable = all(answers.verdict(*one) not in ("unstable", "short") for one in sides)
+    point = before[1]
+    return Change(point.subject, point.batch, row.name, old, new, slowdown, _beyond(slowdown, apart, tolerance), stable)
 
 
 def _judged(report: BenchReport, baseline: Point) -> bool:
@@ -132,10 +151,7 @@ def _judged(report: BenchReport, baseline: Point) -> bool:
 
 def _alike(before: Measured, after: Measured, latency: Change, speedup: Change, tolerance: float) -> bool:
     """Whether the baseline's latency went the same way, and the speedup stayed or went the other."""
-    sides = [
-        next((p for p in r.points if (p.subject, p.batch) == (r.baseline, point.batch)), None)
-        for r, point in (before, after)
-    ]
+    sides = [report.beside(point) for report, point in (before, after)]
     if latency.verdict == "same" or sides[0] is None or sides[1] is None:
         return False
     moved = sides[1].p50_ms / sides[0].p50_ms

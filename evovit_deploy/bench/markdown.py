@@ -8,14 +8,14 @@ from pathlib import Path
 from ..errors import InputError
 from ..storage.files import write_bytes
 from ..storage.missing import no_such_file
+from .quantities import MISSING, PER_SECOND, Measured, settled, shown
 from .report import BenchReport, Point
-from .route import KINDS
-from .text import MISSING, Table, per_second, tables
+from .text import Table, tables
 
 __all__ = ["figures", "markdown", "summary", "title", "update"]
 
 Row = tuple[str, str, int]  # model, baseline, batch
-Picked = dict[Row, tuple[BenchReport, Point]]
+Picked = dict[Row, Measured]
 
 
 def title(report: BenchReport) -> str:
@@ -66,9 +66,9 @@ def summary(reports: Iterable[BenchReport]) -> str:
     """
     rows: list[tuple[str, ...]] = []
     for _, group in _places(reports):
-        models: dict[str, dict[int, tuple[BenchReport, Point]]] = {}
-        for (model, baseline, batch), found in _pick(group).items():
-            if _kind(baseline) == "twin":
+        models: dict[str, dict[int, Measured]] = {}
+        for (model, _, batch), found in _pick(group).items():
+            if found[0].baseline_kind == "twin":
                 models.setdefault(model, {})[batch] = found
         for model, batches in models.items():
             ends = [_extreme(batch, batches[batch][1]) for batch in dict.fromkeys((min(batches), max(batches)))]
@@ -132,7 +132,7 @@ def _pick(reports: Sequence[BenchReport]) -> Picked:
         for point in report.points:
             key = (point.subject, report.baseline or "", point.batch)
             if point.subject != report.baseline and (
-                key not in picked or _settled(report, point) >= _settled(*picked[key])
+                key not in picked or settled(report, point) >= settled(*picked[key])
             ):
                 picked[key] = (report, point)
     order = list(dict.fromkeys(model for model, _, _ in picked))
@@ -141,74 +141,30 @@ def _pick(reports: Sequence[BenchReport]) -> Picked:
 
 def _group(place: str, reports: Sequence[BenchReport]) -> str:
     """The table of one place; reports are in the order of their time."""
-    header = (
-        "model", "batch", "p50 ms", "images/s", "baseline", "its p50 ms", "speedup [95% interval]", "MAC ratio",
-        "stable",
-    )  # fmt: skip
     picked = _pick(reports)
-    rows = [_row(*found) for found in picked.values()]
-    shown = [report for report in reports if any(report is one for one, _ in picked.values())] or reports[-1:]
-    days = sorted({report.recorded[:10] for report in shown if report.recorded})
+    columns = shown("markdown", picked.values())
+    header = ("model", "batch", *(column.title(brief=True) for column in columns))
+    rows = tuple(
+        (point.subject, str(point.batch), *(column.text(report, point, brief=True) for column in columns))
+        for report, point in picked.values()
+    )
+    used = [report for report in reports if any(report is one for one, _ in picked.values())] or reports[-1:]
+    days = sorted({report.recorded[:10] for report in used if report.recorded})
     when = f", recorded {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
-    software = "; ".join(dict.fromkeys(map(_software, shown)))
+    software = "; ".join(dict.fromkeys(map(_software, used)))
     random = ", random weights" if all(_random(*one) for one in picked.values()) else ""
-    text = f"{place}{random}{when} with {software}:\n\n{markdown(Table(place, header, tuple(rows)))}"
-    more = [f"{table.title}:\n\n{markdown(table)}" for report in shown for table in tables(report)[1:]]
+    text = f"{place}{random}{when} with {software}:\n\n{markdown(Table(place, header, rows))}"
+    more = [f"{table.title}:\n\n{markdown(table)}" for report in used for table in tables(report)[1:]]
     return "\n\n".join([text, *more])
 
 
 def _extreme(batch: int, point: Point) -> str:
     found = point.speedup
     times = MISSING if found is None else f"{found.ratio:.2f}x"
-    return f"{batch}: **{times}**, {per_second(point.images_per_second)} images/s"
-
-
-def _settled(report: BenchReport, point: Point) -> bool:
-    """Whether both sides of a row settled."""
-    other = _beside(report, point)
-    return bool(point.stable and (other is None or other.stable))
-
-
-def _beside(report: BenchReport, point: Point) -> Point | None:
-    """The baseline's point at the same batch size."""
-    return next((p for p in report.points if (p.subject, p.batch) == (report.baseline, point.batch)), None)
+    return f"{batch}: **{times}**, {PER_SECOND.show(point.images_per_second)} images/s"
 
 
 def _random(report: BenchReport, point: Point) -> bool:
     """Whether the weights are random: a PyTorch module of an older record says so in its notes only."""
     said = any(note.startswith(f"{point.subject}: random weights") for note in report.notes)
     return bool(report.subject(point.subject).random_weights) or said
-
-
-def _row(report: BenchReport, point: Point) -> tuple[str, ...]:
-    other, macs = _beside(report, point), {subject.label: subject.facts.macs for subject in report.subjects}
-    ideal, own = macs.get(report.baseline or ""), macs[point.subject]
-    return (
-        point.subject,
-        str(point.batch),
-        _ms(point.p50_ms),
-        per_second(point.images_per_second),
-        _kind(report.baseline),
-        MISSING if other is None else _ms(other.p50_ms),
-        _speedup(point),
-        f"{ideal / own:.2f}" if ideal and own else MISSING,
-        "yes" if _settled(report, point) else "no",
-    )
-
-
-def _kind(baseline: str | None) -> str:
-    """A label of the baseline without the name of the model, which is that of the row."""
-    last = (baseline or MISSING).rpartition(" ")[2]
-    return last if last in KINDS else baseline or MISSING
-
-
-def _ms(value: float) -> str:
-    return f"{value:.{1 if value >= 10 else 2}f}"
-
-
-def _speedup(point: Point) -> str:
-    found = point.speedup
-    if found is None:
-        return "not measured"
-    interval = MISSING if found.low is None or found.high is None else f"{found.low:.2f}, {found.high:.2f}"
-    return f"{found.ratio:.2f} [{interval}]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from ..machine.extras import require
 from ..storage.ownership import mark
 from .labels import Label, place
+from .quantities import P50, P95, THROUGHPUT, Quantity
 from .report import BenchReport, Point
 
 if TYPE_CHECKING:
@@ -38,18 +40,20 @@ def latency_plot(report: BenchReport, width: float, height: float) -> Figure:
         points = report.of(subject.label)
         if not points:
             continue
-        x = [point.images_per_second for point in points]
-        tails = [(point.p95_ms or point.p50_ms) - point.p50_ms for point in points]  # schema 1 has no p95
+        x, y = (_values(row, report, points) for row in (THROUGHPUT, P50))
+        tails = [
+            (P95.value(report, point) or middle) - middle for point, middle in zip(points, y)
+        ]  # schema 1 has no p95
         style = _style(index)
-        axes.errorbar(x, [p.p50_ms for p in points], yerr=[[0.0] * len(tails), tails], label=subject.label, **style)
-        places = [(value, point.p50_ms) for value, point in zip(x, points)]
+        axes.errorbar(x, y, yerr=[[0.0] * len(tails), tails], label=subject.label, **style)
+        places = list(zip(x, y))
         labels += [(f"{point.batch}", [at], style["color"]) for point, at in zip(points, places)]
         lines.append(np.array(places))
         lines += [np.array([at, (at[0], at[1] + tail)]) for at, tail in zip(places, tails)]
-    axes.set_xlabel("throughput, images/s")
-    axes.set_ylabel("latency, ms (p50; whisker to p95)")
-    _logarithmic(axes.set_xscale, axes.xaxis, [point.images_per_second for point in report.points], width)
-    _logarithmic(axes.set_yscale, axes.yaxis, [point.p50_ms for point in report.points], 2 * height)
+    axes.set_xlabel(f"{THROUGHPUT.name}, {THROUGHPUT.unit.name}")
+    axes.set_ylabel(f"{P50.name}, {P50.unit.name} (p50; whisker to p95)")
+    _logarithmic(axes.set_xscale, axes.xaxis, _values(THROUGHPUT, report, report.points), width)
+    _logarithmic(axes.set_yscale, axes.yaxis, _values(P50, report, report.points), 2 * height)
     _finish(figure, axes)
     place(figure, axes, labels, lines)
     return figure
@@ -103,6 +107,10 @@ def png(figure: Figure) -> bytes:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=144, metadata={"Software": mark("bench")})
     return data.getvalue()
+
+
+def _values(row: Quantity, report: BenchReport, points: Sequence[Point]) -> list[float]:
+    return [value for point in points if (value := row.value(report, point)) is not None]
 
 
 def _down(point: Point) -> float:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from .settings import Settings
+from .settings import KINDS, Settings
 from .subject import Subject
 
 __all__ = [
@@ -207,6 +207,16 @@ class BenchReport:
     def subject(self, label: str) -> Subject:
         """Return the subject with a label."""
         return next(subject for subject in self.subjects if subject.label == label)
+
+    @property
+    def baseline_kind(self) -> str | None:
+        """The kind of the vanilla twin that a label of ours ends in, else the whole label of the baseline."""
+        last = (self.baseline or "").rpartition(" ")[2]
+        return last if last in KINDS else self.baseline
+
+    def beside(self, point: Point) -> Point | None:
+        """Return the baseline's point at the same batch size."""
+        return next((p for p in self.points if (p.subject, p.batch) == (self.baseline, point.batch)), None)
 
     def of(self, label: str) -> tuple[Point, ...]:
         """Return the points of one subject, by batch size."""

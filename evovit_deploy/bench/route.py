@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from ..export import ExportOptions
     from ..recipes import Recipe
 
-__all__ = ["BACKENDS", "KINDS", "Route"]
+__all__ = ["BACKENDS", "Route"]
 
 BACKENDS = ("auto", "onnxruntime", "pytorch", "compile", "tensorrt", "tensorrt-rtx")
-KINDS = ("twin", "trimmed", "stock")
 TENSORRT = ("tensorrt", "tensorrt-rtx")
 Step = Callable[[str], None]
 

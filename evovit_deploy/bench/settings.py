@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
-__all__ = ["ARRIVALS", "METHOD", "Settings"]
+__all__ = ["ARRIVALS", "KINDS", "METHOD", "Settings"]
 
 METHOD = "median of the ratios of neighbouring turns in either order"
 ARRIVALS = ("poisson", "constant")
+KINDS = ("twin", "trimmed", "stock")  # of a vanilla model to measure against
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from ..errors import InputError
 from ..recipes import VIT, Recipe
 from ..storage.files import plain
 from ..suggest import did_you_mean
-from .route import KINDS, Route
+from .route import Route
+from .settings import KINDS
 from .subject import Opened
 
 if TYPE_CHECKING:

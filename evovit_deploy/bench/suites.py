@@ -11,8 +11,7 @@ from ..recipes import recipe_names
 from ..storage.shipped import data_names, find_data_file
 from ..storage.tables import build_table, read_toml
 from ..suggest import did_you_mean
-from .route import KINDS
-from .settings import Settings
+from .settings import KINDS, Settings
 
 __all__ = ["Group", "Suite", "load_suite", "suite_names"]
 

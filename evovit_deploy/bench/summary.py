@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .answers import best_point, verdict
+from .quantities import MISSING, PER_SECOND
 from .report import BenchReport
-from .text import MISSING, Table, per_second
+from .text import Table
 
 __all__ = ["summary"]
 
@@ -37,8 +38,10 @@ def summary(reports: Sequence[BenchReport]) -> Table | None:
                     f"{against / facts.macs:.2f}" if against and facts.macs else MISSING,
                     f"{facts.published_speedup:.2f}" if facts.published_speedup else MISSING,
                     str(best.batch),
-                    per_second(best.images_per_second),
-                    per_second(facts.published_images_per_second) if facts.published_images_per_second else MISSING,
+                    PER_SECOND.show(best.images_per_second),
+                    PER_SECOND.show(facts.published_images_per_second)
+                    if facts.published_images_per_second
+                    else MISSING,
                     f"{subject.backend} {subject.precision}",
                 )
             )

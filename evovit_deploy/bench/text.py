@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .report import BenchReport, Point
+from .quantities import MISSING, MS, PER_SECOND, shown
+from .report import BenchReport
 from .statistics import P99_SAMPLES
 
-__all__ = ["MISSING", "Table", "lines", "ms", "per_second", "tables"]
+__all__ = ["Table", "lines", "tables"]
 
-MISSING = "—"
 WORDS = {
     *("model", "candidate", "front", "backend", "baseline", "speedup", "speedup [95% interval]", "stable"),
     *("arrivals", "overloaded", "engine", "protocol", "overhead ms", "share", "scenario", "holds"),
@@ -42,7 +42,7 @@ def tables(report: BenchReport) -> list[Table]:
     found = [_latency(report)]
     if report.concurrent:
         rows: list[tuple[str, ...]] = [
-            (str(c.batch), c.subject, str(c.streams), per_second(c.images_per_second), str(c.calls))
+            (str(c.batch), c.subject, str(c.streams), PER_SECOND.show(c.images_per_second), str(c.calls))
             for c in report.concurrent
         ]
         found.append(Table("Several callers at once", ("batch", "model", "callers", "img/s", "calls"), tuple(rows)))
@@ -55,7 +55,7 @@ def tables(report: BenchReport) -> list[Table]:
                 p.arrivals,
                 f"{p.achieved:.3g}",
                 f"{p.busy:.0%}",
-                *(ms(value) for value in (p.latency.p50_ms, p.latency.p95_ms, p.latency.p99_ms)),
+                *(MS.show(value) for value in (p.latency.p50_ms, p.latency.p95_ms, p.latency.p99_ms)),
                 "YES" if p.overloaded else "no",
             )
             for p in report.paced
@@ -68,30 +68,10 @@ def tables(report: BenchReport) -> list[Table]:
 
 
 def _latency(report: BenchReport) -> Table:
-    device = any(point.device for point in report.points)
-    accuracy = any(subject.facts.top1 is not None for subject in report.subjects)
-    header = ["batch", "model", "p50 ms", "p90 ms", "p95 ms", "p99 ms", "img/s", "speedup", "stable"]
-    if device:
-        header.insert(2, "device ms")
-    if accuracy:
-        header.append("top-1")
-    rows = []
-    for point in report.points:
-        row = [
-            str(point.batch),
-            point.subject,
-            *(ms(value) for value in (point.p50_ms, point.p90_ms, point.p95_ms, point.p99_ms)),
-            per_second(point.images_per_second),
-            _speedup(point, report.baseline),
-            {True: "yes", False: "NO", None: "too short"}[point.stable],
-        ]
-        if device:
-            row.insert(2, ms(point.device.p50_ms if point.device else None))
-        if accuracy:
-            top1 = report.subject(point.subject).facts.top1
-            row.append("not evaluated" if top1 is None else f"{top1:.1%}")
-        rows.append(tuple(row))
-    return Table("Latency, end to end", tuple(header), tuple(rows))
+    rows = shown("text", ((report, point) for point in report.points))
+    header = ("batch", "model", *(row.title() for row in rows))
+    body = ((str(point.batch), point.subject, *(row.text(report, point) for row in rows)) for point in report.points)
+    return Table("Latency, end to end", header, tuple(body))
 
 
 def lines(report: BenchReport) -> list[str]:
@@ -145,7 +125,7 @@ def _facts(report: BenchReport) -> list[str]:
 def _doubts(report: BenchReport) -> list[str]:
     settings, said = report.settings, []
     unstable = [
-        f"{point.subject} at batch {point.batch} ({', '.join(ms(window.p50_ms) for window in point.windows)} ms)"
+        f"{point.subject} at batch {point.batch} ({', '.join(MS.show(window.p50_ms) for window in point.windows)} ms)"
         for point in report.unstable
         if point.stable is False
     ]
@@ -184,25 +164,3 @@ def _gpu(seen: dict[str, Any]) -> list[str]:
     if seen.get("other_processes"):
         said.append(f"{seen['other_processes']} other processes used the GPU")
     return said
-
-
-def _speedup(point: Point, baseline: str | None) -> str:
-    if point.subject == baseline:
-        return "baseline"
-    if point.speedup is None:
-        return MISSING
-    found = point.speedup
-    interval = "too few rounds" if found.low is None or found.high is None else f"{found.low:.3f}, {found.high:.3f}"
-    return f"{found.ratio:.3f} [{interval}]"
-
-
-def ms(value: float | None) -> str:
-    """Format milliseconds with at least three digits that mean something."""
-    if value is None:
-        return MISSING
-    return f"{value:.{2 if value >= 10 else 3}f}"
-
-
-def per_second(value: float) -> str:
-    """Format images per second."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"

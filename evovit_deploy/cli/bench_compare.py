@@ -13,7 +13,6 @@ from ._console import err, print_json
 
 if TYPE_CHECKING:
     from ..bench.comparison import Change
-    from ..bench.text import Table
 
 __all__ = ["bench_compare"]
 
@@ -33,7 +32,7 @@ def bench_compare(
       evovit bench compare before.jsonl after.jsonl
       evovit bench compare before.jsonl after.jsonl --tolerance 2
     """
-    from ..bench.comparison import compare, different_machines
+    from ..bench.comparison import change_table, compare, different_machines
     from ..bench.reading import read_records
 
     old, new = read_records(before), read_records(after)
@@ -44,7 +43,7 @@ def bench_compare(
         print_json({"changes": [vars(c) for c in changes], "regressions": len(slower), "differences": other})
     else:
         print_lines([_answer(changes)], style="bold")
-        print_table(_table(changes))
+        print_table(change_table(changes))
     for difference in other:
         err().print(f"note: measured differently: {difference}", soft_wrap=True, markup=False)
     if any(c.verdict == "alike" for c in changes):
@@ -68,16 +67,3 @@ def _answer(changes: list[Change]) -> str:
     counts = {verdict: sum(c.verdict == verdict for c in judged) for verdict in ("slower", "faster", "same")}
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     return f"{'regression' if counts['slower'] else 'no regression'}: of {len(judged)} compared, {said}"
-
-
-def _table(changes: list[Change]) -> Table:
-    from ..bench.text import Table
-
-    rows = []
-    for c in changes:
-        unit = " ms" if c.quantity == "latency" else ""
-        change = f"{100 * (c.after / c.before - 1):+.1f}%"
-        values = (f"{c.before:.3f}{unit}", f"{c.after:.3f}{unit}", change)
-        rows.append((c.subject, str(c.batch), c.quantity, *values, c.verdict, "yes" if c.stable else "NO"))
-    header = ("model", "batch", "quantity", "before", "after", "change", "verdict", "stable")
-    return Table("Before and after", header, tuple(rows), group=None)

@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ..bench.text import MISSING, Table
+from ..bench.quantities import MISSING
+from ..bench.text import Table
 from ..machine.facts import environment, package_version
 
 __all__ = ["SCHEMA", "Ceiling", "Overhead", "SpeedReport", "SpeedSettings", "Subject", "Throughput", "surroundings"]
