@@ -6,9 +6,10 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from ...errors import DeadlineExceeded, EvoVitError
 from .requests import Request, Run
 
-__all__ = ["RequestQueue", "settle"]
+__all__ = ["RequestQueue", "late", "settle"]
 
 
 class RequestQueue:
@@ -69,6 +70,20 @@ class RequestQueue:
         """Return the earliest deadline, or infinity."""
         return min((request.deadline for request in self._requests), default=math.inf)
 
+    def ready_in(self, max_batch: int, delay: float, now: float) -> float | None:
+        """Return the seconds until the next batch should start, 0 or less for now, or None when nothing waits.
+
+        Args:
+            max_batch: Images of a full batch, which starts at once.
+            delay: Seconds that a request may wait for a fuller one.
+            now: On the batcher's clock.
+        """
+        if not self:
+            return None
+        if self.first.alone or self.images >= max_batch:
+            return 0.0
+        return self.first.arrived + delay - now
+
     def fill(self, run: Run, max_batch: int) -> None:
         """Move requests into a run in order of arrival, while they fit; not what was cancelled, and apart what is unsuited."""
         while self._requests and run.fits(self._requests[0], max_batch):
@@ -94,3 +109,13 @@ def settle(requests: Iterable[Request]) -> list[Request]:
     for request in mine:
         request.settled = True
     return mine
+
+
+def late(queue: RequestQueue, running: Iterable[Run], now: float) -> list[tuple[Request, EvoVitError]]:
+    """With the batcher's lock held: requests at their deadline, waiting or running, with the error to answer them with."""
+    found = queue.expired(now)
+    found += [request for run in running for request in run.requests if request.deadline <= now]
+    return [
+        (request, DeadlineExceeded(f"not answered within {request.deadline - request.arrived:g} s."))
+        for request in settle(found)
+    ]

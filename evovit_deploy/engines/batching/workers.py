@@ -7,10 +7,10 @@ import math
 import threading
 from collections.abc import Callable
 
-from ...errors import DeadlineExceeded, EngineError, EvoVitError, Overloaded
+from ...errors import EngineError, EvoVitError, Overloaded
 from ..forking import watch
 from .clock import Clock
-from .queueing import RequestQueue, settle
+from .queueing import RequestQueue, late, settle
 from .requests import BatchRecord, Outputs, Request, Run, TransformChanged
 from .runner import Runner
 
@@ -128,13 +128,7 @@ class Workers:
             while self.queue or self._running:
                 left = until - self._clock.now()
                 if left <= 0:
-                    cut += settle(self.queue.clear())
-                    cut += settle(request for run in self._running for request in run.requests)
-                    for run in self._running:
-                        run.abandoned = True
-                    self._hung += len(self._running)
-                    self._active -= len(self._running)
-                    self._running.clear()
+                    cut += self._abandon_all()
                     break
                 self._clock.wait(self._changed, None if left == math.inf else left)
             self._work.notify_all()
@@ -142,6 +136,16 @@ class Workers:
         for request in cut:
             request.answer(Overloaded("closed before this request was answered."))
         return len(cut)
+
+    def _abandon_all(self) -> list[Request]:
+        """Locked. Give up what waits and what runs; returns those that the caller has to answer."""
+        lost = settle([*self.queue.clear(), *(request for run in self._running for request in run.requests)])
+        for run in self._running:
+            run.abandoned = True
+        self._hung += len(self._running)
+        self._active -= len(self._running)
+        self._running.clear()
+        return lost
 
     def _start_worker(self) -> None:
         """Locked."""
@@ -155,13 +159,7 @@ class Workers:
         except BaseException as error:
             with self._lock:
                 self._broken = f"{type(error).__name__}: {error}"  # the text: the error's frames would hold images
-                lost = settle(self.queue.clear())
-                lost += settle(request for run in self._running for request in run.requests)
-                for run in self._running:
-                    run.abandoned = True
-                self._hung += len(self._running)
-                self._active -= len(self._running)
-                self._running.clear()
+                lost = self._abandon_all()
                 for condition in (self._work, self._watch, self._changed):
                     condition.notify_all()
                 dead = self._dead()
@@ -197,11 +195,11 @@ class Workers:
     def _next(self) -> Run | None:
         with self._lock:
             while not self._broken and (self.queue or not self._closed):
-                delay = self._until_ready()
+                now = self._clock.now()
+                delay = self.queue.ready_in(self._max_batch, 0.0 if self._closed else self._delay, now)
                 if delay is None or delay > 0:
                     self._clock.wait(self._work, delay)
                     continue
-                now = self._clock.now()
                 run = Run(self.engine, now, now + self._run_timeout)
                 self.queue.fill(run, self._max_batch)
                 self._changed.notify_all()
@@ -213,14 +211,6 @@ class Workers:
                     return run
             self._active -= 1
             return None
-
-    def _until_ready(self) -> float | None:
-        """Locked. Seconds until the next batch should start, or None when nothing waits."""
-        if not self.queue:
-            return None
-        if self._closed or self.queue.first.alone or self.queue.images >= self._max_batch:
-            return 0.0
-        return self.queue.first.arrived + self._delay - self._clock.now()
 
     def _finish(self, run: Run, outcome: list[Outputs] | BaseException) -> bool:
         """Answer a run's requests, or queue them again; False if this worker was replaced and has to go."""
@@ -263,7 +253,7 @@ class Workers:
         while not self._broken:
             with self._lock:
                 now = self._clock.now()
-                answers = self._late(now)
+                answers = late(self.queue, self._running, now)
                 hung = [run for run in self._running if run.gives_up <= now]
                 for run in hung:
                     answers += self._abandon(run)
@@ -280,15 +270,6 @@ class Workers:
                 Request.answer(*answers.pop())
             while hung:
                 self._tell(hung[-1], now - hung.pop().started, failed=True)
-
-    def _late(self, now: float) -> list[tuple[Request, EvoVitError]]:
-        """Locked. Requests at their deadline, waiting or running."""
-        late = self.queue.expired(now)
-        late += [request for run in self._running for request in run.requests if request.deadline <= now]
-        return [
-            (request, DeadlineExceeded(f"not answered within {request.deadline - request.arrived:g} s."))
-            for request in settle(late)
-        ]
 
     def _abandon(self, run: Run) -> list[tuple[Request, EvoVitError]]:
         """Locked. Give a run up: a new worker takes the place of the one in it, and what shared its batch runs alone."""
