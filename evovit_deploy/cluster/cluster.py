@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import EngineError, EvoVitError, InputError, ModelFileError
-from ..serve.server import Addresses, free_port
+from ..serve.listening import free_port
+from ..serve.server import Addresses
 from ..storage.missing import no_such_file
 from .application import application, require
 from .options import RayOptions

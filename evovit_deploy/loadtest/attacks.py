@@ -26,7 +26,7 @@ from .process import Served, serving
 from .results import surroundings
 from .stand_in import NAME, StandIn, numbered
 from .tally import outcome, total
-from .wire import http_request
+from .wire import http_request, unread_calls
 
 __all__ = ["ATTACKS", "attack", "broken", "run_attacks"]
 
@@ -123,6 +123,13 @@ def _grpc_unfinished(served: Served, stack: contextlib.ExitStack) -> None:
         _grpc_call(served, stack, lambda each: each.stream_unary(method).future(nothing()))
 
 
+def _grpc_unread(served: Served, stack: contextlib.ExitStack) -> None:
+    host, _, port = served.grpc.rpartition(":")
+    connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=1.0))
+    with contextlib.suppress(OSError):
+        connection.sendall(unread_calls("ServerMetadata", b"", 100))
+
+
 ATTACKS: dict[str, Attacker] = {
     "JSON that unpacks to 12 MiB of lists": _json_bomb,
     "heads that stop half-way": _slow_heads,
@@ -131,6 +138,7 @@ ATTACKS: dict[str, Attacker] = {
     "JPEG of 20,000 scans": _image_of_scans,
     "gRPC message of six million parts": _grpc_bomb,
     "gRPC calls without a message": _grpc_unfinished,
+    "gRPC answers that nobody reads": _grpc_unread,
 }
 
 

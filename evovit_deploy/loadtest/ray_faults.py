@@ -21,7 +21,7 @@ from ..cluster.cluster import LOCAL_ENVIRONMENT
 from ..cluster.options import RayOptions
 from ..engines.base import Engine
 from ..errors import EngineError
-from ..serve.server import free_port
+from ..serve.listening import free_port
 from ..serve.settings import ModelSource, Settings
 from .clients import HttpPool
 from .stand_in import NAME, StandIn, numbered, stand_in_engine

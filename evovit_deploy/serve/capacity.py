@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from ..errors import Overloaded
@@ -29,11 +30,18 @@ class Capacity:
         self.places, self.memory = places, memory
         self.at_work = self.held = 0
         self.arriving: dict[Visit, None] = {}  # oldest first
+        self.leaving: dict[Visit, float] = {}  # answers of gRPC on their way to clients, since when
 
     @property
     def idle(self) -> bool:
-        """Whether no request is at work or arrives."""
-        return not self.at_work and not self.arriving
+        """Whether no request is at work or arrives, and no answer is on its way."""
+        return not self.at_work and not self.arriving and not self.leaving
+
+    def unread(self, now: float, seconds: float, patience: float) -> list[Visit]:
+        """Return the answers that clients have not read in time: ``seconds``, or ``patience`` when half of a limit is used."""
+        full = 2 * self.held > self.memory or 2 * len(self.leaving) > self.places
+        limit = min(seconds, patience) if full else seconds
+        return [visit for visit, since in self.leaving.items() if now - since > limit]
 
     def check(self) -> None:
         """Raise Overloaded if no place is free."""
@@ -58,7 +66,7 @@ class Visit:
     """One request, and what the log says about it.
 
     Attributes:
-        model, images, id: Gathered on the way; None while unknown.
+        model, images, id, peer: Gathered on the way; None while unknown.
         parts: Of a body that arrives.
         size: Bytes held.
         lost: The body was thrown away to make room for others.
@@ -69,6 +77,7 @@ class Visit:
         self.model: ServedModel | None = None
         self.images: int | None = None
         self.id: str | None = None
+        self.peer: str | None = None
         self.parts: list[bytes] = []
         self.lost = False
         self._task: asyncio.Task[object] | None = None
@@ -119,9 +128,34 @@ class Visit:
         if task is not None:
             task.cancel()
 
+    def answered(self, size: int) -> None:
+        """The work is done: the place is free again, and the answer holds memory, bytes, until it is out.
+
+        Raises:
+            Overloaded: There is not enough.
+        """
+        self._give_place()
+        self.take(size - self.size)
+
+    def goes_out(self, peer: str) -> None:
+        """The answer is on its way to a client, which holds its memory until it has read it.
+
+        Raises:
+            Overloaded: As many as there are places wait to be read.
+        """
+        waiting = self._capacity.leaving
+        if len(waiting) >= self._capacity.places:
+            raise Overloaded(f"{len(waiting)} answers wait to be read by their clients; try again later.")
+        self.peer = peer
+        waiting[self] = time.monotonic()
+
     def leave(self) -> None:
         """Give everything back."""
         self._forget()
+        self._give_place()
+        self._capacity.leaving.pop(self, None)
+
+    def _give_place(self) -> None:
         if self._at_work:
             self._capacity.at_work -= 1
             self._at_work = False

@@ -6,11 +6,10 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from google.protobuf import message_factory
 from google.protobuf.json_format import ParseDict
 from tritonclient.grpc import service_pb2 as pb
 
@@ -18,8 +17,10 @@ from ..errors import DeadlineExceeded, EvoVitError, Overloaded
 from .bodies import unpacked
 from .capacity import Visit
 from .documents import model_config, model_metadata, model_statistics, server_metadata
+from .grpc_endpoint import COPIES, SERVICE, endpoint
 from .grpc_messages import InferMessage, coding_of, parse
 from .grpc_streams import Streams
+from .hanging_up import hang_up
 from .limits import grpc_turns
 from .logs import access
 from .protocol import pick_outputs, timeout_of
@@ -32,61 +33,15 @@ from .waiting import result_of
 __all__ = ["GrpcService", "add_grpc"]
 
 log = logging.getLogger("evovit.serve")
-SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-OPEN = ("ServerLive", "ServerReady")  # as in HTTP: no token, no limit
 PATIENCE = 2.0  # seconds after which a message that still arrives is given up if others wait
-RETRY = (("grpc-retry-pushback-ms", "1000"),)  # what Retry-After is in HTTP; clients with a retry policy heed it
+SWEEP = 1.0  # seconds between looks at what clients have not read
 
 
-def add_grpc(service: Service, server: Any) -> Streams:
-    """Register the service with a ``grpc.aio`` server; returns its streams, to be stopped before it."""
+def add_grpc(service: Service, server: Any) -> GrpcService:
+    """Register the service with a ``grpc.aio`` server; its streams are to be stopped before it."""
     methods = GrpcService(service)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, methods.handlers()),))
-    return methods.streams
-
-
-def _class_of(method: str) -> Any:
-    """The class of the messages that a method takes."""
-    return message_factory.GetMessageClass(SERVICE.methods_by_name[method].input_type)
-
-
-def endpoint(method: Callable[[Any, Any, Any, Visit], Awaitable[Any]]) -> Any:
-    """Authorise, receive the message, count, log, and turn errors into gRPC status codes.
-
-    To grpc this is a method that takes a stream, of which it reads one message: so nothing is read of calls that are refused,
-    and a message has a limit of time.
-    """
-    kind = _class_of(method.__name__)
-
-    @functools.wraps(method)
-    async def call(self: GrpcService, messages: Any, context: Any) -> Any:
-        started, code, visit = time.monotonic(), "OK", Visit(self.service.capacity)
-        try:
-            if method.__name__ in OPEN:
-                return await method(self, None, context, visit)
-            self.authorise(context)
-            visit.check()
-            request = await self.receive(messages, visit, kind)
-            visit.enter()
-            return await method(self, request, context, visit)
-        except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
-        except Exception as error:
-            answer = rejection(error)
-            code = answer.grpc_code
-            if not answer.expected:
-                log.error("gRPC %s failed", method.__name__, exc_info=error)
-        finally:
-            visit.leave()
-            self.log(method.__name__, visit, code, time.monotonic() - started, context)
-        # Here, where the error is gone and with the request let go: grpc keeps what abort raises in a circle, so that its context
-        # would stay, images and all, until the garbage collector comes by.
-        request = None
-        trailing = RETRY if answer.status == 503 else ()
-        return await context.abort(getattr(grpc.StatusCode, code), answer.reason, trailing)
-
-    return call
+    return methods
 
 
 class GrpcService:
@@ -101,9 +56,9 @@ class GrpcService:
     def handlers(self) -> dict[str, Any]:
         """Return what grpc calls, by the name of the method; messages are bytes."""
         return {
-            name: grpc.stream_stream_rpc_method_handler(getattr(self, name), response_serializer=_written)
+            name: grpc.stream_stream_rpc_method_handler(getattr(self, name))
             if method.server_streaming
-            else grpc.stream_unary_rpc_method_handler(getattr(self, name), response_serializer=_written)
+            else grpc.stream_unary_rpc_method_handler(getattr(self, name))
             for name, method in SERVICE.methods_by_name.items()
             if hasattr(self, name)
         }
@@ -129,6 +84,16 @@ class GrpcService:
         if coding is not None:
             data = await unpacked(data, visit, coding, self.service.settings.max_bytes)
         return parse(kind, data)
+
+    async def watch(self) -> None:
+        """End the connections of clients that do not read their answers, for ever."""
+        while True:
+            await asyncio.sleep(SWEEP)
+            unread = self.service.capacity.unread(time.monotonic(), self.service.settings.body_timeout, PATIENCE)
+            peers = {visit.peer for visit in unread if visit.peer is not None}
+            if peers:
+                ended = await asyncio.to_thread(hang_up, peers)
+                log.warning("gRPC: %d clients did not read their answers; %d connections ended", len(peers), ended)
 
     def authorise(self, context: Any) -> None:
         """Raise Rejected(401) unless the call carries the token, where one is needed."""
@@ -224,17 +189,18 @@ class GrpcService:
         """Run images; cancelled when the client goes away."""
         return await self._infer(request, context.time_remaining(), visit)
 
-    async def ModelStreamInfer(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+    async def ModelStreamInfer(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """Run the requests of a stream, several at once; answers keep their order, and an error ends its request only."""
         try:
             self.authorise(context)
-            async for response in self.streams.answers(messages, functools.partial(self._stream_one, context)):
-                yield response
+            one = functools.partial(self._stream_one, context)
+            async for answer in self.streams.answers(messages, context.peer(), one):
+                yield answer
         except EvoVitError as error:
-            answer = rejection(error)
-            await context.abort(getattr(grpc.StatusCode, answer.grpc_code), answer.reason)
+            refusal = rejection(error)
+            await context.abort(getattr(grpc.StatusCode, refusal.grpc_code), refusal.reason)
 
-    async def _stream_one(self, context: Any, data: bytes) -> Any:
+    async def _stream_one(self, context: Any, data: bytes) -> tuple[bytes, Visit]:
         started, code, visit = time.monotonic(), "OK", Visit(self.service.capacity)
         message = None
         try:
@@ -242,17 +208,25 @@ class GrpcService:
             message = await self.read(data, visit, pb.ModelInferRequest)
             visit.enter()
             response = await self._infer(message, context.time_remaining(), visit)
-            return pb.ModelStreamInferResponse(infer_response=response)
+            answer = pb.ModelStreamInferResponse(infer_response=response).SerializeToString()
+            visit.answered(COPIES * len(answer))
+            return answer, visit
         except Exception as error:
-            answer = rejection(error)
-            code = answer.grpc_code
-            if not answer.expected:
+            visit.leave()
+            refusal = rejection(error)
+            code = refusal.grpc_code
+            if not refusal.expected:
                 log.error("gRPC ModelStreamInfer failed", exc_info=error)
             names = {} if message is None else {"model_name": message.request.model_name, "id": message.request.id}
-            failed = pb.ModelInferResponse(**names)
-            return pb.ModelStreamInferResponse(error_message=answer.reason, infer_response=failed)
-        finally:
+            failed = pb.ModelStreamInferResponse(
+                error_message=refusal.reason, infer_response=pb.ModelInferResponse(**names)
+            )
+            return failed.SerializeToString(), visit
+        except asyncio.CancelledError:
+            code = "CANCELLED"
             visit.leave()
+            raise
+        finally:
             self.log("ModelStreamInfer", visit, code, time.monotonic() - started, context)
 
     async def _infer(self, message: InferMessage, remaining: float | None, visit: Visit) -> Any:
@@ -287,10 +261,6 @@ async def _next(messages: AsyncIterator[bytes]) -> bytes:
     async for data in messages:
         return data
     raise Rejected(400, "the call has no message.")
-
-
-def _written(message: Any) -> bytes:
-    return message.SerializeToString()
 
 
 def _value(parameter: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 from ..errors import Overloaded
+from .capacity import Visit
 
 __all__ = ["Streams"]
 
@@ -25,9 +25,14 @@ class Streams:
         self._readers: set[asyncio.Task[None]] = set()
 
     async def answers(
-        self, messages: AsyncIterator[bytes], answer: Callable[[bytes], Awaitable[Any]]
-    ) -> AsyncIterator[Any]:
+        self, messages: AsyncIterator[bytes], peer: str, answer: Callable[[bytes], Awaitable[tuple[bytes, Visit]]]
+    ) -> AsyncIterator[bytes]:
         """Return what ``answer`` makes of each message, several at once, in their order.
+
+        Args:
+            messages: Of the client.
+            peer: The client.
+            answer: Gives an answer and the visit that holds its memory, which leaves when the client has read it.
 
         Raises:
             Overloaded: Too many streams are open; or, once everything that came is answered, the service stops.
@@ -36,7 +41,7 @@ class Streams:
             raise Overloaded("the service stops.")
         if self._open >= self._places:
             raise Overloaded(f"{self._open} streams are open, which is the limit; try again later.")
-        pending: asyncio.Queue[asyncio.Future[Any] | None] = asyncio.Queue(AHEAD)
+        pending: asyncio.Queue[asyncio.Future[tuple[bytes, Visit]] | None] = asyncio.Queue(AHEAD)
 
         async def read() -> None:
             try:
@@ -51,15 +56,22 @@ class Streams:
         self._readers.add(reader)
         try:
             while (task := await pending.get()) is not None:
-                yield await task
+                made, visit = await task
+                del task
+                try:
+                    visit.goes_out(peer)
+                    yield made
+                finally:
+                    visit.leave()
+                del made, visit
         finally:
             self._open -= 1
             self._readers.discard(reader)
             reader.cancel()
             while not pending.empty():
                 left = pending.get_nowait()
-                if left is not None:
-                    left.cancel()
+                if left is not None and not left.cancel() and not left.cancelled() and left.exception() is None:
+                    left.result()[1].leave()  # it was made, and nobody will read it
         if self._stopping:
             raise Overloaded("the service stops.")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from .logs import LINES, MAX_LINE
 from .settings import Settings
 
-__all__ = ["grpc_turns", "worst_memory"]
+__all__ = ["grpc_turns", "handshakes", "worst_memory"]
 
 CONNECTION = 320 << 10  # bytes that uvicorn and its transport read ahead
+TLS = 384 << 10  # bytes of a connection that is encrypted here, shaking hands or open
 LOOKAHEAD = 1 << 16  # bytes that a gRPC call may send before its message is asked for
 PIXEL = 12  # bytes while an image is decoded
 READERS = 2  # threads that read large requests
@@ -16,6 +17,11 @@ READERS = 2  # threads that read large requests
 def grpc_turns(settings: Settings) -> int:
     """Return how many messages of gRPC may arrive at once outside of streams."""
     return max(1, settings.body_bytes // settings.max_bytes)
+
+
+def handshakes(connections: int) -> int:
+    """Return how many TLS handshakes over HTTP may be under way at once, beside the open connections."""
+    return max(1, connections // 4)
 
 
 def worst_memory(settings: Settings, image_bytes: int, models: int = 1) -> dict[str, int]:
@@ -34,7 +40,10 @@ def worst_memory(settings: Settings, image_bytes: int, models: int = 1) -> dict[
         "images that wait": models * settings.max_queue * image_bytes,
         "log": LINES * MAX_LINE,
     }
+    if settings.certificate is not None:
+        found["TLS"] = (settings.max_connections + handshakes(settings.max_connections)) * TLS
     if settings.grpc_port is not None:
         found["gRPC messages that arrive"] = (grpc_turns(settings) + settings.max_streams) * settings.max_bytes
-        found["gRPC calls that wait"] = 2 * settings.max_concurrent * LOOKAHEAD
+        # For their turn, in their place, to be read.
+        found["gRPC calls that wait"] = 3 * settings.max_concurrent * LOOKAHEAD
     return found

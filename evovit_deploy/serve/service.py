@@ -17,7 +17,10 @@ from .rejections import Rejected
 from .repository import ModelRepository
 from .settings import ModelSource, Settings
 
-__all__ = ["Service"]
+__all__ = ["GRACE", "STEP", "Service"]
+
+GRACE = 2.0  # seconds for what is on its way when the service stops
+STEP = 0.05  # seconds between looks at what is left then
 
 
 class Service:

@@ -6,7 +6,7 @@ import asyncio
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,7 @@ def running(
         return result["lost"]
 
     try:
-        yield Running(service, result["http"].removeprefix("http://"), result["grpc"], stop)
+        yield Running(service, result["http"].rpartition("//")[2], result["grpc"], stop)
     finally:
         ended = stop()
     assert ended == lost
@@ -99,3 +99,13 @@ def running(
 def always(engine: Engine) -> Opener:
     """An opener that gives the same engine."""
     return lambda source, settings: engine
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    waiting = threading.Event()
+    for _ in range(PATIENCE * 500):
+        if condition():
+            return
+        waiting.wait(0.002)
+    raise AssertionError("it never came")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ import pytest
 from evovit_deploy.engines import FakeEngine
 
 from .engines import PATIENCE, NumberEngine, images
-from .running import Running, always, running
+from .running import Running, always, running, until
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"GET /v2 HTTP/1.1\r\nHost: x\r\nX: a"
@@ -49,15 +47,6 @@ def reason(found: bytes) -> str:
 
 def alive(service: Running) -> bool:
     return service.call("GET", "/v2/health/live")[0] == 200
-
-
-def until(condition: Any) -> None:
-    waiting = threading.Event()
-    for _ in range(PATIENCE * 500):
-        if condition():
-            return
-        waiting.wait(0.002)
-    raise AssertionError("it never came")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,10 @@ def test_the_formula_is_the_pages() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("term", list(worst_memory(Settings(), IMAGE)))
-def test_every_term_is_on_the_page(term: str) -> None:
-    assert re.search(rf"^{term}  +\S", PAGE.read_text(), re.MULTILINE)
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_every_term_is_on_the_page(encrypted: bool, tmp_path: Path) -> None:
+    for name in ("c", "k"):
+        (tmp_path / name).touch()
+    tls = {"certificate": tmp_path / "c", "private_key": tmp_path / "k"} if encrypted else {}
+    for term in worst_memory(Settings(**tls), IMAGE):  # type: ignore[arg-type]
+        assert re.search(rf"^{term}  +\S", PAGE.read_text(), re.MULTILINE)

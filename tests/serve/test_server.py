@@ -6,7 +6,6 @@ import http.client
 import json
 import logging
 import os
-import shutil
 import signal
 import ssl
 import subprocess
@@ -174,17 +173,8 @@ def test_what_hangs_is_counted_as_lost_when_the_drain_ends() -> None:
         engine.released.set()
 
 
-def test_tls(sums_model: Path, tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl command to make a certificate with")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )
+def test_tls(sums_model: Path, pair: tuple[Path, Path]) -> None:
+    certificate, key = pair
     with process(f"sums={sums_model}", "--tls-certificate", certificate, "--tls-key", key) as (_, addresses):
         host = addresses["http"].removeprefix("https://")
         connection = http.client.HTTPSConnection(host, context=ssl.create_default_context(cafile=str(certificate)))
