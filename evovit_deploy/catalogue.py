@@ -67,23 +67,17 @@ def baselines() -> list[Row]:
 
 def backends() -> list[Row]:
     """List what runs models: the files each takes, and the installed version of its package (None if it is missing)."""
-    from .engines.base import BACKENDS
+    from .engines import registry
     from .machine.facts import package_version
 
-    def suffixes(backend: str) -> str:
-        return " ".join(suffix for suffix, found in BACKENDS.items() if found == backend)
-
-    checkpoints, plans = suffixes("pytorch"), suffixes("tensorrt")
-    rows = [
-        ("onnxruntime", ".onnx", "onnxruntime", "ONNX Runtime, on the CPU or with CUDA"),
-        ("pytorch", checkpoints, "torch", "PyTorch, eager"),
-        ("compile", checkpoints, "torch", "torch.compile; in bench and sweep"),
-        ("tensorrt", plans, "tensorrt", "TensorRT; needs an NVIDIA GPU"),
-        ("tensorrt-rtx", plans, "tensorrt_rtx", "TensorRT-RTX; builds without a GPU, runs with one"),
-    ]
     return [
-        {"name": name, "files": files, "installed": package_version(package), "description": description}
-        for name, files, package, description in rows
+        {
+            "name": row.name,
+            "files": " ".join(row.suffixes),
+            "installed": package_version(row.module),
+            "description": row.description,
+        }
+        for row in registry.backends()
     ]
 
 

@@ -20,6 +20,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from .engines import registry
 from .machine.extras import extras, install_advice, modules_of
 from .machine.facts import available_cpus, cpu_model, gpus, memory_bytes, package_version, physical_cores
 from .machine.needs import ESSENTIALS, IMPORTED, LOOKED_UP, NEEDS, Need, lacks
@@ -122,6 +123,8 @@ def examine(imports: dict[str, dict[str, Any]] | None = None, commands: Sequence
         _guarded("GPU", _gpu),
         *(_library(name, found.get(name, {})) for name in ESSENTIALS),
         _cuda(found),
+        *(_guarded(f"backend {row.name}", partial(_backend, row, found)) for row in registry.backends()),
+        *(Finding(f"backend {name}", "broken", problem) for name, problem in registry.broken().items()),
         *(_guarded(f"extra {extra}", partial(_extra, extra, found)) for extra in extras()),
     ]
     return Diagnosis(tuple(findings), judge(found, commands))
@@ -271,6 +274,16 @@ def _library(name: str, probe: dict[str, Any]) -> Finding:
 def _cuda(imports: dict[str, dict[str, Any]]) -> Finding:
     problem = imports.get("onnxruntime", {}).get("cuda_problem", "onnxruntime cannot be imported")
     return Finding("ONNX Runtime on the GPU", "missing" if problem else "ok", str(problem or "works"))
+
+
+def _backend(row: registry.Backend, imports: dict[str, dict[str, Any]]) -> tuple[Status, str] | str:
+    """Where a backend can run models here, in which version; or why it cannot, and what to do."""
+    probe = imports.get(row.module) or {"state": "ok" if _exists(row.module) else "missing"}
+    usable, problem = row.here({**imports, row.module: probe})
+    if problem:
+        return ("broken" if probe["state"] == "broken" else "missing"), problem
+    version = probe.get("version") or package_version(row.module) or ""
+    return f"{row.module} {version}".strip() + f", on {', '.join(usable)}"
 
 
 def _extra(extra: str, imports: dict[str, dict[str, Any]]) -> tuple[Status, str] | str:

@@ -115,9 +115,9 @@ class Bound:
 def device_call(engine: Engine, images: Array) -> Callable[[], Any] | None:
     """Return one call with images and results on the GPU, on PyTorch's current stream; None where that cannot be timed.
 
-    That is a CPU, and ONNX Runtime, which runs on a separate stream.
+    That is a CPU, and an engine that runs on a stream of its own, as ONNX Runtime does.
     """
-    if not engine.device.startswith("cuda") or engine.backend == "onnxruntime":
+    if not engine.device.startswith("cuda") or not engine.on_torch_stream:
         return None
     import torch
 

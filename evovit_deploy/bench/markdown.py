@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..engines.registry import find
 from ..errors import InputError
 from ..storage.files import write_bytes
 from ..storage.missing import no_such_file
@@ -47,7 +48,8 @@ def _short_place(report: BenchReport) -> str:
 
 def _software(report: BenchReport) -> str:
     versions = report.environment["versions"]
-    names = ("onnxruntime", "torch") if report.subjects[0].backend == "onnxruntime" else ("torch",)
+    row = find(report.subjects[0].backend)
+    names = dict.fromkeys((*(() if row is None else (row.module,)), "torch"))
     return ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
 
 

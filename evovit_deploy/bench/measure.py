@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.registry import find
 from ..errors import EngineError, InputError
 from ..machine.facts import environment, load_average
 from . import gpu, statistics
@@ -77,7 +78,7 @@ def benchmark(
     else:
         first.check(images)
     run = _Run(runnable, settings, baseline, clock, sleep, on_progress or (lambda share, text: None))
-    where = environment(threads)
+    where = environment(threads, [row.module for engine in runnable.values() if (row := find(engine.backend))])
     interrupted, stopped = False, list[str]()
     try:
         for batch in settings.batches:

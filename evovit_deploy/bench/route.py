@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engines.registry import Backend, backend_of, find, names
 from ..errors import InputError
 from ..suggest import did_you_mean
 from .costs import open_measured
@@ -17,15 +19,14 @@ from .work import Work, module_work, onnx_work
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
+    from ..engines import TorchEngine
     from ..engines.base import Engine
     from ..engines.trt.options import BuildOptions
     from ..export import ExportOptions
     from ..recipes import Recipe
 
-__all__ = ["BACKENDS", "Route"]
+__all__ = ["Route"]
 
-BACKENDS = ("auto", "onnxruntime", "pytorch", "compile", "tensorrt", "tensorrt-rtx")
-TENSORRT = ("tensorrt", "tensorrt-rtx")
 Step = Callable[[str], None]
 
 
@@ -34,7 +35,7 @@ class Route:
     """How models are exported, built and opened.
 
     Attributes:
-        backend: One of :data:`BACKENDS`; ``auto`` is ONNX Runtime, or what a file's suffix says.
+        backend: One of :func:`~evovit_deploy.engines.registry.names`; ``auto`` is ONNX Runtime, or what a file's suffix says.
         provider: ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads.
         batches: Batch sizes of the run; a TensorRT engine is built for these.
@@ -52,14 +53,24 @@ class Route:
     build: BuildOptions | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            hint = did_you_mean(self.backend, BACKENDS)
-            raise InputError(f"backend {self.backend!r} is unknown; valid: {', '.join(BACKENDS)}.{hint}")
+        if self.backend not in names():
+            hint = did_you_mean(self.backend, names())
+            raise InputError(f"backend {self.backend!r} is unknown; valid: {', '.join(names())}.{hint}")
+
+    @property
+    def row(self) -> Backend | None:
+        """What runs models; None for ``auto``."""
+        return find(self.backend)
+
+    @property
+    def through_onnx(self) -> bool:
+        """Whether a checkpoint is exported to ONNX for it."""
+        return self.row is None or self.row.kind == "onnx" or self.row.built
 
     @property
     def in_torch(self) -> bool:
         """Whether models run as PyTorch modules rather than exported."""
-        return self.backend in ("pytorch", "compile")
+        return self.row is not None and (self.row.kind, self.row.module) == ("checkpoint", "torch")
 
     def like(self, engine: Engine, path: Path | None = None) -> Route:
         """Return the route that made an engine, for its twin.
@@ -74,7 +85,8 @@ class Route:
         from ..export import ExportOptions
         from ..models.options import ModelOptions
 
-        backend = {"torch.compile": "compile"}.get(engine.backend, engine.backend)
+        row = find(engine.backend)
+        backend = engine.backend if row is None else row.name
         provider = "cuda" if engine.device.startswith("cuda") else "cpu"
         route = dataclasses.replace(self, backend=backend, provider=provider)
         spec, manifest = engine.spec, engine.spec.manifest
@@ -98,7 +110,7 @@ class Route:
         return dataclasses.replace(route, export=export, build=_build_options(path))
 
     def open_file(self, path: Path) -> Opened:
-        """Open an ONNX file (through a build, if the backend is TensorRT) or a TensorRT engine.
+        """Open an ONNX file (through a build, if the backend is TensorRT) or an engine.
 
         Raises:
             InputError: A file that this backend does not run.
@@ -107,18 +119,21 @@ class Route:
         from ..engines import Engine
         from ..storage.files import sha256
 
-        name = path.name
-        if path.suffix == ".onnx" and self.in_torch:
-            raise InputError(f"{path} is an ONNX file; --backend {self.backend} runs checkpoints. Leave --backend out.")
-        if path.suffix != ".onnx" and path.is_file() and self.backend not in ("auto", *TENSORRT):
-            raise InputError(f"{name} is a TensorRT engine, which --backend {self.backend} does not run. Leave it out.")
-        if path.suffix == ".onnx" and self.backend in TENSORRT and path.is_file():
+        here, owner = self.row, backend_of(path)
+        is_onnx = owner is not None and owner.kind == "onnx"
+        if here is not None and here.built and is_onnx and path.is_file():
             found = self._built(path)
+        elif here is not None and owner is not None and path.suffix.lower() not in here.suffixes and path.is_file():
+            raise InputError(
+                f"{path} is for {owner.name}, and --backend {here.name} runs {here.files}. Leave --backend out."
+            )
         else:
-            kind = "onnxruntime" if path.suffix == ".onnx" else "auto"
-            found = self._opened(lambda: Engine.open(path, backend=kind, provider=self.provider, threads=self.threads))
+            found = self._opened(
+                lambda: Engine.open(path, backend=self.backend, provider=self.provider, threads=self.threads),
+                here or owner,
+            )
         found = found.knowing(model_sha256=sha256(path))
-        return _with_work(found, onnx_work(path) if path.suffix == ".onnx" else None)
+        return _with_work(found, onnx_work(path) if is_onnx else None)
 
     def open_checkpoint(self, checkpoint: Checkpoint, folder: Path, step: Step = lambda text: None) -> Opened:
         """Export a checkpoint (and prove it) and open that, or run its module in PyTorch.
@@ -132,15 +147,9 @@ class Route:
         from ..export import ExportOptions, export_onnx
 
         options = self.export or ExportOptions()
-        if self.in_torch:
+        if not self.through_onnx:
             return self._module(
-                lambda: TorchEngine.from_checkpoint(
-                    checkpoint,
-                    options.model,
-                    provider=self.provider,
-                    threads=self.threads,
-                    compiled=self.backend == "compile",
-                )
+                lambda: TorchEngine.from_checkpoint(checkpoint, options.model, **self._in_torch()), folder, step
             )
         return self.open_file(export_onnx(checkpoint, _new_file(folder, "model"), options, step=step).path)
 
@@ -166,15 +175,17 @@ class Route:
         options = self.export or ExportOptions()
         if kind == "trimmed":
             options = dataclasses.replace(options, model=dataclasses.replace(options.model, fold=True))
-        if self.in_torch:
-            return self._module(lambda: self._vanilla_module(kind, recipe, options, weights))
+        if not self.through_onnx:
+            return self._module(lambda: self._vanilla_module(kind, recipe, options, weights), folder, step)
         # Only its time is of interest, so nothing is proven.
         unproven = dataclasses.replace(options, prove=False)
         path = _new_file(folder, f"baseline_{kind}")
         export_baseline(recipe, path, unproven, kind=kind, weights=weights, step=step)  # type: ignore[arg-type]
         return self.open_file(path)
 
-    def _vanilla_module(self, kind: str, recipe: Recipe, options: ExportOptions, weights: Checkpoint | None) -> Engine:
+    def _vanilla_module(
+        self, kind: str, recipe: Recipe, options: ExportOptions, weights: Checkpoint | None
+    ) -> TorchEngine:
         from ..engines import TorchEngine
         from ..models.vit.vanilla import build_stock, build_twin, vanilla_recipe
 
@@ -182,21 +193,29 @@ class Route:
         model = dataclasses.replace(options.model, trim=kind == "trimmed", selection="auto")
         build = build_stock if kind == "stock" else build_twin
         module = build(vanilla, model, state=None if weights is None else weights.state)
-        return TorchEngine(
-            module,
-            vanilla,
-            precision=model.precision,
-            provider=self.provider,
-            threads=self.threads,
-            compiled=self.backend == "compile",
-        )
+        return TorchEngine(module, vanilla, precision=model.precision, **self._in_torch())
 
-    def _module(self, open_engine: Callable[[], Engine]) -> Opened:
-        from ..engines import TorchEngine
+    def _in_torch(self) -> dict[str, Any]:
+        """How a module is opened: to run it, or on the CPU for a backend that makes its file of it."""
+        provider = self.provider if self.in_torch else "cpu"
+        return {"provider": provider, "threads": self.threads, "compiled": self.backend == "compile"}
 
-        found = self._opened(open_engine)
-        assert isinstance(found.engine, TorchEngine)
-        return _with_work(found, module_work(found.engine))
+    def _module(self, open_engine: Callable[[], TorchEngine], folder: Path, step: Step) -> Opened:
+        """Run a module in PyTorch, or make the backend's file of it and open that."""
+        row = self.row
+        if row is None or self.in_torch:
+            found = self._opened(open_engine, row)
+            return _with_work(found, module_work(found.engine))  # type: ignore[arg-type]
+        if row.make is None:
+            raise InputError(
+                f"--backend {row.name} runs {row.files} and makes none from a checkpoint. Give such a file, or another backend."
+            )
+        path = _new_file(folder, "model", row.suffixes[0])
+        step(f"making a file for {row.name}")
+        with open_engine() as module:
+            row.make(module, path, self.batches)
+            work = module_work(module)
+        return _with_work(self.open_file(path), work)
 
     def _built(self, path: Path) -> Opened:
         """Build a TensorRT engine from an ONNX file, and open that; it lies nowhere that a user would find it."""
@@ -219,10 +238,12 @@ class Route:
         options = self.build or BuildOptions(target=self.backend, **batches)  # type: ignore[arg-type]
         with TemporaryDirectory(prefix="evovit-") as folder:
             plan = build_engine(path, Path(folder) / f"{path.stem}.engine", options, prove=False).path
-            return self._opened(lambda: Engine.open(plan, backend="tensorrt"))
+            return self._opened(lambda: Engine.open(plan), self.row)
 
-    def _opened(self, open_engine: Callable[[], Engine]) -> Opened:
-        import_module("torch" if self.in_torch else "onnxruntime")  # its import belongs to no model
+    def _opened(self, open_engine: Callable[[], Engine], row: Backend | None) -> Opened:
+        if row is not None:
+            with contextlib.suppress(Exception):  # opening says better what is missing
+                import_module(row.module)  # its import belongs to no model
         return open_measured(open_engine, self.first_batches or self.batches)
 
 
@@ -240,8 +261,8 @@ def _build_options(path: Path | None) -> BuildOptions | None:
     )
 
 
-def _new_file(folder: Path, stem: str) -> Path:
-    return folder / f"{stem}_{len(list(folder.iterdir()))}.onnx"
+def _new_file(folder: Path, stem: str, suffix: str = ".onnx") -> Path:
+    return folder / f"{stem}_{len(list(folder.iterdir()))}{suffix}"
 
 
 def _with_work(found: Opened, work: Work | None) -> Opened:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engines.registry import is_exported
 from ..errors import InputError
 from ..recipes import VIT, Recipe
 from ..storage.files import plain
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from ..engines.base import Engine
 
 __all__ = ["Opening", "recipe_of"]
-
-EXPORTED = (".onnx", ".engine", ".plan", ".trt")
 
 
 def recipe_of(engine: Engine) -> Recipe | None:
@@ -52,8 +51,8 @@ class Opening:
         self._first: tuple[Engine, Recipe | None, Path | None] | None = None
 
     def file(self, path: Path, recipe: str | None = None) -> str:
-        """Open an ONNX file, a TensorRT engine or a checkpoint; returns its label."""
-        if path.is_file() and path.suffix not in EXPORTED:
+        """Open an ONNX file, an engine or a checkpoint; returns its label."""
+        if path.is_file() and not is_exported(path):
             return self.checkpoint(path, recipe)
         self.step(f"opening {path.name}")
         found = self.route.open_file(path)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..manifest.onnx_file import load_onnx
+
 if TYPE_CHECKING:
     import onnx
 
@@ -37,7 +39,7 @@ def onnx_work(path: Path) -> Work | None:
     """Count an ONNX file at batch 1; None if a product's shape cannot be inferred."""
     import onnx
 
-    model = onnx.load(str(path))
+    model = load_onnx(path)
     for value in model.graph.input:
         batch = value.type.tensor_type.shape.dim[0]
         if not batch.dim_value:

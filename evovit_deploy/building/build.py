@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import manifest as onnx_manifest
-from ..engines.base import backend_of
+from ..engines.registry import backend_of
 from ..engines.trt import engine_manifest
 from ..engines.trt.api import Api, Gpu, PlanLogger, find_gpu, load_api, pick_flavour, plan_logger
 from ..engines.trt.options import BatchProfile, BuildOptions
@@ -165,7 +165,8 @@ def _places(path: Path) -> dict[Path, Ours]:
 
 def _check_name(path: Path) -> None:
     """Refuse names under which no command would open the engine, or its files would get in each other's way."""
-    if backend_of(path) != "tensorrt":
+    row = backend_of(path)
+    if row is None or not row.built:
         named = path.with_suffix(".engine") if path.suffix else path.with_name(f"{path.name}.engine")
         raise InputError(
             f"{printable(path)} is not a name for an engine, which ends in .engine, .plan or .trt: name it {printable(named)}."
@@ -296,11 +297,11 @@ def _prove(path: Path, document: dict[str, Any], facts: OnnxFacts, reference: En
     Raises:
         ParityError: They differ by more than the tolerance of the model's recipe.
     """
-    from ..engines.onnxruntime import OrtEngine
+    from ..engines.base import Engine
     from ..engines.trt.tensorrt import TrtEngine
     from ..export.proof import verify
 
-    opened = reference or OrtEngine(facts.path, provider="cpu", emulate=True)
+    opened = reference or Engine.open(facts.path, backend="onnxruntime", provider="cpu", emulate=True)
     try:
         with TrtEngine(path, document=document) as engine:
             report = verify(opened, engine)

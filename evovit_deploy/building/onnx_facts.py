@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from .. import manifest as manifests
 from ..classes.scores import scores_output
 from ..errors import ModelFileError
-from ..storage.missing import no_such_file
+from ..manifest.onnx_file import load_onnx
+from ..storage.files import sha256
 
 if TYPE_CHECKING:
     import onnx
@@ -84,16 +84,7 @@ def read_onnx(path: Path) -> OnnxFacts:
     import onnx
 
     export = "Export the checkpoint with: evovit export CKPT"
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise no_such_file(path, ModelFileError, export) from None
-    except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}. {export}") from error
-    try:
-        model = onnx.ModelProto.FromString(data)
-    except Exception as error:  # protobuf's classes differ between its versions
-        raise ModelFileError(f"{path} is not an ONNX file, or is damaged or truncated. {export}") from error
+    model = load_onnx(path, fix=export)
     if not model.graph.node or not model.graph.input or not model.graph.output:
         raise ModelFileError(f"{path} is not an ONNX model: it has no graph. {export}")
     try:
@@ -117,7 +108,7 @@ def read_onnx(path: Path) -> OnnxFacts:
         sizes[_FLOATS.get(onnx.TensorProto.DataType.Name(tensor.data_type), "other")] += size
     return OnnxFacts(
         path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256(path),
         outputs={value.name: _shape(value) for value in graph.output},
         scores=scores_output(v.name for v in graph.output if types[v.name] in SCORES and len(_shape(v)) == 2),
         precision=max((k for k in sizes if k != "other"), key=lambda k: sizes[k], default="unknown"),

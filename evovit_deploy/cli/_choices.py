@@ -1,34 +1,58 @@
-"""Fixed choices of the commands."""
+"""Choices of the commands: fixed ones, and the names of what is registered."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Literal
 
+import typer
+
 __all__ = [
+    "LATE",
     "Arrivals",
-    "Backend",
     "BaselineKind",
     "ClassOrder",
     "Format",
     "Hardware",
     "ImageInput",
-    "MeasuredBackend",
     "Pool",
     "Precision",
-    "Provider",
     "SelectionPattern",
     "Target",
     "Tiling",
+    "one_of",
 ]
 
 
-class Provider(str, Enum):
-    """Where models run."""
+def backends() -> Sequence[str]:
+    """Say what ``--backend`` takes."""
+    from ..engines.registry import names
 
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
+    return names()
+
+
+def providers() -> Sequence[str]:
+    """Say what ``--provider`` takes."""
+    from ..engines.registry import providers
+
+    return providers()
+
+
+# Choices that are looked up when they are needed, in a call, its help or completion: placeholder in the help -> values.
+LATE: dict[str, Callable[[], Sequence[str]]] = {"BACKEND": backends, "PROVIDER": providers}
+
+
+def one_of(placeholder: str) -> Callable[[str], str]:
+    """Return a parser that takes one value of :data:`LATE`."""
+
+    def parse(value: str) -> str:
+        values = LATE[placeholder]()
+        if value not in values:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, values))}.")
+        return value
+
+    return parse
 
 
 class ClassOrder(str, Enum):
@@ -44,29 +68,10 @@ class ClassOrder(str, Enum):
         return None if self is ClassOrder.auto else self.value  # type: ignore[return-value]
 
 
-class Backend(str, Enum):
-    """What runs them."""
-
-    auto = "auto"
-    onnxruntime = "onnxruntime"
-    pytorch = "pytorch"
-
-
 class Target(str, Enum):
     """Which TensorRT."""
 
     auto = "auto"
-    tensorrt = "tensorrt"
-    tensorrt_rtx = "tensorrt-rtx"
-
-
-class MeasuredBackend(str, Enum):
-    """What `evovit bench` can run them with."""
-
-    auto = "auto"
-    onnxruntime = "onnxruntime"
-    pytorch = "pytorch"
-    compile = "compile"
     tensorrt = "tensorrt"
     tensorrt_rtx = "tensorrt-rtx"
 

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..suggest import did_you_mean
+from ._choices import LATE
 
 __all__ = ["Command", "Group", "wrapped"]
 
@@ -32,6 +33,8 @@ class _Parameters:
         """See click. A flag has no type to show, and an argument is explained by its name and help."""
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for param in params:
+            if param.metavar in LATE:
+                param.metavar = f"<{'|'.join(LATE[param.metavar]())}>"
             if getattr(param, "is_flag", False) and param.metavar is None:
                 param.metavar = ""
             if "--help" in param.opts and any(getattr(p, "rich_help_panel", None) == OUTPUT for p in params):

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["baselines", "measured_against", "outputs", "profiles", "recipes", "schedules", "suites"]
+__all__ = [
+    "backends", "baselines", "measured_against", "outputs", "profiles", "providers", "recipes", "schedules", "suites",
+]  # fmt: skip
+
+
+def backends(incomplete: str) -> list[str]:
+    """Complete what runs models."""
+    from ..engines.registry import names
+
+    return _starting(names(), incomplete)
+
+
+def providers(incomplete: str) -> list[str]:
+    """Complete where models run."""
+    from ..engines.registry import providers
+
+    return _starting(providers(), incomplete)
 
 
 def recipes(incomplete: str) -> list[str]:

@@ -6,7 +6,7 @@ import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ModelFileError
 from ..storage.files import printable
@@ -71,8 +71,8 @@ def open_models(
         ModelFileError: No such file, or not a model.
         InputError: Options for a checkpoint, and there is none.
     """
-    from ..engines import Engine, OrtEngine
-    from ..engines.base import BACKENDS, backend_of
+    from ..engines import Engine
+    from ..engines.registry import backend_of, opener
     from ..images.folder import SUFFIXES
     from ..models.options import ModelOptions
 
@@ -81,7 +81,8 @@ def open_models(
             raise InputError(f"{printable(path)} is an image, and a model is expected there. The model comes first.")
         if not path.is_file():
             raise no_such_file(path, ModelFileError, "Give a checkpoint, an ONNX file or an engine.")
-    checkpoints = [path for path in paths if BACKENDS.get(path.suffix.lower()) == "pytorch"]
+    rows = {path: backend_of(path) for path in paths}
+    checkpoints = [path for path, row in rows.items() if row is not None and row.kind == "checkpoint"]
     given = [name for name in ("keep", "schedule", "ema", "num_heads", "from_timm") if getattr(choice, name)]
     if given and not checkpoints:
         raise InputError(
@@ -91,12 +92,11 @@ def open_models(
     for path in dict.fromkeys(paths):
         if path in checkpoints:
             continue
-        if plain and backend_of(path) == "onnxruntime":
-            engine: Engine = OrtEngine(path, provider=choice.provider, threads=choice.threads, emulate=True)
-        else:
-            # In a proof the provider says where the ONNX file runs, which a plan may be held against.
-            provider = "auto" if plain else choice.provider
-            engine = Engine.open(path, provider=provider, threads=choice.threads)
+        row = opener(path)
+        # In a proof the provider says where a file runs that has a choice; a TensorRT engine is held against it.
+        provider = choice.provider if not plain or choice.provider in row.providers else "auto"
+        emulate: dict[str, Any] = {"emulate": True} if plain and "emulate" in row.accepts else {}
+        engine = Engine.open(path, provider=provider, threads=choice.threads, **emulate)
         opened[path] = stack.enter_context(engine)
     like = next((recipe for e in opened.values() if (recipe := _evolved_recipe(e, plain)) is not None), None)
     options = ModelOptions(outputs=outputs)

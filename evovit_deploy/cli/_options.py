@@ -153,9 +153,17 @@ TimmWeights = Annotated[
 
 # Where and how it runs.
 Provider = Annotated[
-    choices.Provider, typer.Option(help="auto: CUDA where a GPU can be used, else the CPU.", rich_help_panel=RUN)
+    str,
+    typer.Option(
+        parser=choices.one_of("PROVIDER"),
+        metavar="PROVIDER",
+        autocompletion=complete.providers,
+        help="auto: CUDA where a GPU can be used, else the CPU.",
+        rich_help_panel=RUN,
+    ),
 ]
-Backend = Annotated[choices.Backend, typer.Option(help="auto: chosen by the file's suffix.", rich_help_panel=RUN)]
+BACKEND = {"parser": choices.one_of("BACKEND"), "metavar": "BACKEND", "autocompletion": complete.backends}
+Backend = Annotated[str, typer.Option(**BACKEND, help="auto: chosen by the file's suffix.", rich_help_panel=RUN)]
 Threads = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="CPU threads per operator. Default: the backend's.", rich_help_panel=RUN),

@@ -14,7 +14,7 @@ from ..storage.missing import no_such_file
 from . import _completion as complete
 from . import _options as shared
 from ._bench import command_line, duration, measuring, numbers, print_report, print_summary
-from ._choices import Arrivals, ClassOrder, MeasuredBackend, Precision, Provider
+from ._choices import Arrivals, ClassOrder, Precision
 from ._console import err, print_json
 
 if TYPE_CHECKING:
@@ -87,14 +87,15 @@ def bench(
         typer.Option("--preprocess", help="Also time reading and resizing the images.", rich_help_panel=shared.DATA),
     ] = False,
     backend: Annotated[
-        MeasuredBackend,
+        str,
         typer.Option(
+            **shared.BACKEND,
             help="auto: chosen by the file's suffix; a checkpoint is exported to ONNX first. pytorch, compile: checkpoints and "
             "recipes only. tensorrt, tensorrt-rtx: built on the spot.",
             rich_help_panel=shared.RUN,
         ),
-    ] = MeasuredBackend.auto,
-    provider: shared.Provider = Provider.auto,
+    ] = "auto",
+    provider: shared.Provider = "auto",
     threads: shared.MeasuredThreads = None,
     batch: Annotated[
         str | None,
@@ -195,8 +196,8 @@ def bench(
     if record is not None:
         check_appendable(record, force=force)
     options = Options(
-        backend=backend.value,
-        provider=provider.value,
+        backend=backend,
+        provider=provider,
         threads=threads,
         precision=None if precision is None else precision.value,
         settings=settings,
@@ -285,7 +286,7 @@ def _asked(
     baseline: str | None,
 ) -> Options | None:
     """The run of what was asked for by name; None if nothing was, which leaves a suite's own models."""
-    from ..bench.subjects import EXPORTED
+    from ..engines.registry import is_exported
     from ..recipes import recipe_names
 
     options = dataclasses.replace(options, others=tuple(others), baseline=baseline or "auto")
@@ -300,7 +301,7 @@ def _asked(
     if model is not None and model in recipe_names() and not Path(model).is_file():
         raise InputError(f"{model} is a recipe. Give a checkpoint or an ONNX file, or add --random-weights.")
     files = [*([Path(model)] if model is not None else []), *others]
-    if options.precision is not None and all(path.suffix in EXPORTED for path in files):
+    if options.precision is not None and all(map(is_exported, files)):
         raise InputError(
             f"--precision {options.precision} is for checkpoints and recipes; {files[0].name} has the precision it was exported "
             f"with. Export it again: evovit export CKPT --precision {options.precision}"

@@ -10,7 +10,6 @@ import typer
 from ..errors import InputError
 from . import _options as shared
 from ._bench import command_line, measuring, print_lines, print_table
-from ._choices import Provider
 from ._console import print_json
 from ._ray import stdout_is_for_results
 
@@ -46,7 +45,7 @@ def bench_serve(
             rich_help_panel=shared.RUN,
         ),
     ] = 8,
-    provider: shared.Provider = Provider.auto,
+    provider: shared.Provider = "auto",
     threads: shared.MeasuredThreads = None,
     faults: Annotated[
         bool,
@@ -109,7 +108,7 @@ def bench_serve(
         seconds=seconds,
         clients=clients,
         max_batch=max_batch,
-        provider=provider.value,
+        provider=provider,
         threads=threads or physical_cores(),
     )
     with measuring() as tell:

@@ -12,7 +12,7 @@ import typer
 from ..storage.files import printable
 from . import _completion as complete
 from . import _options as shared
-from ._choices import ClassOrder, Provider
+from ._choices import ClassOrder
 from ._console import err, print_json, progress
 from ._evaluation import show
 from ._model import ModelChoice, note, open_models, warn
@@ -51,7 +51,7 @@ def evaluate(
     batch: shared.Batch = 32,
     workers: shared.Workers = None,
     restart: shared.Restart = False,
-    provider: shared.Provider = Provider.auto,
+    provider: shared.Provider = "auto",
     threads: shared.Threads = None,
     recipe: Annotated[
         str | None,
@@ -81,7 +81,7 @@ def evaluate(
     from ..evaluate import evaluate as run
     from ..recipes import load_recipe
 
-    choice = ModelChoice(provider.value, threads, recipe, keep, schedule, ema, num_heads, from_timm)
+    choice = ModelChoice(provider, threads, recipe, keep, schedule, ema, num_heads, from_timm)
     expected = None if recipe is None else load_recipe(recipe)
     paths = [model] if against is None else [model, against]
     with ExitStack() as stack:

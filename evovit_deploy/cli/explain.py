@@ -10,7 +10,6 @@ import typer
 
 from ..storage.files import printable
 from . import _options as shared
-from ._choices import Provider
 from ._console import err, out, print_json, progress
 from ._model import ModelChoice, note, open_models, warn
 
@@ -44,7 +43,7 @@ def explain(
         int,
         typer.Option(min=1, metavar="N", help="Images to draw; the summary counts all.", rich_help_panel=shared.OUTPUT),
     ] = 200,
-    provider: shared.Provider = Provider.auto,
+    provider: shared.Provider = "auto",
     threads: shared.Threads = None,
     recipe: shared.Recipe = None,
     keep: shared.Keep = None,
@@ -62,19 +61,20 @@ def explain(
       evovit explain model.onnx photo.jpg --against ckpt.pth
     """
     from ..classes.labels import ClassNames
+    from ..engines.registry import kind_of
     from ..evaluate.transform import settle_transform
     from ..explain import explain as run
     from ..images.folder import find_images
     from ..recipes import load_recipe
 
-    choice = ModelChoice(provider.value, threads, recipe, keep, schedule, ema, num_heads, from_timm)
+    choice = ModelChoice(provider, threads, recipe, keep, schedule, ema, num_heads, from_timm)
     with ExitStack() as stack:
         engines = open_models(stack, [model] if against is None else [model, against], choice, ("logits", "kept"))
         for engine in engines:
             assumed = settle_transform(engine, None if recipe is None else load_recipe(recipe))
             if assumed:
                 note(assumed)
-        if engines[0].backend != "pytorch":
+        if kind_of(engines[0].backend) != "checkpoint":
             note("only a checkpoint shows the class attention; this file only says which patches it keeps")
         classes = ClassNames.read(labels, engines[0].spec.num_classes)
         left_out: list[str] = []

@@ -255,14 +255,14 @@ def _build_options(
     """
     from ..building.build import check_target
     from ..building.profiles import BuildProfile, load_profile
-    from ..engines.base import backend_of
+    from ..engines.registry import opener
 
     if format_ is Format.onnx:
         unused = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
         if unused:
             raise InputError(f"{', '.join(unused)}: only an engine has that; add --format engine.")
-        if output is not None and (kind := backend_of(output)) != "onnxruntime":
-            fix = "add --format engine, or name it" if kind == "tensorrt" else "name it"
+        if output is not None and (row := opener(output)).kind != "onnx":
+            fix = "add --format engine, or name it" if row.built else "name it"
             raise InputError(f"-o {output} is not a name for an ONNX file: {fix} {output.with_suffix('.onnx')}.")
         return None
     profile = given.pop("profile")

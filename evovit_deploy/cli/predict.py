@@ -11,7 +11,7 @@ import typer
 from ..errors import InputError
 from ..storage.files import exact, plain, printable
 from . import _options as shared
-from ._choices import Backend, ClassOrder, Provider
+from ._choices import ClassOrder
 from ._console import err, out, print_json, progress
 from ._model import note, warn
 from ._ray import predict_on_ray
@@ -51,8 +51,8 @@ def predict(
         ),
     ] = 5,
     batch: shared.Batch = 32,
-    provider: shared.Provider = Provider.auto,
-    backend: shared.Backend = Backend.auto,
+    provider: shared.Provider = "auto",
+    backend: shared.Backend = "auto",
     threads: shared.Threads = None,
     recipe: shared.Recipe = None,
     num_heads: shared.NumHeads = None,
@@ -99,7 +99,7 @@ def predict(
     for text in left_out:
         warn(text)
     options: dict[str, Any] = {
-        "backend": backend.value, "provider": provider.value, "threads": threads, "recipe": recipe, "num_heads": num_heads,
+        "backend": backend, "provider": provider, "threads": threads, "recipe": recipe, "num_heads": num_heads,
     }  # fmt: skip
     truth: dict[Path, int] | None = None
     classes = ClassNames(())

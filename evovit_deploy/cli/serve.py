@@ -16,7 +16,6 @@ from ..storage.files import plain, printable
 from ..storage.missing import no_such_file
 from ..storage.names import label_of
 from . import _options as shared
-from ._choices import Provider
 from ._console import err
 from ._ray import serve_on_ray
 
@@ -70,7 +69,7 @@ def serve(
         typer.Option("--allow-control", help="Let clients reload and unload these models.", rich_help_panel=NETWORK),
     ] = False,
     labels: shared.Labels = None,
-    provider: shared.Provider = Provider.auto,
+    provider: shared.Provider = "auto",
     threads: shared.Threads = None,
     workers: Annotated[
         int,
@@ -174,7 +173,7 @@ def serve(
         host=host,
         port=port,
         grpc_port=None if no_grpc else grpc_port,
-        provider=provider.value,
+        provider=provider,
         threads=threads,
         max_batch=max_batch,
         fixed_batch=fixed_batch,

@@ -13,7 +13,7 @@ from ..storage.files import exact, printable, write_bytes
 from ..storage.ownership import check_replaceable, is_signed, signed
 from . import _options as shared
 from ._bench import duration, print_table
-from ._choices import ClassOrder, MeasuredBackend, Precision, Provider
+from ._choices import ClassOrder, Precision
 from ._console import err, out, print_json, progress
 from ._model import note, warn
 from ._source import open_checkpoint
@@ -92,14 +92,15 @@ def sweep(
         Precision, typer.Option(help="Weights and activations.", rich_help_panel=shared.RUN)
     ] = Precision.fp32,
     backend: Annotated[
-        MeasuredBackend,
+        str,
         typer.Option(
+            **shared.BACKEND,
             help="What runs the candidates, as for bench; a TensorRT engine is built for --batch.",
             rich_help_panel=shared.RUN,
         ),
-    ] = MeasuredBackend.auto,
+    ] = "auto",
     batch: shared.Batch = 1,
-    provider: shared.Provider = Provider.auto,
+    provider: shared.Provider = "auto",
     threads: shared.MeasuredThreads = None,
     quick: Annotated[
         bool,
@@ -160,8 +161,8 @@ def sweep(
         note(text)
     settings = SweepSettings(
         precision=precision.value,
-        backend=backend.value,
-        provider=provider.value,
+        backend=backend,
+        provider=provider,
         threads=threads or physical_cores(),
         batch=batch,
         min_seconds=1.0 if quick else 5.0,

@@ -11,7 +11,6 @@ import typer
 from ..errors import ParityError
 from ..storage.files import printable
 from . import _options as shared
-from ._choices import Provider
 from ._console import out, print_json
 from ._model import ModelChoice, note, open_models, warn
 
@@ -39,7 +38,7 @@ def verify(
     schedule: shared.Schedule = None,
     ema: shared.Ema = False,
     num_heads: shared.NumHeads = None,
-    provider: shared.Provider = Provider.auto,
+    provider: shared.Provider = "auto",
     json: shared.Json = False,
 ) -> None:
     """Compare any two of checkpoint, ONNX file and TensorRT engine on the same images; exit 3 if they differ.
@@ -50,7 +49,7 @@ def verify(
     """
     from ..export import verify as compare_engines
 
-    choice = ModelChoice(provider.value, None, recipe, keep, schedule, ema, num_heads)
+    choice = ModelChoice(provider, None, recipe, keep, schedule, ema, num_heads)
     with ExitStack() as stack:
         a, b = open_models(stack, [reference, model], choice, ("logits", "kept"), plain=True)
         batches, names = _read_images(images, a, b)

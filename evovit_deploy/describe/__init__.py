@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelFileError, RecipeError
+from ..errors import InputError, ModelFileError, RecipeError
 from ..manifest import check
+from ..manifest.onnx_file import load_onnx
 from ..recipes import Recipe
 from ..storage.files import sha256
-from ..storage.missing import no_such_file
 from .recipe import describe_schedule, describe_sizes
 
 if TYPE_CHECKING:
@@ -27,27 +27,30 @@ _FLOATS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": 
 def describe(
     path: str | Path, *, recipe: str | None = None, num_heads: int | None = None, ema: bool = False
 ) -> dict[str, Any]:
-    """Describe a checkpoint, an ONNX file or a TensorRT engine; ``kind`` in the result says which it is.
+    """Describe a checkpoint, an ONNX file or an engine; ``kind`` in the result says which it is.
 
     Args:
-        path: ``.onnx``; ``.engine``, ``.plan`` or ``.trt``; or a checkpoint of any form.
+        path: ``.onnx``; an engine, by its suffix; or a checkpoint of any form.
         recipe, num_heads, ema: As for ``load_checkpoint``; for checkpoints only.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or recognised.
         ModelFileError: The ONNX file, the plan or its manifest cannot be read.
         EngineError: A plan that is not the one that its manifest describes.
+        InputError: A file of a backend that cannot describe it.
     """
     from ..checkpoint import load_checkpoint
-    from ..engines.base import backend_of
-    from ..engines.trt.engine_manifest import describe_engine
+    from ..engines.registry import backend_of
 
     path = Path(path)
-    if path.suffix.lower() == ".onnx":
+    row = backend_of(path)
+    if row is not None and row.kind == "onnx":
         return describe_onnx(path)
-    if backend_of(path) == "tensorrt":
-        document = describe_engine(path)
-        return {**document, **_schedule((document["manifest"] or {}).get("model"))}
+    if row is not None and row.kind == "engine":
+        if row.describe is None:
+            raise InputError(f"{path} is for {row.name}, whose files say nothing about themselves.")
+        document = row.describe(path)
+        return {**document, **_schedule((document.get("manifest") or {}).get("model"))}
     return describe_checkpoint(load_checkpoint(path, recipe=recipe, num_heads=num_heads, ema=ema))
 
 
@@ -79,7 +82,7 @@ def describe_onnx(path: str | Path) -> dict[str, Any]:
         ModelFileError: No such file, or not an ONNX model.
     """
     path = Path(path)
-    model = _load(path)
+    model = load_onnx(path)
     graph = model.graph
     notes: list[str] = []
     manifest, problem = _manifest({entry.key: entry.value for entry in model.metadata_props})
@@ -109,35 +112,9 @@ def describe_onnx(path: str | Path) -> dict[str, Any]:
         "parity": None,
     }
     if manifest is not None:
-        document["parity"], note = _parity(path, document["sha256"])
+        document["parity"], note = _parity(path, str(document["sha256"]))
         notes += note
     return {**document, **_schedule(manifest), "notes": notes}
-
-
-def _load(path: Path) -> Any:
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    if path.is_dir():
-        raise ModelFileError(f"{path} is a folder; give the .onnx file in it.")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise no_such_file(path, ModelFileError, "Give a checkpoint, an ONNX file or an engine.") from None
-    except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}. Make the file readable.") from error
-    fix = "Export it again, or copy it again and compare the file size."
-    if not data:
-        raise ModelFileError(f"{path} is empty (0 bytes). {fix}")
-    if data.startswith(b"version https://git-lfs"):
-        raise ModelFileError(f"{path} is a Git LFS pointer, not the model; fetch the file with `git lfs pull`.")
-    try:
-        model = onnx.ModelProto.FromString(data)
-    except (DecodeError, ValueError) as error:
-        raise ModelFileError(f"{path} is not an ONNX file, or is damaged or truncated. {fix}") from error
-    if not model.ir_version or not model.opset_import or not (model.graph.node or model.graph.output):
-        raise ModelFileError(f"{path} is not an ONNX model: it has no graph or no opset. {fix}")
-    return model
 
 
 def _manifest(metadata: dict[str, str]) -> tuple[dict[str, Any] | None, str]:

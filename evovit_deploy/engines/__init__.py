@@ -1,4 +1,4 @@
-"""Engines: one way to run a model, whatever it was compiled for."""
+"""Engines: one way to run a model, whatever it was compiled for. Each backend is imported here, and registers itself."""
 
 from ..manifest.spec import ModelSpec
 from .base import Engine

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, InputError, ModelFileError
+from ..errors import InputError, ModelFileError
 from ..manifest.spec import ModelSpec
 from ..recipes import Recipe
 from ..storage.missing import no_such_file
-from ..suggest import did_you_mean
+from . import registry
 from .forking import watch
 
 if TYPE_CHECKING:
@@ -23,21 +23,12 @@ if TYPE_CHECKING:
 
     from .batching.batcher import Batcher
 
-__all__ = ["Engine", "ModelSpec", "backend_of"]
+__all__ = ["Engine", "ModelSpec"]
 
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Engine")
-BACKENDS = {
-    **dict.fromkeys((".pth", ".pt", ".bin", ".safetensors"), "pytorch"),
-    **dict.fromkeys((".engine", ".plan", ".trt"), "tensorrt"),
-}  # by suffix; anything else is taken for ONNX
 _BATCHER = threading.Lock()  # held while an engine's own batcher is made or taken away
 _REVIVE = threading.Lock()  # held while an engine is made to work in a forked child
-
-
-def backend_of(path: str | Path) -> str:
-    """Say what runs a file, by its suffix: ``pytorch`` for a checkpoint, ``tensorrt`` for a plan, else ``onnxruntime``."""
-    return BACKENDS.get(Path(path).suffix.lower(), "onnxruntime")
 
 
 class Engine(abc.ABC):
@@ -45,13 +36,15 @@ class Engine(abc.ABC):
 
     Attributes:
         spec: What it takes and gives.
-        backend: ``onnxruntime``, ``pytorch``, ``tensorrt``, ``tensorrt-rtx`` or ``fake``.
+        backend: What runs it: ``onnxruntime``, ``pytorch``, ... (`evovit list backends`), or ``fake``.
         device: Where it runs, e.g. ``cpu`` or ``cuda:0``.
+        on_torch_stream: Whether images on the GPU are run there on PyTorch's current stream, so that its time can be measured.
     """
 
     spec: ModelSpec
     backend: str
     device: str
+    on_torch_stream = False
     _batcher: Batcher | None = None
     _stale = False  # inherited from the parent process and not used here yet
 
@@ -65,20 +58,21 @@ class Engine(abc.ABC):
         path: str | Path, *, backend: str = "auto", provider: str = "auto", threads: int | None = None,
         recipe: Recipe | str | None = None, num_heads: int | None = None, ema: bool = False,
         device: int | None = None, cuda_graphs: bool | None = None, max_contexts: int | None = None,
-        warm_up: tuple[int, ...] | None = None, runtime_cache: bool | Path | None = None,
+        warm_up: tuple[int, ...] | None = None, runtime_cache: bool | Path | None = None, **options: Any,
     ) -> Engine:  # fmt: skip
         """Open a model file.
 
         Args:
             path: ``.onnx`` file; a checkpoint (``.pth``, ``.pt``, ``.safetensors``) to run in PyTorch; or a TensorRT engine
                 (``.engine``, ``.plan``, ``.trt``), of either flavour.
-            backend: ``auto`` goes by the file's suffix; or ``onnxruntime``, ``pytorch``, ``tensorrt``.
+            backend: ``auto`` goes by the file's suffix; or a name of `evovit list backends`.
             provider: ``cpu`` or ``cuda``; ``auto`` is CUDA where a GPU can be used, else the CPU. What was asked for is what
                 runs: there is no silent fallback.
             threads: CPU threads within an operator; None leaves it to the backend. A TensorRT engine has none.
             recipe, num_heads, ema: For a checkpoint, as for ``load_checkpoint``.
             device, cuda_graphs, max_contexts, warm_up, runtime_cache: For a TensorRT engine, as for ``TrtEngine``; None is its
                 default.
+            options: What else its backend accepts; None is its default.
 
         Raises:
             ModelFileError: No such file, or not a model.
@@ -91,43 +85,13 @@ class Engine(abc.ABC):
             raise no_such_file(
                 path, ModelFileError, f"Make one with: evovit export CKPT -o {path.with_suffix('.onnx')}"
             )
-        told = BACKENDS.get(path.suffix.lower(), backend)
-        kind = backend_of(path) if backend == "auto" else backend
-        if kind in ("onnxruntime", "pytorch", "tensorrt") and kind != told != "auto":
-            raise InputError(
-                f"{path} is for {told}, going by its name, and {kind} cannot run it. Leave the backend out."
-            )
-        of_checkpoint = {"recipe": recipe, "num_heads": num_heads, "ema": ema or None}
-        of_plan = {
-            "device": device, "cuda_graphs": cuda_graphs, "max_contexts": max_contexts, "warm_up": warm_up,
-            "runtime_cache": runtime_cache,
+        row = registry.opener(path, backend)
+        given = {
+            **options, "recipe": recipe, "num_heads": num_heads, "ema": ema or None, "device": device,
+            "cuda_graphs": cuda_graphs, "max_contexts": max_contexts, "warm_up": warm_up, "runtime_cache": runtime_cache,
         }  # fmt: skip
-        _refuse(path, kind, "pytorch", "checkpoints", of_checkpoint)
-        _refuse(path, kind, "tensorrt", "TensorRT engines", of_plan)
-        if kind == "tensorrt":
-            from .trt.tensorrt import TrtEngine
-
-            if provider == "cpu":
-                raise EngineError(
-                    f"{path} is a TensorRT engine and runs on a GPU only; give the ONNX file to run on a CPU."
-                )
-            given: dict[str, Any] = {name: value for name, value in of_plan.items() if value is not None}
-            return TrtEngine(path, **given)
-        if kind == "onnxruntime":
-            from .onnxruntime import OrtEngine
-
-            return OrtEngine(path, provider=provider, threads=threads)
-        if kind == "pytorch":
-            from ..checkpoint import load_checkpoint
-            from .pytorch import TorchEngine, check_threads
-
-            check_threads(threads)
-            checkpoint = load_checkpoint(path, recipe=recipe, num_heads=num_heads, ema=ema)
-            return TorchEngine.from_checkpoint(checkpoint, provider=provider, threads=threads)
-        raise EngineError(
-            f"backend {backend!r} is unknown; valid: auto, onnxruntime, pytorch, tensorrt."
-            + did_you_mean(backend, ("auto", "onnxruntime", "pytorch", "tensorrt"))
-        )
+        engine: Engine = row.open(path, provider=provider, threads=threads, **registry.options_for(row, path, given))
+        return engine
 
     @abc.abstractmethod
     def run(self, images: Array) -> dict[str, Array]:
@@ -250,10 +214,3 @@ class Engine(abc.ABC):
             )
         if not len(images):
             raise InputError(f"{spec.name} was called with no images: shape {list(images.shape)}.")
-
-
-def _refuse(path: Path, kind: str, only: str, of: str, options: dict[str, Any]) -> None:
-    """Raise InputError for options that are given (not None) and would be ignored."""
-    given = [name for name, value in options.items() if value is not None]
-    if given and kind != only:
-        raise InputError(f"{path} is opened with {kind}, and {', '.join(given)} is for {of} only. Leave it out.")

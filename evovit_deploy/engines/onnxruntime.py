@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from .. import manifest as manifests
 from ..classes.scores import scores_output
 from ..errors import EngineError, ModelFileError, translate
+from ..manifest.onnx_file import load_onnx
 from ..manifest.spec import ModelSpec
 from ..storage.names import name_of
 from ..suggest import did_you_mean
 from .base import Engine
 from .forking import end_without_destructors, keep_for_ever, no_cuda_here
+from .registry import Backend, Probes, register
 
 __all__ = ["OrtEngine", "cuda_problem", "session"]
 
@@ -164,17 +166,15 @@ def _is_bf16(model: str | bytes | Path) -> bool:
     from .emulate import has_bf16
 
     try:
-        return has_bf16(onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load(str(model)))
+        return has_bf16(onnx.load_model_from_string(model) if isinstance(model, bytes) else load_onnx(Path(model)))
     except Exception:  # not ONNX: the caller has a better message
         return False
 
 
 def _emulated(path: str | Path) -> bytes:
-    import onnx
-
     from .emulate import emulate_bf16
 
-    return bytes(emulate_bf16(onnx.load(str(path))).SerializeToString())
+    return bytes(emulate_bf16(load_onnx(Path(path), external=True)).SerializeToString())
 
 
 def _spec(session_: Any, path: Path) -> ModelSpec:
@@ -211,3 +211,31 @@ def _spec(session_: Any, path: Path) -> ModelSpec:
         batch=shape[0] if isinstance(shape[0], int) else None,
         scores=scores,
     )
+
+
+def _open(path: Path, *, provider: str, threads: int | None, emulate: bool = False) -> OrtEngine:
+    return OrtEngine(path, provider=provider, threads=threads, emulate=emulate)
+
+
+def _usable(probes: Probes) -> tuple[str, ...]:
+    found = probes["onnxruntime"]
+    cpu = PROVIDERS["cpu"] in found.get("providers", ())
+    return (*(("cpu",) if cpu else ()), *(("cuda",) if found.get("cuda_problem", "not asked") is None else ()))
+
+
+register(
+    Backend(
+        name="onnxruntime",
+        description="ONNX Runtime, on the CPU or with CUDA",
+        kind="onnx",
+        files="ONNX files",
+        suffixes=(".onnx",),
+        open=_open,
+        module="onnxruntime",
+        accepts=("emulate",),
+        any_suffix=True,
+        platform="onnxruntime_onnx",
+        usable=_usable,
+        elsewhere="this onnxruntime has no provider for the CPU or CUDA; reinstall it",
+    )
+)

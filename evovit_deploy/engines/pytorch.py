@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from ..manifest.spec import ModelSpec
 from ..suggest import did_you_mean
 from .base import Engine
 from .forking import no_cuda_here
+from .registry import Backend, Probes, register
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +63,7 @@ class TorchEngine(Engine):
     """
 
     backend = "pytorch"
+    on_torch_stream = True
 
     def __init__(
         self,
@@ -168,3 +173,42 @@ def _compiled(module: Any, cuda: bool) -> Any:
     config: Any = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, 64)  # beyond it the module would silently run eager
     return torch.compile(module, dynamic=False, mode="reduce-overhead" if cuda else "default")
+
+
+def _open(
+    path: Path, *, provider: str, threads: int | None, recipe: Recipe | str | None = None, num_heads: int | None = None,
+    ema: bool = False, compiled: bool = False,
+) -> TorchEngine:  # fmt: skip
+    from ..checkpoint import load_checkpoint
+
+    check_threads(threads)
+    checkpoint = load_checkpoint(path, recipe=recipe, num_heads=num_heads, ema=ema)
+    return TorchEngine.from_checkpoint(checkpoint, provider=provider, threads=threads, compiled=compiled)
+
+
+def _usable(probes: Probes) -> tuple[str, ...]:
+    return ("cpu", "cuda") if probes["torch"].get("gpu") else ("cpu",)
+
+
+_EAGER = Backend(
+    name="pytorch",
+    description="PyTorch, eager",
+    kind="checkpoint",
+    files="checkpoints",
+    suffixes=(".pth", ".pt", ".bin", ".safetensors"),
+    open=_open,
+    module="torch",
+    accepts=("recipe", "num_heads", "ema"),
+    platform="pytorch_libtorch",
+    usable=_usable,
+)
+register(_EAGER)
+register(
+    dataclasses.replace(
+        _EAGER,
+        name="compile",
+        description="torch.compile, which compiles at the first call with each batch size",
+        open=partial(_open, compiled=True),
+        runs_as="torch.compile",
+    )
+)

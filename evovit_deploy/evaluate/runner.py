@@ -13,6 +13,7 @@ import numpy as np
 
 from ..classes.labels import ClassNames
 from ..classes.scores import NOT_FINITE, probabilities, ranking
+from ..engines.registry import kind_of
 from ..errors import InputError
 from ..images.transform import normalise
 from ..recipes import Transform
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from ..engines.base import Engine
 
 __all__ = ["Progress", "Subject", "evaluate"]
-
-TORCH = ("pytorch", "torch.compile")  # backends whose file does not say which model runs
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,9 @@ class Subject:
     def key(self) -> dict[str, Any]:
         """Return what its predictions depend on, for the journal."""
         spec, engine = self.engine.spec, self.engine
+        of_checkpoint = kind_of(engine.backend) == "checkpoint"  # whose file does not say which model runs
         return {
-            "weights": _fingerprint(engine) if engine.backend in TORCH else sha256(self.path),
+            "weights": _fingerprint(engine) if of_checkpoint else sha256(self.path),
             "backend": engine.backend,
             "device": engine.device,
             "transform": repr(self.transform),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..classes.labels import ClassNames
+from ..engines.registry import kind_of
 from ..errors import InputError, OutputError, translate
 from ..images.decode import load_image
 from ..images.transform import preprocess
@@ -249,4 +250,6 @@ def _write_gallery(
         facts += f"; reference: {reference.spec.name}, {reference.spec.precision}, {reference.backend}"
     if document["images"] > len(pages):
         facts += f". The first {len(pages)} of {document['images']} images are shown."
-    write_bytes(path, render(pages, document, panels, facts, attention=engine.backend == "pytorch").encode())
+    write_bytes(
+        path, render(pages, document, panels, facts, attention=kind_of(engine.backend) == "checkpoint").encode()
+    )

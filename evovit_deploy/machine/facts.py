@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +111,12 @@ def package_version(name: str) -> str | None:
     return None
 
 
-def environment(threads: int | None) -> dict[str, Any]:
+def environment(threads: int | None, packages: Iterable[str] = ()) -> dict[str, Any]:
     """Return what a reader must know to repeat a measurement.
 
     Args:
         threads: CPU threads that the engines were opened with; None if they chose themselves.
+        packages: Whose versions count, beside those that always do.
     """
     memory = memory_bytes()
     return {
@@ -125,7 +127,11 @@ def environment(threads: int | None) -> dict[str, Any]:
         "os": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := package_version(name)) is not None},
+        "versions": {
+            name: found
+            for name in dict.fromkeys((*PACKAGES, *packages))
+            if (found := package_version(name)) is not None
+        },
         "gpus": gpus(),
         "threads": threads,
         "load_average": load_average(),

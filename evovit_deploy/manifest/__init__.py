@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EngineError, ModelFileError, RecipeError
 from ..recipes import PRECISIONS, Recipe
 from ..storage.json_shape import Between, misfit
+from .onnx_file import load_onnx
 
 if TYPE_CHECKING:
     import onnx
 
     from ..models.options import ModelOptions
 
-__all__ = ["KEY", "SCHEMA", "attach", "check", "check_schema", "is_ours", "make", "read"]
+__all__ = ["KEY", "SCHEMA", "attach", "check", "check_schema", "is_ours", "make", "read", "read_file"]
 
 SCHEMA = 1
 KEY = "evovit"
@@ -89,11 +90,9 @@ def attach(model: onnx.ModelProto, manifest: dict[str, Any]) -> None:
 
 def is_ours(path: Path) -> bool:
     """Return whether a file is an ONNX file that evovit wrote, of any schema."""
-    import onnx
-
     try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception:  # of protobuf, whose classes differ between its versions
+        model = load_onnx(path)
+    except ModelFileError:
         return False
     return any(entry.key == KEY for entry in model.metadata_props)
 
@@ -145,6 +144,15 @@ def check(manifest: dict[str, Any], where: str) -> Recipe:
     raise ModelFileError(
         f"{where}: its evovit manifest is damaged: {problem}. Export the model again: evovit export CKPT"
     )
+
+
+def read_file(path: Path) -> dict[str, Any] | None:
+    """Return the manifest in an ONNX file, as :func:`read`.
+
+    Raises:
+        ModelFileError: Not an ONNX file.
+    """
+    return read({entry.key: entry.value for entry in load_onnx(path).metadata_props}, str(path))
 
 
 def read(metadata: dict[str, str], where: str = "this model") -> dict[str, Any] | None:

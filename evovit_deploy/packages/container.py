@@ -58,10 +58,10 @@ def container(
 def _write(
     contents: Contents, folder: Path, options: ServiceOptions, wheel: Path, template: Path | None, force: bool
 ) -> list[Path]:
-    gpu = options.gpu or contents.is_plan
+    gpu = options.gpu or contents.gpu_only
     models = options.files(contents)
     copies = {**models, wheel.name: wheel}
-    needed = requirements(wheel, gpu=gpu, tensorrt=(contents.backend, contents.version) if contents.version else None)
+    needed = requirements(wheel, gpu=gpu, engine=(contents.backend, contents.version) if contents.version else None)
     header = written_by("container")
     containerfile = render(
         "Containerfile.j2",

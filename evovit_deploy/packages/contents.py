@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..classes.labels import read_labels
-from ..engines.base import backend_of
-from ..errors import InputError, ModelFileError
+from ..engines.registry import opener
+from ..errors import InputError
 from .triton_model import read_model
 
 __all__ = ["Contents", "read_contents"]
@@ -19,12 +19,13 @@ class Contents:
 
     Attributes:
         path: The file.
-        backend: ``onnxruntime``, ``tensorrt`` or ``tensorrt-rtx``.
-        version: TensorRT version that built a plan, else None.
+        backend: Name of what runs it.
+        version: Version of the library that made an engine, else None.
         max_batch: Largest batch, or None for any.
         num_classes: Classes; 0 where no output says.
-        manifest: File beside a plan that goes with it, else None.
+        manifest: File beside an engine that goes with it, else None.
         labels: File of class names, or None.
+        gpu_only: Whether it runs on a GPU only.
     """
 
     path: Path
@@ -34,51 +35,35 @@ class Contents:
     num_classes: int
     manifest: Path | None = None
     labels: Path | None = None
-
-    @property
-    def is_plan(self) -> bool:
-        """Whether it runs on a GPU only."""
-        return self.backend != "onnxruntime"
+    gpu_only: bool = False
 
 
 def read_contents(path: Path, labels: Path | None = None) -> Contents:
-    """Check a model file as far as it can be without the machine that will serve it: an ONNX file is run once on the CPU, a plan
+    """Check a model file as far as it can be without the machine that serves it: an ONNX file is run once on the CPU, an engine
     is compared with its manifest.
 
     Args:
-        path: ONNX file, or plan with its manifest.
+        path: ONNX file, or engine with its manifest.
         labels: File of class names that has to fit.
 
     Raises:
-        ModelFileError: Not a model, ONNX with weights in other files, or a plan without a manifest.
-        EngineError: A model that does not run, or not the plan that its manifest describes.
-        InputError: A checkpoint, or labels for a different number of classes.
+        ModelFileError: Not a model, ONNX with weights in other files, or an engine without a manifest.
+        EngineError: A model that does not run, or not the engine that its manifest describes.
+        InputError: A checkpoint, an engine that cannot be packaged, or labels for a different number of classes.
     """
-    kind = backend_of(path)
-    if kind == "pytorch":
+    row = opener(path)
+    if row.kind == "checkpoint":
         raise InputError(f"{path} is a checkpoint. Export it first: evovit export {path} -o {path.stem}.onnx")
-    found = _read_plan(path, labels) if kind == "tensorrt" else _read_onnx(path, labels)
+    if row.kind == "onnx":
+        model = read_model(path)
+        found = Contents(path, row.name, None, model.max_batch, model.num_classes, None, labels)
+    elif row.sealed is None:
+        raise InputError(f"{path} is for {row.name}, whose files cannot be packaged. Package the ONNX file.")
+    else:
+        told = row.sealed(path)
+        found = Contents(
+            path, told.backend, told.version, told.max_batch, told.num_classes, told.manifest, labels, told.gpu_only
+        )
     if labels is not None:
         read_labels(labels, found.num_classes)
     return found
-
-
-def _read_onnx(path: Path, labels: Path | None) -> Contents:
-    model = read_model(path)
-    return Contents(path, "onnxruntime", None, model.max_batch, model.num_classes, None, labels)
-
-
-def _read_plan(path: Path, labels: Path | None) -> Contents:
-    from ..engines.trt.engine_manifest import check_file, manifest_path, read_manifest
-
-    document = read_manifest(path)
-    header = check_file(path, document)
-    if document is None:
-        raise ModelFileError(
-            f"{path} has no manifest beside it ({manifest_path(path).name}); build it again with evovit."
-        )
-    try:
-        version, batch, classes = str(document["version"]), int(document["batch"]["max"]), int(document["num_classes"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{manifest_path(path)} is damaged: {type(error).__name__}: {error}.") from error
-    return Contents(path, header.flavour, version, batch, classes, manifest_path(path), labels)

@@ -104,7 +104,7 @@ def kubernetes(
         InputError: Values that Kubernetes would refuse, or that contradict each other.
         OutputError: The file is there and ``force`` is not given, or it cannot be written.
     """
-    gpu = options.gpu or contents.is_plan
+    gpu = options.gpu or contents.gpu_only
     if cluster.kserve and cluster.autoscaled and gpu:
         raise InputError("KServe scales by the use of CPUs, which says nothing of a GPU; give one number of replicas.")
     if options.threads is None and not gpu:

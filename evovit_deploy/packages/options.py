@@ -62,7 +62,7 @@ class ServiceOptions:
     def files(self, contents: Contents) -> dict[str, Path]:
         """Name in :data:`FOLDER` -> file, the model first."""
         suffix = contents.path.suffix.lower()
-        model = self.model_name(contents.path) + (suffix if contents.is_plan else ".onnx")
+        model = self.model_name(contents.path) + (suffix if contents.manifest is not None else ".onnx")
         found = {model: contents.path}
         if contents.manifest is not None:
             found[f"{model}.json"] = contents.manifest
@@ -83,7 +83,7 @@ class ServiceOptions:
         words += ["--port", str(HTTP_PORT), "--grpc-port", str(GRPC_PORT)]
         if contents.labels is not None:
             words += ["--labels", f"{FOLDER}/labels.txt"]
-        if not contents.is_plan:  # said, so that a GPU that is missing is an error and not a slow service
+        if not contents.gpu_only:  # said, so that a GPU that is missing is an error and not a slow service
             words += ["--provider", "cuda" if self.gpu else "cpu"]
         for option, value in (("--threads", self.threads), ("--max-batch", self.max_batch)):
             if value is not None:

@@ -15,6 +15,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ..engines.registry import find
 from ..storage.files import sha256
 
 __all__ = ["PACKAGE", "requirements"]
@@ -22,7 +23,6 @@ __all__ = ["PACKAGE", "requirements"]
 PACKAGE = "evovit-deploy"
 # Of exporting, building and measuring; an engine on ONNX Runtime imports none of them.
 NOT_TO_SERVE = {"torch", "torchvision", "timm", "onnxscript", "polygraphy", "safetensors", "wheel"}
-EXTRAS = {"tensorrt-rtx": "rtx", "tensorrt": "tensorrt"}  # flavour, which is the name of its wheel too -> extra of ours
 TWINS = {"onnxruntime-gpu": ("onnxruntime",)}  # with and without CUDA: the same versions, needing the same
 LINUX = {
     "sys_platform": "linux",
@@ -33,19 +33,20 @@ LINUX = {
 }
 
 
-def requirements(wheel: Path, *, gpu: bool, tensorrt: tuple[str, str] | None = None) -> list[str]:
+def requirements(wheel: Path, *, gpu: bool, engine: tuple[str, str] | None = None) -> list[str]:
     """Return lines of a requirements file.
 
     Args:
         wheel: Of this package; pip checks its SHA-256 and expects it beside the requirements, in /tmp.
         gpu: With all dependencies of the package, torch and the CUDA libraries of its wheel among them.
-        tensorrt: Flavour and version of a plan, which has to be run by the version that built it.
+        engine: Backend of an engine, and the version that made it, which has to run it.
     """
-    extras = {"serve"} | ({EXTRAS[tensorrt[0]]} if tensorrt else set())
+    row = None if engine is None else find(engine[0])
+    extras = {"serve"} | ({row.extra} if row is not None and row.extra else set())
     ours = f"{PACKAGE}[{','.join(sorted(extras))}]" if gpu else PACKAGE
     found = _closure(extras if gpu else {"serve"}, set() if gpu else NOT_TO_SERVE)
-    if tensorrt:
-        found[tensorrt[0]] = f"=={tensorrt[1]}"
+    if row is not None and engine is not None:
+        found[canonicalize_name(row.module)] = f"=={engine[1]}"
     if not gpu:
         found["onnxruntime"] = found.pop("onnxruntime-gpu")
     return [

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from ..classes.scores import scores_output
-from ..errors import EngineError, ModelFileError, translate
+from ..engines.registry import opener
+from ..errors import EngineError, InputError, ModelFileError
+from ..manifest.onnx_file import load_onnx
 from ..serve.tensors import DATATYPES, TensorInfo
 from ..storage.missing import no_such_file
 
 __all__ = ["TritonModel", "read_model"]
 
 FLOATS = ("FP16", "FP32", "FP64")
-PLANS = (".engine", ".plan", ".trt")
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,14 @@ def read_model(path: Path) -> TritonModel:
     Raises:
         ModelFileError: Not a model, ONNX with weights in other files, or a plan without a manifest.
         EngineError: A plan that Triton has no backend for, or a model that does not run.
+        InputError: A file of a backend that Triton does not have.
     """
-    return _read_plan(path) if path.suffix in PLANS else _read_onnx(path)
+    row = opener(path)
+    if row.kind == "onnx":
+        return _read_onnx(path)
+    if row.platform != "tensorrt_plan":
+        raise InputError(f"{path} is for {row.name}, which Triton has no backend for. Package the ONNX file.")
+    return _read_plan(path)
 
 
 def _read_onnx(path: Path) -> TritonModel:
@@ -73,12 +80,9 @@ def _read_onnx(path: Path) -> TritonModel:
 
 
 def _refuse_external_data(path: Path) -> None:
-    import onnx
     from onnx.external_data_helper import uses_external_data
 
-    with translate(ModelFileError, f"{path} cannot be read as ONNX"):
-        model = onnx.load(str(path), load_external_data=False)
-    if any(uses_external_data(tensor) for tensor in model.graph.initializer):
+    if any(uses_external_data(tensor) for tensor in load_onnx(path).graph.initializer):
         raise ModelFileError(f"{path} keeps weights in other files; save it as one file first.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..engines.registry import find
 from .metrics import Duration
 from .models import ServedModel
 from .tensors import TensorInfo
@@ -11,12 +12,6 @@ from .tensors import TensorInfo
 __all__ = ["EXTENSIONS", "model_config", "model_metadata", "model_statistics", "server_metadata"]
 
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "schedule_policy", "statistics")
-PLATFORMS = {
-    "onnxruntime": "onnxruntime_onnx",
-    "tensorrt": "tensorrt_plan",
-    "tensorrt-rtx": "tensorrt_plan",
-    "pytorch": "pytorch_libtorch",
-}
 
 
 def server_metadata() -> dict[str, Any]:
@@ -97,4 +92,5 @@ def model_statistics(model: ServedModel) -> dict[str, Any]:
 
 
 def _platform(model: ServedModel) -> str:
-    return PLATFORMS.get(model.engine.backend, model.engine.backend)
+    row = find(model.engine.backend)
+    return model.engine.backend if row is None else row.platform or row.name

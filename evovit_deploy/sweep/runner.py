@@ -37,7 +37,7 @@ class SweepSettings:
 
     Attributes:
         precision: ``fp32``, ``fp16`` or ``bf16``.
-        backend: What runs them, one of :data:`evovit_deploy.bench.route.BACKENDS`; a TensorRT engine is built for ``batch``.
+        backend: What runs them, one of :func:`evovit_deploy.engines.registry.names`; a TensorRT engine is built for ``batch``.
         provider: ``cpu``, ``cuda`` or ``auto``, of ONNX Runtime and PyTorch.
         threads: CPU threads within an operator.
         batch: Images a measured call.
@@ -207,13 +207,11 @@ def _opened(checkpoint: Checkpoint, candidate: Candidate, folder: Path, settings
 def _exported(checkpoint: Checkpoint, candidate: Candidate, folder: Path, settings: SweepSettings) -> Path:
     """The ONNX file of a candidate, exported and proven unless it is there already."""
     from .. import manifest as manifests
-    from ..engines import OrtEngine
     from ..export import export_onnx
 
     path = _model_file(folder, candidate, settings)
     if path.is_file() and manifests.is_ours(path):
-        with OrtEngine(path, provider="cpu") as engine:
-            found = engine.spec.manifest or {}
+        found = manifests.read_file(path) or {}
         weights = {"source": checkpoint.source, "random": checkpoint.random, "sha256": checkpoint.sha256}
         # Through JSON, as the manifest went: tuples become lists.
         if [found.get("recipe"), found.get("weights")] == json.loads(json.dumps([candidate.recipe.to_dict(), weights])):

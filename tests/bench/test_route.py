@@ -79,7 +79,7 @@ def test_unknown_backend() -> None:
 def test_files_that_a_backend_does_not_run(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--backend compile runs checkpoints"):
         Route("compile").open_file(exported)
-    with pytest.raises(InputError, match="is a TensorRT engine, which --backend onnxruntime does not run"):
+    with pytest.raises(InputError, match="is for tensorrt, and --backend onnxruntime runs ONNX files"):
         Route("onnxruntime").open_file(write_plan(tmp_path / "x.engine"))
 
 

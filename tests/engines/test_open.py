@@ -11,8 +11,8 @@ import torch
 
 from evovit_deploy import Engine
 from evovit_deploy.checkpoint import random_checkpoint
-from evovit_deploy.engines.base import backend_of
 from evovit_deploy.engines.onnxruntime import cuda_problem
+from evovit_deploy.engines.registry import opener
 from evovit_deploy.engines.trt import tensorrt
 from evovit_deploy.errors import CheckpointError, EngineError, InputError, ModelFileError
 from evovit_deploy.recipes import Evolution, Recipe, Structure
@@ -68,7 +68,7 @@ def test_cuda_is_refused_without_a_gpu(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_the_suffix_tells_the_backend(name: str, backend: str) -> None:
-    assert backend_of(name) == backend
+    assert opener(name).name == backend
 
 
 @pytest.fixture

@@ -82,8 +82,8 @@ def ray(
 
     contents = read_contents(model, labels)
     if gpus is None:
-        gpus = 1.0 if contents.is_plan else 0.0
-    if contents.is_plan and not gpus:
+        gpus = 1.0 if contents.gpu_only else 0.0
+    if contents.gpu_only and not gpus:
         raise InputError(f"{model} is a TensorRT engine and runs on a GPU; --gpus 0 leaves it none.")
     service = ServiceOptions(
         name=model_name,
@@ -101,7 +101,7 @@ def ray(
     options = RayOptions(
         models=(f"{service.model_name(model)}={there(model)}",),
         labels=None if labels is None else there(labels),
-        provider="cpu" if not contents.is_plan and not gpus else "auto",
+        provider="cpu" if not contents.gpu_only and not gpus else "auto",
         max_batch=max_batch,
         max_delay_ms=max_delay_ms,
         max_queue=max_queue,

@@ -16,6 +16,7 @@ from ...manifest import check, check_schema
 from ...storage.files import sha256
 from ...storage.json_shape import Between, misfit
 from ...storage.missing import no_such_file
+from ..registry import Sealed
 from .options import BuildOptions
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "read_header",
     "read_manifest",
     "rebuild_command",
+    "sealed",
 ]
 
 SCHEMA = 1
@@ -250,6 +252,25 @@ def describe_engine(path: str | Path) -> dict[str, Any]:
         "manifest": document,
         "notes": notes,
     }
+
+
+def sealed(path: Path) -> Sealed:
+    """Check a plan against its manifest, for packages; needs neither TensorRT nor a GPU.
+
+    Raises:
+        ModelFileError, EngineError: See :func:`check_file`. A plan without a manifest is refused too.
+    """
+    document = read_manifest(path)
+    header = check_file(path, document)
+    if document is None:
+        raise ModelFileError(
+            f"{path} has no manifest beside it ({manifest_path(path).name}); build it again with evovit."
+        )
+    try:
+        version, batch, classes = str(document["version"]), int(document["batch"]["max"]), int(document["num_classes"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{manifest_path(path)} is damaged: {type(error).__name__}: {error}.") from error
+    return Sealed(manifest_path(path), header.flavour, version, batch, classes, gpu_only=True)
 
 
 def plan_key(path: Path) -> str:
