@@ -1,0 +1,87 @@
+"""What the ONNX exporter makes of a module is made once a session, and shared by all workers.
+
+Most tests that export ask for one of a few models, and nearly all the time goes into torch's exporter. Only that step is
+shared, module in, graph out: building the module, proving the file, its manifest and its place are each test's own, so a command
+line that exports still does. Two modules are the same if their classes, their attributes and every byte of their tensors are;
+where that cannot be told, the exporter runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from filelock import FileLock
+
+LARGE = 30_000_000  # parameters; nothing so large is exported twice
+
+
+class UnknownAttribute(Exception):
+    """An attribute that does not say in its text what it is."""
+
+
+class SharedExports:
+    """``to_onnx`` with a folder for what it made.
+
+    Args:
+        folder: The same one for all workers of a session.
+        to_onnx: The one of the package.
+    """
+
+    def __init__(self, folder: Path, to_onnx: Callable[..., onnx.ModelProto]) -> None:
+        self.folder, self.to_onnx = folder, to_onnx
+        folder.mkdir(exist_ok=True)
+
+    def __call__(
+        self, module: Any, example: Any, output_names: Sequence[str], *, dynamic: bool, opset: int
+    ) -> onnx.ModelProto:
+        try:
+            request = f"{tuple(example.shape)} {example.dtype} {tuple(output_names)} {dynamic} {opset}"
+            key = hashlib.sha256(f"{request}\n{fingerprint(module)}".encode()).hexdigest()
+        except UnknownAttribute:
+            return self.to_onnx(module, example, output_names, dynamic=dynamic, opset=opset)
+        path = self.folder / f"{key}.onnx"
+        with FileLock(path.with_suffix(".lock")):
+            if path.exists():
+                return onnx.load(path)
+            model = self.to_onnx(module, example, output_names, dynamic=dynamic, opset=opset)
+            partial = path.with_suffix(".partial")
+            onnx.save(model, partial)
+            partial.rename(path)
+        return model
+
+
+def fingerprint(module: Any) -> str:
+    """All that decides what a module computes, as text.
+
+    Raises:
+        UnknownAttribute: There is something in it whose text does not say what it is, or it is large.
+    """
+    from torch import nn
+
+    if sum(tensor.numel() for tensor in module.parameters()) > LARGE:
+        raise UnknownAttribute
+    lines, elsewhere = (
+        [],
+        {*vars(nn.Module()), "ops"} - {"training"},
+    )  # tensors are below; the exporter sets the operators
+    for name, part in module.named_modules():
+        own = {key: value for key, value in vars(part).items() if key not in elsewhere}
+        lines.append(f"{name} {type(part).__module__}.{type(part).__qualname__} {sorted(own.items())!r}")
+    text = "\n".join(lines)
+    if any(sign in text for sign in (" at 0x", "<locals>", "tensor(")):
+        raise UnknownAttribute
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return text + "".join(
+        f"\n{name} {value.dtype} {tuple(value.shape)} {digest(value)}" for name, value in tensors.items()
+    )
+
+
+def digest(tensor: Any) -> str:
+    import torch
+
+    plain = tensor.detach().contiguous().reshape(-1)
+    return hashlib.sha256(plain.view(torch.uint8).numpy()).hexdigest() if plain.numel() else ""
