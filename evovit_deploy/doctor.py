@@ -239,9 +239,8 @@ def _cpu() -> str:
     return f"{cpu_model()}, {physical_cores()} cores, {len(available_cpus())} threads"
 
 
-def _memory() -> tuple[Status, str] | str:
-    memory = memory_bytes()
-    return ("missing", "this system does not say") if memory is None else f"{memory / 2**30:.1f} GiB"
+def _memory() -> str:
+    return f"{memory_bytes() / 2**30:.1f} GiB"
 
 
 def _disk() -> tuple[Status, str] | str:

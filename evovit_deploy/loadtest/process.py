@@ -84,11 +84,12 @@ class Served:
 
     def resident_bytes(self) -> int | None:
         """Return the memory of the process now, or None where the system does not say."""
+        import psutil
+
         try:
-            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1])
-        except (OSError, ValueError, IndexError):
+            return int(psutil.Process(self._process.pid).memory_info().rss)
+        except psutil.Error:
             return None
-        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def peak_bytes(self) -> int | None:
         """Return the largest memory of the process so far, or None where the system does not say."""

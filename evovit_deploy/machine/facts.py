@@ -46,9 +46,12 @@ def cpu_model() -> str:
 
 def available_cpus() -> list[int]:
     """Return the numbers of the logical processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+    import psutil
+
+    try:
+        return sorted(psutil.Process().cpu_affinity())
+    except AttributeError:  # macOS
+        return list(range(os.cpu_count() or 1))
 
 
 def cpu_quota() -> float | None:
@@ -73,12 +76,11 @@ def physical_cores() -> int:
     return max(1, len(cores) if quota is None else min(len(cores), math.ceil(quota)))
 
 
-def memory_bytes() -> int | None:
-    """Return the physical memory, bytes, or None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
+def memory_bytes() -> int:
+    """Return the physical memory, bytes."""
+    import psutil
+
+    return int(psutil.virtual_memory().total)
 
 
 def load_average() -> float | None:
@@ -118,12 +120,11 @@ def environment(threads: int | None, packages: Iterable[str] = ()) -> dict[str, 
         threads: CPU threads that the engines were opened with; None if they chose themselves.
         packages: Whose versions count, beside those that always do.
     """
-    memory = memory_bytes()
     return {
         "cpu": cpu_model(),
         "logical_cpus": len(available_cpus()),
         "physical_cores": physical_cores(),
-        "memory_gib": None if memory is None else round(memory / 2**30, 1),
+        "memory_gib": round(memory_bytes() / 2**30, 1),
         "os": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "python": platform.python_version(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +20,23 @@ def recipe_toml(recipe: Recipe, comment: str) -> str:
         recipe: Any recipe.
         comment: Lines above it.
     """
-    document = {key: value for key, value in recipe.to_dict().items() if key != "name"}
-    lines = [f"# {line}" for line in comment.splitlines()]
-    _table(lines, "", document)
-    return "\n".join(lines) + "\n"
+    import tomli_w
+
+    document = tomli_w.dumps(_known({key: value for key, value in recipe.to_dict().items() if key != "name"}))
+    # The library puts each value of a list on a line of its own, and a recipe has one for every block.
+    document = re.sub(r"\[\n((?:    .*,\n)+)\]", lambda found: f"[{_joined(found[1])}]", document)
+    return "".join(f"# {line}\n" for line in comment.splitlines()) + document
 
 
-def _table(lines: list[str], name: str, table: dict[str, Any]) -> None:
-    """Values first: what follows a table's header belongs to that table."""
-    lines += [f"{key} = {_value(value)}" for key, value in table.items() if value is not None and not _is_table(value)]
-    for key, value in table.items():
-        if _is_table(value):
-            inner = f"{name}.{key}" if name else key
-            lines += ["", f"[{inner}]"]
-            _table(lines, inner, value)
+def _known(table: dict[str, Any]) -> dict[str, Any]:
+    """Without what is None, which TOML does not have."""
+    return {
+        key: _known(value) if isinstance(value, dict) else value for key, value in table.items() if value is not None
+    }
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_value, value))}]"
-    # Unescaped, JSON strings are TOML basic strings but for DEL; true, false and numbers are the same in both.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _joined(lines: str) -> str:
+    return ", ".join(line.strip().removesuffix(",") for line in lines.splitlines())
 
 
 def write_recipe(path: Path, recipe: Recipe, comment: str) -> None:

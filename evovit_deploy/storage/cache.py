@@ -49,41 +49,18 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         OutputError: The folder cannot be made or written.
     """
-    lock = path.with_name(path.name + ".lock")
+    from filelock import FileLock
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = open(lock, "a+b")  # noqa: SIM115 - closed below, after the lock is given back
-    except OSError as error:
+        held = FileLock(path.with_name(path.name + ".lock"), thread_local=False).acquire()
+    except (OSError, NotImplementedError) as error:  # the second: a file system without locks
         raise OutputError(
-            f"cannot use the cache {path}: {error.strerror or error}. Set EVOVIT_CACHE to a folder that you can write to."
+            f"cannot use the cache {path}: {getattr(error, 'strerror', None) or error}. Set EVOVIT_CACHE to a folder that you "
+            "can write to."
         ) from error
-    with stream:
-        _lock(stream.fileno())
-        try:
-            yield
-        finally:
-            _unlock(stream.fileno())
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(handle: int) -> None:
-        os.lseek(handle, 0, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
-
-    def _unlock(handle: int) -> None:
-        os.lseek(handle, 0, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-
-    def _unlock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_UN)
+    with held:
+        yield
 
 
 def read(path: Path) -> bytes:
