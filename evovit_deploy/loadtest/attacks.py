@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..serve.limits import worst_memory
+from ..serve.memory import worst_memory
 from ..serve.settings import Settings
 from .clients import HttpPool
 from .process import Served, serving

@@ -6,8 +6,8 @@ import grpc
 
 from ..errors import InputError
 from .grpc_service import GrpcService, add_grpc
-from .limits import LOOKAHEAD
 from .listening import joined
+from .memory import LOOKAHEAD
 from .service import Service
 
 __all__ = ["grpc_server"]

@@ -21,8 +21,8 @@ from .grpc_endpoint import COPIES, SERVICE, endpoint
 from .grpc_messages import InferMessage, coding_of, parse
 from .grpc_streams import Streams
 from .hanging_up import hang_up
-from .limits import grpc_turns
 from .logs import access
+from .memory import grpc_turns
 from .protocol import pick_outputs, timeout_of
 from .rejections import Rejected, rejection
 from .service import Service

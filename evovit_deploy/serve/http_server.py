@@ -13,7 +13,7 @@ import uvicorn
 from .handshakes import TlsListener
 from .http import build_app
 from .http_protocol import Guard, LimitedProtocol
-from .limits import handshakes
+from .memory import handshakes
 from .service import GRACE, STEP, Service
 
 __all__ = ["http_server"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evovit_deploy.serve.limits import handshakes
+from evovit_deploy.serve.memory import handshakes
 
 from .engines import PATIENCE, NumberEngine
 from .running import Running, always, running

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evovit_deploy.serve.limits import worst_memory
+from evovit_deploy.serve.memory import worst_memory
 from evovit_deploy.serve.settings import Settings
 
 from .test_docs import PAGE
