@@ -13,6 +13,7 @@ import typer
 from . import _choices as choices
 from . import _completion as complete
 from ._command import OUTPUT
+from ._limits import limit
 
 __all__ = [
     "OUTPUT",
@@ -178,27 +179,10 @@ Restart = Annotated[
 ]
 
 # How the service collects requests.
-ServedBatch = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        metavar="N",
-        help="Images per batch. Default: as many as the model takes, or 32.",
-        rich_help_panel=BATCHING,
-    ),
-]
-MaxDelayMs = Annotated[
-    float,
-    typer.Option(min=0, metavar="MS", help="How long a request may wait for a fuller batch.", rich_help_panel=BATCHING),
-]
-MaxQueue = Annotated[
-    int,
-    typer.Option(min=1, metavar="N", help="Images that may wait; beyond, requests get 503.", rich_help_panel=LIMITS),
-]
-Drain = Annotated[
-    float,
-    typer.Option(min=0, metavar="SECONDS", help="Time for accepted requests after SIGTERM.", rich_help_panel=LIMITS),
-]
+ServedBatch = Annotated[int | None, limit("max_batch", BATCHING)]
+MaxDelayMs = Annotated[float, limit("max_delay_ms", BATCHING)]
+MaxQueue = Annotated[int, limit("max_queue", LIMITS)]
+Drain = Annotated[float, limit("drain", LIMITS)]
 
 # What is built.
 Target = Annotated[

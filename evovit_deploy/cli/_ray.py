@@ -35,8 +35,11 @@ def serve_on_ray(
     on_ready: Callable[[dict[str, str]], None],
 ) -> None:
     """Run `evovit serve --ray`: the settings of the command as options of a Ray Serve application, until a signal comes."""
+    from dataclasses import fields
+
     from ..cluster.cluster import run
-    from ..cluster.options import OF_REPLICA, RayOptions
+    from ..cluster.options import RayOptions
+    from ..serve.limits import Limits
 
     if settings.certificate is not None:
         raise InputError("--tls-certificate does not go with --ray; put TLS before Ray, or in its own http_options.")
@@ -49,7 +52,9 @@ def serve_on_ray(
         threads=settings.threads,
         num_cpus=cpus,
         num_gpus=gpus,
-        **{name: getattr(settings, name) for name in OF_REPLICA},
+        provider=settings.provider,
+        fixed_batch=settings.fixed_batch,
+        **{field.name: getattr(settings, field.name) for field in fields(Limits)},
         **read_replicas(replicas),
     )
     with stdout_is_for_results():

@@ -17,6 +17,7 @@ from ..storage.missing import no_such_file
 from ..storage.names import label_of
 from . import _options as shared
 from ._console import err
+from ._limits import Settings, limit
 from ._ray import serve_on_ray
 
 __all__ = ["serve"]
@@ -39,10 +40,10 @@ def serve(
         typer.Option(
             metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for all of this machine's.", rich_help_panel=NETWORK
         ),
-    ] = "127.0.0.1",
+    ] = Settings.host,
     port: Annotated[
         int, typer.Option(metavar="PORT", help="HTTP port; 0 takes a free one.", rich_help_panel=NETWORK)
-    ] = 8000,
+    ] = Settings.port,
     grpc_port: Annotated[
         int, typer.Option(metavar="PORT", help="gRPC port; 0 takes a free one.", rich_help_panel=NETWORK)
     ] = 8001,
@@ -71,12 +72,9 @@ def serve(
     labels: shared.Labels = None,
     provider: shared.Provider = "auto",
     threads: shared.Threads = None,
-    workers: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Batches run at once; 2 helps on a GPU.", rich_help_panel=shared.RUN),
-    ] = 1,
-    max_batch: shared.ServedBatch = None,
-    max_delay_ms: shared.MaxDelayMs = 0.0,
+    workers: Annotated[int, limit("workers", shared.RUN)] = Settings.workers,
+    max_batch: shared.ServedBatch = Settings.max_batch,
+    max_delay_ms: shared.MaxDelayMs = Settings.max_delay_ms,
     fixed_batch: Annotated[
         bool,
         typer.Option(
@@ -85,58 +83,20 @@ def serve(
             rich_help_panel=shared.BATCHING,
         ),
     ] = False,
-    max_queue: shared.MaxQueue = 256,
-    timeout: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", help="When a request gets 504.", rich_help_panel=shared.LIMITS),
-    ] = 30.0,
-    run_timeout: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", help="When a run of the engine counts as hung.", rich_help_panel=shared.LIMITS),
-    ] = 60.0,
-    max_request_mib: Annotated[
-        int, typer.Option(min=1, metavar="MIB", help="Largest request.", rich_help_panel=shared.LIMITS)
-    ] = 64,
-    max_pixels: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Pixels of an image for /v1/classify.", rich_help_panel=shared.LIMITS),
-    ] = 50_000_000,
-    max_concurrent: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Requests at work at once; beyond, 503.", rich_help_panel=shared.LIMITS),
-    ] = 512,
-    body_timeout: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", help="How long a request may take to arrive.", rich_help_panel=shared.LIMITS),
-    ] = 30.0,
-    max_body_mib: Annotated[
-        int,
-        typer.Option(min=1, metavar="MIB", help="Memory for all requests together.", rich_help_panel=shared.LIMITS),
-    ] = 256,
-    drain: shared.Drain = 30.0,
-    max_connections: Annotated[
-        int,
-        typer.Option(
-            min=1, metavar="N", help="Open connections, of HTTP and of gRPC each.", rich_help_panel=CONNECTIONS
-        ),
-    ] = 1000,
-    max_streams: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Open gRPC streams.", rich_help_panel=CONNECTIONS)
-    ] = 16,
-    max_header_kib: Annotated[
-        int,
-        typer.Option(min=1, metavar="KIB", help="Largest head of an HTTP request.", rich_help_panel=CONNECTIONS),
-    ] = 32,
-    header_timeout: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", help="How long a head or a handshake may take.", rich_help_panel=CONNECTIONS),
-    ] = 10.0,
-    idle_timeout: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", help="How long a connection stays without a request.", rich_help_panel=CONNECTIONS
-        ),
-    ] = 75.0,
+    max_queue: shared.MaxQueue = Settings.max_queue,
+    timeout: Annotated[float, limit("timeout", shared.LIMITS)] = Settings.timeout,
+    run_timeout: Annotated[float, limit("run_timeout", shared.LIMITS)] = Settings.run_timeout,
+    max_request_mib: Annotated[int, limit("max_request_mib", shared.LIMITS)] = Settings.max_request_mib,
+    max_pixels: Annotated[int, limit("max_pixels", shared.LIMITS)] = Settings.max_pixels,
+    max_concurrent: Annotated[int, limit("max_concurrent", shared.LIMITS)] = Settings.max_concurrent,
+    body_timeout: Annotated[float, limit("body_timeout", shared.LIMITS)] = Settings.body_timeout,
+    max_body_mib: Annotated[int, limit("max_body_mib", shared.LIMITS)] = Settings.max_body_mib,
+    drain: shared.Drain = Settings.drain,
+    max_connections: Annotated[int, limit("max_connections", CONNECTIONS)] = Settings.max_connections,
+    max_streams: Annotated[int, limit("max_streams", CONNECTIONS)] = Settings.max_streams,
+    max_header_kib: Annotated[int, limit("max_header_kib", CONNECTIONS)] = Settings.max_header_kib,
+    header_timeout: Annotated[float, limit("header_timeout", CONNECTIONS)] = Settings.header_timeout,
+    idle_timeout: Annotated[float, limit("idle_timeout", CONNECTIONS)] = Settings.idle_timeout,
     ray: Annotated[
         bool,
         typer.Option(
@@ -165,7 +125,7 @@ def serve(
     """
     from ..machine.extras import require
     from ..serve.server import run
-    from ..serve.settings import ModelSource, Settings
+    from ..serve.settings import ModelSource
 
     if not ray:  # which has to find its settings in the environment when it is imported
         require("serve", "serving")

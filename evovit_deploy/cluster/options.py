@@ -8,19 +8,15 @@ from typing import Any, get_args, get_type_hints
 
 from ..engines.batching.batcher import DEFAULT_MAX_BATCH
 from ..errors import InputError
+from ..serve.limits import Limits, limit
 from ..serve.settings import ModelSource, Settings
 
 __all__ = ["RayOptions"]
 
-OF_REPLICA = (
-    "provider", "max_batch", "fixed_batch", "max_delay_ms", "max_queue", "workers", "run_timeout", "timeout", "body_timeout",
-    "max_request_mib", "max_body_mib", "max_pixels", "max_concurrent", "drain",
-)  # fmt: skip
 
-
-@dataclass(frozen=True)
-class RayOptions:
-    """Arguments of :func:`evovit_deploy.cluster.app`; the module's text explains them.
+@dataclass(frozen=True, kw_only=True)
+class RayOptions(Limits):
+    """Arguments of :func:`evovit_deploy.cluster.app`; the module's text explains them. Limits are those of each replica.
 
     Raises:
         InputError: A value that is impossible, or contradicts another.
@@ -29,48 +25,24 @@ class RayOptions:
     models: tuple[str, ...]
     labels: str | None = None
     provider: str = "auto"
-    threads: int | None = None
-    max_batch: int | None = None
+    threads: int | None = limit(None, "CPU threads per operator. Default: num_cpus.", least=1)
     fixed_batch: bool = False
-    max_delay_ms: float = 0.0
-    max_queue: int = 256
-    workers: int = 1
-    run_timeout: float = 60.0
-    timeout: float = 30.0
-    body_timeout: float = 30.0
-    max_request_mib: int = 64
-    max_body_mib: int = 256
-    max_pixels: int = 50_000_000
-    max_concurrent: int = 512
-    drain: float = 30.0
     token_file: str | None = None
-    num_replicas: int | None = None
-    min_replicas: int | None = None
-    max_replicas: int | None = None
-    target_ongoing_requests: float | None = None
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    max_ongoing_requests: int | None = None
-    max_queued_requests: int | None = None
-    health_check_period_s: float = 5.0
-    health_check_timeout_s: float = 30.0
+    num_replicas: int | None = limit(None, "Copies of the service.", least=1)
+    min_replicas: int | None = limit(None, "Copies of the service, at least.", least=0)
+    max_replicas: int | None = limit(None, "Copies of the service, at most.", least=1)
+    target_ongoing_requests: float | None = limit(None, "Requests at work in a replica that scaling aims at.", above=0)
+    num_cpus: float = limit(1.0, "CPUs per replica.", least=0)
+    num_gpus: float = limit(0.0, "GPUs per replica.", least=0)
+    max_ongoing_requests: int | None = limit(None, "Requests at work in a replica.", least=1)
+    max_queued_requests: int | None = limit(None, "Requests that wait at a proxy.", least=1)
+    health_check_period_s: float = limit(5.0, "Time between questions after health.", "SECONDS", above=0)
+    health_check_timeout_s: float = limit(30.0, "Time to answer one.", "SECONDS", above=0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.sources()
         self.settings()
-        if not self.max_delay_ms >= 0:
-            raise InputError(f"max_delay_ms is {self.max_delay_ms}; give 0 or more.")
-        for name in (
-            "threads", "max_batch", "num_replicas", "max_replicas", "target_ongoing_requests", "max_ongoing_requests",
-            "max_queued_requests", "health_check_period_s", "health_check_timeout_s",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} is {value}; give more than 0.")
-        for name in ("num_cpus", "num_gpus", "min_replicas"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise InputError(f"{name} is {value}; give 0 or more.")
         if (self.min_replicas is None) != (self.max_replicas is None):
             raise InputError("autoscaling needs min_replicas and max_replicas.")
         if self.autoscaled:
@@ -86,19 +58,23 @@ class RayOptions:
             raise InputError("target_ongoing_requests is for autoscaling: give min_replicas and max_replicas too.")
 
     @classmethod
+    def names(cls) -> list[str]:
+        """Return what every argument is called, in the order in which they are listed and written."""
+        first = ["models", "labels"]
+        return first + [field.name for field in fields(cls) if field.name not in first]
+
+    @classmethod
     def from_dict(cls, arguments: dict[str, Any]) -> RayOptions:
         """Read the arguments of a config file, or of ``serve run`` (where every value is text).
 
         Raises:
             InputError: An unknown key, a value of the wrong type, or what the constructor refuses.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(arguments) - known)
+        known = cls.names()
+        unknown = sorted(set(arguments) - set(known))
         if unknown:
             hint = " (route_prefix stands beside args, not in them)" if "route_prefix" in unknown else ""
-            raise InputError(
-                f"unknown arguments {', '.join(unknown)}{hint}; valid: {', '.join(field.name for field in fields(cls))}."
-            )
+            raise InputError(f"unknown arguments {', '.join(unknown)}{hint}; valid: {', '.join(known)}.")
         if "models" not in arguments:
             raise InputError('the argument models is missing: ["NAME=FILE", ...].')
         hints = get_type_hints(cls)
@@ -128,7 +104,13 @@ class RayOptions:
         """Of the service in each replica, which has no address itself."""
         threads = self.threads or max(1, int(self.num_cpus))  # or replicas on one node would crowd each other out
         return Settings(
-            port=0, grpc_port=None, token=token, threads=threads, **{name: getattr(self, name) for name in OF_REPLICA}
+            port=0,
+            grpc_port=None,
+            token=token,
+            threads=threads,
+            provider=self.provider,
+            fixed_batch=self.fixed_batch,
+            **{field.name: getattr(self, field.name) for field in fields(Limits)},
         )
 
     def token(self) -> str | None:

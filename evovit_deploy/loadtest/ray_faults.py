@@ -122,7 +122,7 @@ def deploy(pair: Pair) -> None:
 
     pair.cluster.add_node(num_cpus=2)
     options = RayOptions(
-        (f"{NAME}=none",),
+        models=(f"{NAME}=none",),
         num_cpus=1.2,
         num_replicas=2,
         run_timeout=0.2,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..serve.settings import Settings
+from ..serve.limits import check_limits, limit, same
 from ..storage.names import check_name, name_of
 from .contents import Contents
 
@@ -35,25 +34,17 @@ class ServiceOptions:
     """
 
     name: str | None = None
-    max_batch: int | None = None
-    max_delay_ms: float = 0.0
-    max_queue: int = 256
-    threads: int | None = None
-    drain: float = 30.0
+    max_batch: int | None = same("max_batch")
+    max_delay_ms: float = same("max_delay_ms")
+    max_queue: int = same("max_queue")
+    threads: int | None = limit(None, "CPU threads per operator.", least=1)
+    drain: float = same("drain")
     gpu: bool = False
 
     def __post_init__(self) -> None:
-        Settings(max_queue=self.max_queue, drain=self.drain)  # refuses what a service would
-        if not math.isfinite(self.drain):
-            raise InputError("drain must end: give a number of seconds.")
+        check_limits(self)
         if self.name is not None:
             check_name(self.name)
-        if not 0 <= self.max_delay_ms < math.inf:
-            raise InputError(f"max_delay_ms is {self.max_delay_ms}; give 0 or more.")
-        for name in ("max_batch", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; give a whole number from 1.")
 
     def model_name(self, path: Path) -> str:
         """Return the model's name in requests."""

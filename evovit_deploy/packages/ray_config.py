@@ -46,6 +46,7 @@ def ray_config(
         if not path.startswith("/"):
             raise InputError(f"{path} is not an absolute path, and Ray opens it on other machines.")
     Settings(host=host, port=port)  # refuses what a service would
+    defaults = {field.name: field.default for field in fields(RayOptions)}
     text = render(
         "ray.yaml.j2",
         template,
@@ -55,9 +56,9 @@ def ray_config(
         host=host,
         http_port=port,
         arguments=[
-            (field.name, _scalar(getattr(options, field.name)))
-            for field in fields(RayOptions)
-            if field.default is MISSING or getattr(options, field.name) != field.default
+            (name_, _scalar(getattr(options, name_)))
+            for name_ in RayOptions.names()
+            if defaults[name_] is MISSING or getattr(options, name_) != defaults[name_]
         ],
     )
     return write_file(output, text, force=force)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..classes.scores import no_scores
 from ..errors import InputError, OutputError
+from ..serve.limits import check_limits, limit, same
 from ..serve.tensors import TensorInfo
 from ..storage.files import write_bytes
 from ..storage.names import check_name, name_of
@@ -44,29 +45,23 @@ class TritonOptions:
     """
 
     name: str | None = None
-    version: int = 1
-    max_batch: int | None = None
-    max_delay_us: int = 0
-    max_queue: int = 256
-    timeout_ms: int = 1000
-    instances: int = 1
+    version: int = limit(1, "Version folder.", least=1)
+    max_batch: int | None = same("max_batch")
+    max_delay_us: int = limit(0, "How long a request may wait for a fuller batch.", "US", least=0)
+    max_queue: int = same("max_queue")
+    timeout_ms: int = limit(1000, "How long a request may wait.", "MS", least=1)
+    instances: int = limit(1, "Copies of the model on each GPU.", least=1)
     cpu: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("version", "max_queue", "timeout_ms", "instances"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give a whole number from 1.")
+        check_limits(self)
         if self.name is not None:
             check_name(self.name)
-        if self.max_delay_us < 0:
-            raise InputError(f"max_delay_us is {self.max_delay_us}; give 0 or more.")
         if self.max_delay_us >= 1000 * self.timeout_ms:
             raise InputError(
                 f"a request may wait {self.timeout_ms} ms and would wait {self.max_delay_us / 1000:g} ms for a fuller batch; "
                 "give a longer timeout or a shorter delay."
             )
-        if self.max_batch is not None and self.max_batch < 1:
-            raise InputError(f"max_batch is {self.max_batch}; give a whole number from 1.")
 
 
 def model_config(model: TritonModel, options: TritonOptions, *, labels: bool = False, cpu: bool = False) -> Any:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..engines.batching.clock import MAX_DELAY_MS
 from ..errors import InputError
 from ..storage.files import plain, printable
 from ..storage.missing import no_such_file
 from ..storage.names import check_name, label_of, name_of
+from .limits import Limits, limit, seconds
 
 __all__ = ["ModelSource", "Settings"]
 
 MIB = 1 << 20
-LONGEST = 30 * 24 * 3600  # seconds; beyond their own limit, platforms raise OverflowError instead of waiting
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Limits):
     """How to serve; the defaults suit one machine behind nothing.
 
     Attributes:
@@ -28,20 +27,12 @@ class Settings:
         grpc_port: gRPC port; 0 takes a free one, None serves no gRPC.
         provider: As for ``Engine.open``.
         threads: As for ``Engine.open``.
-        max_batch, fixed_batch, max_delay_ms, max_queue, workers, run_timeout: As for each model's
-            :class:`~evovit_deploy.serve.Batcher`.
-        timeout: Seconds until a request is answered with 504; a client may ask for less.
-        body_timeout: Seconds that a client has to send its request.
+        fixed_batch: As for each model's :class:`~evovit_deploy.serve.Batcher`.
         header_timeout: Seconds that a client has to send the head of a request, or to end a TLS or HTTP/2 handshake.
         idle_timeout: Seconds that a connection stays without a request. Balancers close theirs after 60, and must be first.
         max_connections: Connections that may be open, of HTTP and of gRPC each; fewer where the system allows fewer files.
         max_header_kib: Size of the head of an HTTP request, URL and headers, KiB.
-        max_request_mib: Size of a request, also once decompressed, MiB.
-        max_body_mib: Memory that the bodies of all requests may take together, MiB; at least one of ``max_request_mib`` fits.
-        max_pixels: Width times height of an image for ``/v1/classify``, before it is decoded.
         max_streams: Streams of gRPC that may be open at once, each of which may be receiving a request of any size.
-        max_concurrent: Requests at work at once; more are refused with 503.
-        drain: Seconds that accepted requests have to end after SIGTERM.
         token: Bearer token that every request but the health checks must carry.
         certificate, private_key: PEM files for TLS, both or neither.
         control: Clients may load, reload and unload the models given at the start.
@@ -51,59 +42,20 @@ class Settings:
     port: int = 8000
     grpc_port: int | None = 8001
     provider: str = "auto"
-    threads: int | None = None
-    max_batch: int | None = None
+    threads: int | None = limit(None, "CPU threads per operator. Default: the backend's.", least=1)
     fixed_batch: bool = False
-    max_delay_ms: float = 0.0
-    max_queue: int = 256
-    workers: int = 1
-    run_timeout: float = 60.0
-    timeout: float = 30.0
-    body_timeout: float = 30.0
-    header_timeout: float = 10.0
-    idle_timeout: float = 75.0
-    max_connections: int = 1000
-    max_header_kib: int = 32
-    max_request_mib: int = 64
-    max_body_mib: int = 256
-    max_pixels: int = 50_000_000
-    max_concurrent: int = 512
-    max_streams: int = 16
-    drain: float = 30.0
+    header_timeout: float = seconds(10.0, "How long a head or a handshake may take.")
+    idle_timeout: float = seconds(75.0, "How long a connection stays without a request.")
+    max_connections: int = limit(1000, "Open connections, of HTTP and of gRPC each.", least=1)
+    max_header_kib: int = limit(32, "Largest head of an HTTP request.", "KIB", least=1)
+    max_streams: int = limit(16, "Open gRPC streams.", least=1)
     token: str | None = None
     certificate: Path | None = None
     private_key: Path | None = None
     control: bool = False
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_queue",
-            "workers",
-            "run_timeout",
-            "timeout",
-            "body_timeout",
-            "header_timeout",
-            "idle_timeout",
-            "max_connections",
-            "max_header_kib",
-            "max_request_mib",
-            "max_body_mib",
-            "max_pixels",
-            "max_concurrent",
-            "max_streams",
-        ):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; give more than 0.")
-        if not self.drain >= 0:
-            raise InputError(f"drain is {self.drain}; give 0 or more seconds.")
-        if not 0 <= self.max_delay_ms <= MAX_DELAY_MS:
-            raise InputError(f"max_delay_ms is {self.max_delay_ms}; give 0 to {MAX_DELAY_MS:,} milliseconds.")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and not isinstance(value, int):
-                raise InputError(f"{field.name} is {value}; give a whole number.")
-            if field.type == "float" and not value <= LONGEST:
-                raise InputError(f"{field.name} is {value:g}; give {LONGEST:,} seconds (30 days) at most.")
+        super().__post_init__()
         for name in ("port", "grpc_port"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 65535:

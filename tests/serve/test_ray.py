@@ -74,7 +74,7 @@ def digits_app(ray_: Ray, digits_model: Path) -> Iterator[Ray]:
     from ray import serve
 
     labels = str(DIGITS / "labels.txt")
-    options = RayOptions((f"digits={digits_model}",), labels=labels, provider="cpu", threads=1, num_cpus=0.1)
+    options = RayOptions(models=(f"digits={digits_model}",), labels=labels, provider="cpu", threads=1, num_cpus=0.1)
     run("digits", options, token="secret")
     yield ray_
     serve.delete("digits")
@@ -136,7 +136,9 @@ def test_the_routes_of_the_service_below_a_prefix(digits_app: Ray) -> None:
 def test_beyond_the_queue_requests_get_503(ray_: Ray) -> None:
     from ray import serve
 
-    run("slow", RayOptions(("m=x",), num_cpus=0.1, max_batch=1, max_ongoing_requests=1, max_queue=2), opener=slow)
+    run(
+        "slow", RayOptions(models=("m=x",), num_cpus=0.1, max_batch=1, max_ongoing_requests=1, max_queue=2), opener=slow
+    )
 
     def ask(value: int) -> tuple[int, dict[str, str], bytes]:
         return ray_.call("POST", "/slow/v2/models/m/infer", json.dumps(document(value)))

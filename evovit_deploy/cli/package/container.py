@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ...storage.files import sha256
+from .._limits import Settings
 from .._model import note
 from . import _options as shared
 
@@ -32,11 +33,11 @@ def container(
         bool,
         typer.Option("--gpu", help="For an NVIDIA GPU; a TensorRT engine always is.", rich_help_panel=shared.RUN),
     ] = False,
-    max_batch: shared.ServedBatch = None,
-    max_delay_ms: shared.MaxDelayMs = 0.0,
-    max_queue: shared.MaxQueue = 256,
+    max_batch: shared.ServedBatch = Settings.max_batch,
+    max_delay_ms: shared.MaxDelayMs = Settings.max_delay_ms,
+    max_queue: shared.MaxQueue = Settings.max_queue,
     threads: shared.Threads = None,
-    drain: shared.Drain = 30.0,
+    drain: shared.Drain = Settings.drain,
     wheel: Annotated[
         Path | None,
         typer.Option(
