@@ -16,7 +16,7 @@ from ..engines.trt.options import BatchProfile, BuildOptions
 from ..errors import EngineError, InputError, ParityError
 from ..storage.files import atomic, printable, staged, write_json
 from ..storage.names import name_of
-from ..storage.ownership import Ours, check_replaceable, is_manifest
+from ..storage.ownership import Ours, check_not_read, check_replaceable, is_manifest
 from .builder import build_plan
 from .monitor import Progress
 from .onnx_facts import OnnxFacts, read_onnx
@@ -52,6 +52,10 @@ class BuildResult:
     parity: ParityReport | None
     seconds: float
     notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form: the manifest as written, where the plan is, and the notes."""
+        return {"path": str(self.path), **self.manifest, "notes": list(self.notes)}
 
 
 def default_engine_path(onnx: Path) -> Path:
@@ -94,6 +98,7 @@ def build_engine(
     onnx, options = Path(onnx), options or BuildOptions()
     path = Path(engine) if engine is not None else default_engine_path(onnx)
     _check_name(path)
+    check_not_read(_places(path), [onnx])
     check_replaceable(_places(path), force=force)
     facts = read_onnx(onnx)
     if options.precision not in (None, facts.precision):

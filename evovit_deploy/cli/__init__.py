@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -66,6 +67,7 @@ def options(
         os.environ["EVOVIT_VERBOSE"] = "1"
 
 
+NAMES: dict[Callable[..., None], str] = {evaluate: "eval", list_: "list"}  # these two are builtins
 for panel, commands in {
     "Convert": (export, verify, build, inspect),
     "Measure": (evaluate, explain, sweep),
@@ -73,8 +75,7 @@ for panel, commands in {
     "Look up": (list_, doctor),
 }.items():
     for command in commands:
-        name = {evaluate: "eval", list_: "list"}.get(command)  # these two are builtins
-        app.command(name, cls=Command, rich_help_panel=panel)(command)
+        app.command(NAMES.get(command), cls=Command, rich_help_panel=panel)(command)
     if panel == "Measure":
         app.add_typer(bench_app, rich_help_panel=panel)
     if panel == "Use":

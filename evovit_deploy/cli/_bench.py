@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import textwrap
 import time
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
 from ._console import out, progress
 
 if TYPE_CHECKING:
@@ -23,9 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "command_line",
-    "duration",
     "measuring",
-    "numbers",
     "print_lines",
     "print_report",
     "print_summary",
@@ -34,22 +30,6 @@ __all__ = [
 ]
 
 REFRESH_SECONDS = 0.5
-
-
-def numbers(option: str, text: str) -> tuple[int, ...]:
-    """Read ``1,8,32`` as numbers."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) for part in parts):
-        raise InputError(f"{option} {text!r} is not a list of numbers from 1; for example: {option} 1,8,32")
-    return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-def duration(text: str) -> float:
-    """Read ``5ms``, ``0.1s``, ``800us`` or a number of milliseconds, in milliseconds."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|us)?\s*", text)
-    if not found or not float(found[1]):
-        raise InputError(f"--budget {text!r} is not a time; for example: --budget 5ms")
-    return float(found[1]) * {"s": 1000.0, "us": 0.001}.get(found[2], 1.0)
 
 
 def command_line() -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.segment import Segment
     from rich.text import Text
 
-__all__ = ["err", "fail", "out", "print_json", "progress", "waiting"]
+__all__ = ["err", "fail", "note", "out", "print_json", "progress", "waiting", "warn"]
 
 # One column each, so that a table that is laid out already keeps its shape where the stream cannot show them.
 PLAINER = str.maketrans({"—": "-", "–": "-", "…": "~", "°": " ", "×": "x", "→": ">", "·": "."})
@@ -43,8 +43,24 @@ def fail(text: str, kind: str = "error") -> None:
     """Print an error as one paragraph on stderr."""
     from rich.text import Text
 
-    paragraph = " ".join(plain(part) for line in text.splitlines() if (part := line.strip()))
-    err().print(Text.assemble((f"{kind}:", "bold red"), " ", paragraph), soft_wrap=True)
+    paragraph, console = " ".join(plain(part) for line in text.splitlines() if (part := line.strip())), err()
+    console.print(Text.assemble((f"{kind}:", "bold red"), " ", paragraph), soft_wrap=not console.is_terminal)
+
+
+def note(text: str, above: Progress | None = None) -> None:
+    """Print a note on stderr, above a progress bar if there is one."""
+    _say(f"note: {text}", "dim", above)
+
+
+def warn(text: str, above: Progress | None = None) -> None:
+    """Print a warning on stderr: the result may be wrong."""
+    _say(f"warning: {text}", "yellow", above)
+
+
+def _say(text: str, style: str, above: Progress | None) -> None:
+    """Lines for people: broken between words in a terminal, whole in a log or a pipe."""
+    console = err() if above is None else above.console
+    console.print(text, markup=False, style=style, soft_wrap=not console.is_terminal)
 
 
 def print_json(document: Any) -> None:

@@ -13,9 +13,10 @@ from ..errors import EvoVitError, InputError, UnstableMeasurement
 from ..storage.missing import no_such_file
 from . import _completion as complete
 from . import _options as shared
-from ._bench import command_line, duration, measuring, numbers, print_report, print_summary
+from ._bench import command_line, measuring, print_report, print_summary
 from ._choices import Arrivals, ClassOrder, Precision
 from ._console import err, print_json
+from ._values import duration, numbers
 
 if TYPE_CHECKING:
     from ..bench import BenchReport

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from . import _options as shared
-from ._bench import duration, print_report, print_summary
+from ._bench import print_report, print_summary
 from ._console import err, print_json
+from ._values import duration
 
 __all__ = ["bench_report"]
 

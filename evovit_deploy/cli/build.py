@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,18 +10,127 @@ import typer
 
 from . import _options as shared
 from ._choices import Hardware, Precision, Tiling
-from ._console import out, print_json, progress
-from ._model import note
+from ._console import note, out, print_json, progress
+from ._groups import grouped
+from ._values import word, words
 
 if TYPE_CHECKING:
     from ..building.build import BuildResult
     from ..engines.trt.options import BuildOptions
 
-__all__ = ["batch_sizes", "build", "build_document", "build_with_progress", "plan_rows", "show_build"]
+__all__ = ["batch_sizes", "build", "plan_rows", "show_build"]
 
 BATCHES, CHECKS, TENSORRT = "Batch", "Checks", "Full TensorRT only"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What `evovit build` asks of an engine."""
+
+    target: shared.Target = None
+    profile: shared.Profile = None
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Refuse an ONNX file of a different precision.", rich_help_panel=shared.ENGINE),
+    ] = None
+    batch: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Static batch size; the plan is leaner.", rich_help_panel=BATCHES),
+    ] = None
+    min_batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Smallest batch. Default: 1.", rich_help_panel=BATCHES)
+    ] = None
+    opt_batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Batch to tune for. Default: 8.", rich_help_panel=BATCHES)
+    ] = None
+    max_batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Largest batch. Default: 64.", rich_help_panel=BATCHES)
+    ] = None
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify", help="Compare the outputs where the engine can run.", rich_help_panel=CHECKS
+        ),
+    ] = True
+    require_fused_attention: Annotated[
+        bool,
+        typer.Option(
+            "--require-fused-attention", help="Exit 3 unless every attention is one kernel.", rich_help_panel=CHECKS
+        ),
+    ] = False
+    max_kernels: Annotated[
+        int | None, typer.Option(metavar="N", help="Exit 3 if the plan has more kernels.", rich_help_panel=CHECKS)
+    ] = None
+    optimization_level: Annotated[
+        int | None,
+        typer.Option(metavar="0-5", help="How long to search for kernels.", rich_help_panel=TENSORRT),
+    ] = None
+    hardware_compatibility: Annotated[
+        Hardware | None, typer.Option(help="Other GPUs that may run the engine.", rich_help_panel=TENSORRT)
+    ] = None
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible", help="Let newer minor versions load the engine.", rich_help_panel=TENSORRT
+        ),
+    ] = False
+    tiling: Annotated[Tiling | None, typer.Option(help="Tiling for the L2 cache.", rich_help_panel=TENSORRT)] = None
+    timing_cache: Annotated[
+        bool,
+        typer.Option("--timing-cache/--no-timing-cache", help="Reuse kernel timings.", rich_help_panel=TENSORRT),
+    ] = True
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(
+            metavar="8.6,12.0",
+            help="GPUs to build for; TensorRT-RTX only. Default: 8.0 and newer.",
+            rich_help_panel=shared.ENGINE,
+        ),
+    ] = None
+    workspace_mib: Annotated[
+        int | None,
+        typer.Option(metavar="MIB", help="Limit of scratch memory.", rich_help_panel=shared.ENGINE),
+    ] = None
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Let the weights be replaced later.", rich_help_panel=shared.ENGINE)
+    ] = False
+    strip_plan: Annotated[
+        bool,
+        typer.Option(
+            "--strip-plan",
+            help="Leave the weights out; they are read from the ONNX file.",
+            rich_help_panel=shared.ENGINE,
+        ),
+    ] = False
+
+    def options(self) -> BuildOptions:
+        """Return them as the library takes them, over those of the profile."""
+        from ..building.profiles import BuildProfile, load_profile
+
+        base = BuildProfile("", "", "") if self.profile is None else load_profile(self.profile)
+        capabilities = self.compute_capability
+        return base.with_options(
+            target=word(self.target),
+            batch=self.batch,
+            min_batch=self.min_batch,
+            opt_batch=self.opt_batch,
+            max_batch=self.max_batch,
+            precision=word(self.precision),
+            require_fused_attention=self.require_fused_attention or None,
+            max_kernels=self.max_kernels,
+            optimization_level=self.optimization_level,
+            workspace_mib=self.workspace_mib,
+            hardware_compatibility=word(self.hardware_compatibility),
+            version_compatible=self.version_compatible or None,
+            tiling=word(self.tiling),
+            compute_capabilities=None if capabilities is None else words(capabilities),
+            refit=self.refit or None,
+            strip_plan=self.strip_plan or None,
+            timing_cache=None if self.timing_cache else False,
+        )
+
+
+@grouped
 def build(
     onnx: Annotated[
         Path, typer.Argument(metavar="ONNX", help="ONNX file, such as from `evovit export --precision fp16`.")
@@ -36,81 +145,8 @@ def build(
             rich_help_panel=shared.OUTPUT,
         ),
     ] = None,
-    target: shared.Target = None,
-    profile: shared.Profile = None,
-    precision: Annotated[
-        Precision | None,
-        typer.Option(help="Refuse an ONNX file of a different precision.", rich_help_panel=shared.ENGINE),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Static batch size; the plan is leaner.", rich_help_panel=BATCHES),
-    ] = None,
-    min_batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Smallest batch. Default: 1.", rich_help_panel=BATCHES)
-    ] = None,
-    opt_batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Batch to tune for. Default: 8.", rich_help_panel=BATCHES)
-    ] = None,
-    max_batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Largest batch. Default: 64.", rich_help_panel=BATCHES)
-    ] = None,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify/--no-verify", help="Compare the outputs where the engine can run.", rich_help_panel=CHECKS
-        ),
-    ] = True,
-    require_fused_attention: Annotated[
-        bool,
-        typer.Option(
-            "--require-fused-attention", help="Exit 3 unless every attention is one kernel.", rich_help_panel=CHECKS
-        ),
-    ] = False,
-    max_kernels: Annotated[
-        int | None, typer.Option(metavar="N", help="Exit 3 if the plan has more kernels.", rich_help_panel=CHECKS)
-    ] = None,
-    optimization_level: Annotated[
-        int | None,
-        typer.Option(metavar="0-5", help="How long to search for kernels.", rich_help_panel=TENSORRT),
-    ] = None,
-    hardware_compatibility: Annotated[
-        Hardware | None, typer.Option(help="Other GPUs that may run the engine.", rich_help_panel=TENSORRT)
-    ] = None,
-    version_compatible: Annotated[
-        bool,
-        typer.Option(
-            "--version-compatible", help="Let newer minor versions load the engine.", rich_help_panel=TENSORRT
-        ),
-    ] = False,
-    tiling: Annotated[Tiling | None, typer.Option(help="Tiling for the L2 cache.", rich_help_panel=TENSORRT)] = None,
-    timing_cache: Annotated[
-        bool,
-        typer.Option("--timing-cache/--no-timing-cache", help="Reuse kernel timings.", rich_help_panel=TENSORRT),
-    ] = True,
-    compute_capability: Annotated[
-        str | None,
-        typer.Option(
-            metavar="8.6,12.0",
-            help="GPUs to build for; TensorRT-RTX only. Default: 8.0 and newer.",
-            rich_help_panel=shared.ENGINE,
-        ),
-    ] = None,
-    workspace_mib: Annotated[
-        int | None,
-        typer.Option(metavar="MIB", help="Limit of scratch memory.", rich_help_panel=shared.ENGINE),
-    ] = None,
-    refit: Annotated[
-        bool, typer.Option("--refit", help="Let the weights be replaced later.", rich_help_panel=shared.ENGINE)
-    ] = False,
-    strip_plan: Annotated[
-        bool,
-        typer.Option(
-            "--strip-plan",
-            help="Leave the weights out; they are read from the ONNX file.",
-            rich_help_panel=shared.ENGINE,
-        ),
-    ] = False,
+    *,
+    asked: Asked,
     force: shared.Force = False,
     json: shared.Json = False,
 ) -> None:
@@ -122,53 +158,22 @@ def build(
       evovit build model.onnx
       evovit build model.onnx --profile l4 --max-batch 32 --require-fused-attention
     """
-    from ..building.profiles import BuildProfile, load_profile
-
-    base = load_profile(profile) if profile is not None else BuildProfile("", "", "")
-    options = base.with_options(
-        target=_value(target),
-        batch=batch,
-        min_batch=min_batch,
-        opt_batch=opt_batch,
-        max_batch=max_batch,
-        precision=_value(precision),
-        require_fused_attention=require_fused_attention or None,
-        max_kernels=max_kernels,
-        optimization_level=optimization_level,
-        workspace_mib=workspace_mib,
-        hardware_compatibility=_value(hardware_compatibility),
-        version_compatible=version_compatible or None,
-        tiling=_value(tiling),
-        compute_capabilities=None if compute_capability is None else _list(compute_capability),
-        refit=refit or None,
-        strip_plan=strip_plan or None,
-        timing_cache=None if timing_cache else False,
-    )
-    result = build_with_progress(onnx, output, options, verify=verify, force=force)
-    if json:
-        print_json(build_document(result))
-    else:
-        show_build(result)
-
-
-def build_with_progress(
-    onnx: Path, output: Path | None, options: BuildOptions, *, verify: bool = True, force: bool = False
-) -> BuildResult:
-    """Build with a bar on stderr; also what `evovit export --format engine` calls."""
     from ..building.build import build_engine
 
     with progress() as bar:
-        task = bar.add_task("building", total=100)
-
-        def report(phase: str, fraction: float) -> None:
-            bar.update(task, description=phase.lower(), completed=100 * fraction)
-
-        return build_engine(onnx, output, options, progress=report, prove=verify, force=force)
-
-
-def build_document(result: BuildResult) -> dict[str, Any]:
-    """Return the manifest as written, where it is, and the notes; for `--json`."""
-    return {"path": str(result.path), **result.manifest, "notes": list(result.notes)}
+        task = bar.add_task("building", total=1)
+        result = build_engine(
+            onnx,
+            output,
+            asked.options(),
+            progress=lambda phase, share: bar.update(task, description=phase.lower(), completed=share),
+            prove=asked.verify,
+            force=force,
+        )
+    if json:
+        print_json(result.to_dict())
+    else:
+        show_build(result)
 
 
 def show_build(result: BuildResult) -> None:
@@ -215,14 +220,6 @@ def plan_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("weights", _bytes(report["weights_bytes"])),
         ("activations", _bytes(report["activation_bytes"])),
     ]
-
-
-def _value(choice: Enum | None) -> Any:
-    return None if choice is None else choice.value
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _bytes(count: int | None) -> str:

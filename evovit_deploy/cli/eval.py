@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,18 +14,35 @@ from ..storage.files import printable
 from . import _completion as complete
 from . import _options as shared
 from ._choices import ClassOrder
-from ._console import err, print_json, progress
+from ._console import err, note, print_json, progress, warn
 from ._evaluation import show
-from ._model import ModelChoice, note, open_models, warn
+from ._groups import grouped
+from ._shared import Opened
 
 if TYPE_CHECKING:
-    from ..engines.base import Engine
+    from rich.progress import Progress as Bar
+
     from ..evaluate import Progress
-    from ..recipes import Recipe
 
 __all__ = ["evaluate"]
 
 
+@dataclass(frozen=True)
+class Models(Opened):
+    """How the models are opened."""
+
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            autocompletion=complete.recipes,
+            help="Recipe of a checkpoint; for another file, the transform that it must have been exported with.",
+            rich_help_panel=shared.CHECKPOINT,
+        ),
+    ] = None
+
+
+@grouped
 def evaluate(
     model: shared.Model,
     data: Annotated[
@@ -51,22 +69,8 @@ def evaluate(
     batch: shared.Batch = 32,
     workers: shared.Workers = None,
     restart: shared.Restart = False,
-    provider: shared.Provider = "auto",
-    threads: shared.Threads = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            autocompletion=complete.recipes,
-            help="Recipe of a checkpoint; for another file, the transform that it must have been exported with.",
-            rich_help_panel=shared.CHECKPOINT,
-        ),
-    ] = None,
-    keep: shared.Keep = None,
-    schedule: shared.Schedule = None,
-    ema: shared.Ema = False,
-    num_heads: shared.NumHeads = None,
-    from_timm: shared.FromTimm = None,
+    *,
+    models: Models,
     force: shared.Force = False,
     json: shared.Json = False,
 ) -> None:
@@ -76,37 +80,28 @@ def evaluate(
       evovit eval model.onnx --data val/ --labels labels.txt
       evovit eval model.onnx --data val.csv --against ckpt.pth -o predictions.csv
     """
-    from ..classes.labels import ClassNames
-    from ..evaluate import Subject, read_dataset
-    from ..evaluate import evaluate as run
-    from ..recipes import load_recipe
+    from ..evaluate.files import EvalOptions, evaluate_files
 
-    choice = ModelChoice(provider, threads, recipe, keep, schedule, ema, num_heads, from_timm)
-    expected = None if recipe is None else load_recipe(recipe)
-    paths = [model] if against is None else [model, against]
-    with ExitStack() as stack:
-        engines = open_models(stack, paths, choice)
-        _notes(engines, expected)
-        classes = ClassNames.read(labels, engines[0].spec.num_classes)
-        dataset = read_dataset(data, classes, class_order.order)
-        for text in dataset.warnings:
-            warn(text)
-        for text in dataset.notes:
-            note(text)
-        subjects = [Subject(engine, path) for engine, path in zip(engines, paths)]
-        with _showing() as update:
-            result = run(
-                subjects[0],
-                dataset,
-                classes,
-                reference=subjects[1] if against is not None else None,
-                predictions=predictions,
-                batch_size=batch,
-                workers=workers,
-                restart=restart,
-                force=force,
-                on_progress=update,
-            )
+    options = EvalOptions(
+        models=models.opening(),
+        against=against,
+        labels=labels,
+        class_order=class_order.order,
+        predictions=predictions,
+        batch_size=batch,
+        workers=workers,
+        restart=restart,
+        force=force,
+    )
+    with _showing() as (bar, update):
+        result = evaluate_files(
+            model,
+            data,
+            options,
+            note=lambda text: note(text, bar),
+            warn=lambda text: warn(text, bar),
+            on_progress=update,
+        )
     if json:
         print_json(result.to_dict())
     else:
@@ -114,43 +109,31 @@ def evaluate(
     for text in result.warnings:
         warn(text)
     if result.failures:
-        err().print(f"{len(result.failures)} of {len(dataset.paths)} images could not be evaluated.")
+        count = len(result.failures)
+        err().print(f"{count} of {len(result.dataset.paths)} images could not be evaluated.")
         raise typer.Exit(1)
 
 
-def _notes(engines: list[Engine], expected: Recipe | None) -> None:
-    """Settle the transforms, and say what is unusual about the models."""
-    from ..evaluate.transform import settle_transform, transform_difference
-
-    for engine in engines:
-        assumed = settle_transform(engine, expected)
-        if assumed:
-            note(assumed)
-        if engine.spec.manifest is not None and engine.spec.manifest.get("weights", {}).get("random"):
-            note(f"{engine.spec.name} has random weights: the classes mean nothing")
-    transforms = [engine.spec.transform for engine in engines if engine.spec.transform is not None]
-    if len(transforms) == 2 and (difference := transform_difference(*transforms)):
-        note(f"the models prepare their images differently, each as it was exported: {difference}")
-
-
 @contextmanager
-def _showing() -> Iterator[Callable[[Progress], None]]:
+def _showing() -> Iterator[tuple[Bar, Callable[[Progress], None]]]:
     """A progress bar with time left; failures are named as they come, and Ctrl-C says how to go on."""
     done = 0
     with progress() as bar:
-        task = bar.add_task("evaluating", total=None)
+        task = bar.add_task("opening", total=None)
 
         def update(state: Progress) -> None:
             nonlocal done
             if not done and state.resumed == state.done and state.resumed:
-                note(f"resuming after {state.resumed} of {state.total} images, where an earlier run was interrupted")
+                note(
+                    f"resuming after {state.resumed} of {state.total} images, where an earlier run was interrupted", bar
+                )
             for path, reason in state.failures:
                 bar.console.print(f"{printable(path)}: {reason}", markup=False, soft_wrap=True)  # above the bar
             done = state.done
-            bar.update(task, completed=state.done, total=state.total)
+            bar.update(task, description="evaluating", completed=state.done, total=state.total)
 
         try:
-            yield update
+            yield bar, update
         except KeyboardInterrupt:
             bar.stop()
             err().print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +9,9 @@ import typer
 
 from ..storage.files import printable
 from . import _options as shared
-from ._console import err, out, print_json, progress
-from ._model import ModelChoice, note, open_models, warn
+from ._console import err, note, out, print_json, progress, warn
+from ._groups import grouped
+from ._shared import Opened
 
 if TYPE_CHECKING:
     from ..explain import Explanation
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["explain"]
 
 
+@grouped
 def explain(
     model: Annotated[
         Path,
@@ -43,14 +44,8 @@ def explain(
         int,
         typer.Option(min=1, metavar="N", help="Images to draw; the summary counts all.", rich_help_panel=shared.OUTPUT),
     ] = 200,
-    provider: shared.Provider = "auto",
-    threads: shared.Threads = None,
-    recipe: shared.Recipe = None,
-    keep: shared.Keep = None,
-    schedule: shared.Schedule = None,
-    ema: shared.Ema = False,
-    num_heads: shared.NumHeads = None,
-    from_timm: shared.FromTimm = None,
+    *,
+    models: Opened,
     force: shared.Force = False,
     json: shared.Json = False,
 ) -> None:
@@ -60,48 +55,28 @@ def explain(
       evovit explain ckpt.pth photos/ -o gallery
       evovit explain model.onnx photo.jpg --against ckpt.pth
     """
-    from ..classes.labels import ClassNames
-    from ..engines.registry import kind_of
-    from ..evaluate.transform import settle_transform
-    from ..explain import explain as run
-    from ..images.folder import find_images
-    from ..recipes import load_recipe
+    from ..explain.files import ExplainOptions, explain_files
 
-    choice = ModelChoice(provider, threads, recipe, keep, schedule, ema, num_heads, from_timm)
-    with ExitStack() as stack:
-        engines = open_models(stack, [model] if against is None else [model, against], choice, ("logits", "kept"))
-        for engine in engines:
-            assumed = settle_transform(engine, None if recipe is None else load_recipe(recipe))
-            if assumed:
-                note(assumed)
-        if kind_of(engines[0].backend) != "checkpoint":
-            note("only a checkpoint shows the class attention; this file only says which patches it keeps")
-        classes = ClassNames.read(labels, engines[0].spec.num_classes)
-        left_out: list[str] = []
-        paths = find_images(images, left_out)
-        for text in left_out:
-            warn(text)
-        with progress() as bar:
-            task = bar.add_task("drawing", total=len(paths))
-            result = run(
-                engines[0],
-                paths,
-                output,
-                reference=engines[1] if against is not None else None,
-                classes=classes,
-                limit=limit,
-                force=force,
-                on_progress=lambda done: bar.update(task, completed=done),
-                on_failure=lambda path, reason: err().print(
-                    f"{printable(path)}: {reason}", markup=False, soft_wrap=True
-                ),
-            )
+    options = ExplainOptions(models.opening(), output, against, labels, limit, force)
+    with progress() as bar:
+        task = bar.add_task("drawing", total=None)
+        result = explain_files(
+            model,
+            images,
+            options,
+            note=lambda text: note(text, bar),
+            warn=lambda text: warn(text, bar),
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_failure=lambda path, reason: bar.console.print(
+                f"{printable(path)}: {reason}", markup=False, soft_wrap=True
+            ),
+        )
     if json:
         print_json(result.to_dict())
     else:
         _show(result)
     if result.failures:
-        err().print(f"{len(result.failures)} of {len(paths)} images could not be read.")
+        err().print(f"{len(result.failures)} of {len(result.images) + len(result.failures)} images could not be read.")
         raise typer.Exit(1)
 
 

@@ -12,8 +12,7 @@ from ..errors import InputError
 from ..storage.files import exact, plain, printable
 from . import _options as shared
 from ._choices import ClassOrder
-from ._console import err, out, print_json, progress
-from ._model import note, warn
+from ._console import err, note, out, print_json, progress, warn
 from ._ray import predict_on_ray
 
 if TYPE_CHECKING:

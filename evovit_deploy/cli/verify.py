@@ -11,8 +11,9 @@ import typer
 from ..errors import ParityError
 from ..storage.files import printable
 from . import _options as shared
-from ._console import out, print_json
-from ._model import ModelChoice, note, open_models, warn
+from ._console import note, out, print_json, warn
+from ._groups import grouped
+from ._shared import Understood
 
 if TYPE_CHECKING:
     from ..engines import Engine
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 
+@grouped
 def verify(
     reference: Annotated[
         Path, typer.Argument(metavar="REFERENCE", help="Checkpoint, ONNX file or TensorRT engine to compare with.")
@@ -33,11 +35,8 @@ def verify(
             rich_help_panel=shared.DATA,
         ),
     ] = None,
-    recipe: shared.Recipe = None,
-    keep: shared.Keep = None,
-    schedule: shared.Schedule = None,
-    ema: shared.Ema = False,
-    num_heads: shared.NumHeads = None,
+    *,
+    understood: Understood,
     provider: shared.Provider = "auto",
     json: shared.Json = False,
 ) -> None:
@@ -47,11 +46,12 @@ def verify(
       evovit verify ckpt.pth model.onnx --images photos/
       evovit verify model.onnx model.engine
     """
+    from ..engines.opening import OpenOptions, open_models
     from ..export import verify as compare_engines
 
-    choice = ModelChoice(provider, None, recipe, keep, schedule, ema, num_heads)
+    options = OpenOptions(provider, None, understood.options())
     with ExitStack() as stack:
-        a, b = open_models(stack, [reference, model], choice, ("logits", "kept"), plain=True)
+        a, b = open_models(stack, [reference, model], options, ("logits", "kept"), plain=True, note=note)
         batches, names = _read_images(images, a, b)
         report = compare_engines(a, b, batches, names=names)
     if json:

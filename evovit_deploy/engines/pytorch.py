@@ -177,12 +177,12 @@ def _compiled(module: Any, cuda: bool) -> Any:
 
 def _open(
     path: Path, *, provider: str, threads: int | None, recipe: Recipe | str | None = None, num_heads: int | None = None,
-    ema: bool = False, compiled: bool = False,
+    ema: bool = False, keep: tuple[float, ...] | None = None, schedule: str | None = None, compiled: bool = False,
 ) -> TorchEngine:  # fmt: skip
-    from ..checkpoint import load_checkpoint
+    from ..checkpoint.options import CheckpointOptions
 
     check_threads(threads)
-    checkpoint = load_checkpoint(path, recipe=recipe, num_heads=num_heads, ema=ema)
+    checkpoint = CheckpointOptions(recipe, keep, schedule, num_heads, ema=ema).load(path)
     return TorchEngine.from_checkpoint(checkpoint, provider=provider, threads=threads, compiled=compiled)
 
 
@@ -198,7 +198,7 @@ _EAGER = Backend(
     suffixes=(".pth", ".pt", ".bin", ".safetensors"),
     open=_open,
     module="torch",
-    accepts=("recipe", "num_heads", "ema"),
+    accepts=("recipe", "num_heads", "ema", "keep", "schedule"),
     platform="pytorch_libtorch",
     usable=_usable,
 )

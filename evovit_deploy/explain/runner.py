@@ -18,7 +18,7 @@ from ..errors import InputError, OutputError, translate
 from ..images.decode import load_image
 from ..images.transform import preprocess
 from ..storage.files import exact, printable, write_bytes
-from ..storage.ownership import check_replaceable, is_page, is_picture, mark, remove_stale
+from ..storage.ownership import check_not_read, check_replaceable, is_page, is_picture, mark, remove_stale
 from .drawing import Panel, draw, frequency_panel, overview, panel_size, sheet
 from .gallery import Page, page_of, render
 from .maps import Explainer, Look
@@ -107,6 +107,7 @@ def explain(
     named = {path: folder / f"{number:04}_{_safe(path.stem)}.png" for number, path in enumerate(paths, 1)}
     _make(folder)
     earlier = [path for path in folder.iterdir() if PICTURE.fullmatch(path.name)]
+    check_not_read([folder / "index.html", folder / OVERVIEW, *named.values(), *earlier], paths)
     check_replaceable(
         {
             folder / "index.html": PAGE,

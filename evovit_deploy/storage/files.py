@@ -15,6 +15,8 @@ from typing import Any
 
 from ..errors import EvoVitError, OutputError
 
+_LONGEST = 200  # bytes of a name that a temporary one repeats; what is added stays below 55
+
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -26,7 +28,7 @@ def atomic(path: Path) -> Iterator[Path]:
     path = Path(path)
     _check_ordinary(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_beside(path), suffix=".partial", dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise OutputError(
@@ -61,7 +63,7 @@ def staged(*paths: Path) -> Iterator[Path]:
         check_writable(path)
     parent = paths[0].parent
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{paths[0].name}.", suffix=".partial", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=_beside(paths[0]), suffix=".partial", dir=parent))
     except OSError as error:
         raise OutputError(f"cannot write into {parent}: {error.strerror or error}.") from error
     try:
@@ -76,6 +78,12 @@ def staged(*paths: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write {paths[0]}: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(path: Path) -> str:
+    """How the name of a temporary file begins; cut, since a file system takes 255 bytes, and a name may have them all."""
+    name = os.fsencode(path.name)[:_LONGEST].decode("utf-8", "ignore")
+    return f".{name}."
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -102,6 +110,8 @@ def check_writable(path: Path) -> None:
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist. Create it first: mkdir -p {path.parent}")
     try:
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from ..errors import OutputError
+from ..errors import InputError, OutputError
 from .files import check_writable, printable
 
 __all__ = [
     "Ours",
+    "check_not_read",
     "check_replaceable",
     "is_manifest",
     "is_page",
@@ -53,6 +55,30 @@ def check_replaceable(places: Mapping[Path, Ours], *, force: bool = False) -> No
             f"{names} {'exist' if many else 'exists'}, and evovit did not write {'them' if many else 'it'}. Give another name, "
             "or use --force."
         )
+
+
+def check_not_read(places: Iterable[Path], inputs: Iterable[Path | str | None]) -> None:
+    """Raise InputError if a file to be written is one that the same command reads; no option makes that right.
+
+    Args:
+        places: Files to be written.
+        inputs: Files that are read; None and names that are no file, such as that of a shipped recipe, count for nothing.
+    """
+    read = {identity for path in inputs if path and (identity := _identity(Path(path))) is not None}
+    for place in places:
+        if read and _identity(place) in read:
+            raise InputError(
+                f"{printable(place)} is read by this command, and would be written by it. Give another output."
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What is the same for all names of a file; None where there is no file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 def _replaceable(path: Path, ours: Ours) -> bool:

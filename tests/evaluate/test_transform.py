@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from evovit_deploy.engines import FakeEngine
+from evovit_deploy.engines.transform import settle_transform, transform_difference
 from evovit_deploy.errors import InputError
-from evovit_deploy.evaluate.transform import settle_transform, transform_difference
 from evovit_deploy.recipes import Transform, load_recipe
 
 RECIPE = load_recipe("evo_deit_tiny_patch16_224")

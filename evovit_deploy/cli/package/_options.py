@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ...storage.files import printable
-from .._console import out, print_json
-from .._model import note
+from .._console import note, out, print_json
 from .._options import (
     BATCHING,
     LIMITS,

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ...storage.files import sha256
+from .._console import note
 from .._limits import Settings
-from .._model import note
 from . import _options as shared
 
 __all__ = ["container"]

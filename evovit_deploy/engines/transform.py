@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..engines.base import Engine
     from ..recipes import Recipe, Transform
+    from .base import Engine
+    from .opening import OpenOptions
 
-__all__ = ["settle_transform", "transform_difference"]
+__all__ = ["settle_transform", "settle_transforms", "transform_difference"]
 
 
 def transform_difference(found: Transform, wanted: Transform) -> str:
@@ -51,3 +53,24 @@ def settle_transform(engine: Engine, recipe: Recipe | None) -> str | None:
             "--recipe to use its own, or export it again with this recipe."
         )
     return None
+
+
+def settle_transforms(engines: Sequence[Engine], options: OpenOptions, note: Callable[[str], None]) -> None:
+    """Settle the transform of every model, against the recipe that they were opened with if there is one.
+
+    Args:
+        engines: Opened; see :func:`settle_transform`.
+        options: What they were opened with.
+        note: Called with what was assumed.
+
+    Raises:
+        InputError, RecipeError: See :func:`settle_transform` and :func:`load_recipe`.
+    """
+    from ..recipes import load_recipe
+
+    recipe = None if options.checkpoint is None else options.checkpoint.recipe
+    expected = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    for engine in engines:
+        assumed = settle_transform(engine, expected)
+        if assumed:
+            note(assumed)

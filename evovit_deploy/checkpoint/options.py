@@ -1,0 +1,102 @@
+"""How a checkpoint is understood where its file does not say, or where something else is wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from ..recipes import Evolution, Recipe, load_recipe
+from . import Checkpoint, load_checkpoint, random_checkpoint, timm_recipe
+from .timm import accuracy_note
+
+__all__ = ["CheckpointOptions"]
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """How a checkpoint is understood.
+
+    Attributes:
+        recipe: Name or path of a recipe, or a recipe; None finds it.
+        keep: Keep ratios, one for all stages or one per stage; None is the recipe's.
+        schedule: ``stage`` or ``layer``; None is the recipe's.
+        num_heads: Attention heads, where neither file nor recipe says.
+        image_size: Pixels a side; the position embedding is resized to it.
+        ema: Use the averaged weights.
+        from_timm: Name in timm of the ViT that these are the weights of.
+        pool: Of a timm ViT: ``token`` or ``avg``; None is its own.
+    """
+
+    recipe: str | Recipe | None = None
+    keep: tuple[float, ...] | None = None
+    schedule: str | None = None
+    num_heads: int | None = None
+    image_size: int | None = None
+    ema: bool = False
+    from_timm: str | None = None
+    pool: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pool is not None and self.from_timm is None:
+            raise InputError("--pool is for timm models; give one with --from-timm NAME.")
+
+    @property
+    def fixed_in_files(self) -> list[str]:
+        """What is given and only a checkpoint leaves open; a recipe may also be held against another file."""
+        names = ("keep", "schedule", "ema", "num_heads", "image_size", "from_timm")
+        return [name for name in names if getattr(self, name)]
+
+    def load(self, path: Path) -> Checkpoint:
+        """Load a checkpoint and apply the options.
+
+        Raises:
+            InputError: Options that do not go together, or not with this model.
+            CheckpointError, RecipeError: See :func:`load_checkpoint`.
+        """
+        found = load_checkpoint(
+            path, recipe=self.recipe, num_heads=self.num_heads, image_size=self.image_size, ema=self.ema,
+            timm=self.from_timm, pool=self.pool,
+        )  # fmt: skip
+        return self._evolved(found)
+
+    def random(self, seed: int = 0) -> Checkpoint:
+        """Return a recipe, or a ViT of timm, with seeded random weights.
+
+        Raises:
+            InputError: No recipe, or options that random weights do not have.
+            RecipeError: See :func:`load_recipe`.
+        """
+        if self.from_timm is not None:
+            if self.num_heads is not None or self.ema:
+                raise InputError(
+                    "--num-heads and --ema are for checkpoints; random weights have neither. Leave them out."
+                )
+            name = self.recipe.name if isinstance(self.recipe, Recipe) else self.recipe
+            recipe = timm_recipe(self.from_timm, recipe=name, image_size=self.image_size, pool=self.pool)
+        elif self.recipe is None:
+            raise InputError("--random-weights needs --recipe NAME, such as evo_deit_small_patch16_224.")
+        else:
+            recipe = load_recipe(self.recipe) if isinstance(self.recipe, str) else self.recipe
+        return self._evolved(random_checkpoint(recipe, seed))
+
+    def _evolved(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with these keep ratios and this schedule, and what to note about them."""
+        evolution = checkpoint.recipe.evolution
+        if self.schedule is not None:
+            if not isinstance(evolution, Evolution):
+                raise InputError(
+                    "--schedule is for Evo-DeiT; Evo-LeViT has the stage schedule only. Leave --schedule out."
+                )
+            evolution = dataclasses.replace(evolution, schedule=self.schedule)  # type: ignore[arg-type]
+        notes = checkpoint.notes
+        if self.keep is not None:
+            evolution = evolution.with_keep(self.keep)
+            said = ",".join(f"{ratio:g}" for ratio in self.keep)
+            notes = tuple(note for note in notes if not note.startswith("keep ratios ("))
+            notes = (*notes, f"keep ratios ({said}) are those of --keep")
+        changed = dataclasses.replace(checkpoint.recipe, evolution=evolution)
+        warning = accuracy_note(changed)
+        notes = notes if warning is None else (*notes, warning)
+        return dataclasses.replace(checkpoint, recipe=changed, notes=notes)

@@ -1,0 +1,104 @@
+"""What is exported: a checkpoint, a recipe or a ViT of timm with random weights, or a vanilla model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ..checkpoint.options import CheckpointOptions
+from ..errors import InputError
+from ..recipes import Recipe
+from .baseline import BaselineKind, export_baseline
+from .onnx import ExportResult, export_onnx
+
+__all__ = ["ExportSource", "Loaded"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is ready to be exported.
+
+    Attributes:
+        recipe: Of what will be written.
+        notes: What was assumed, filled in, dropped or resized.
+        export: :func:`.export_onnx` or :func:`.export_baseline` without its first argument.
+    """
+
+    recipe: Recipe
+    notes: tuple[str, ...]
+    export: Callable[..., ExportResult]
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """What is exported; exactly one of a checkpoint, ``random_weights``, ``baseline`` and a ViT of timm.
+
+    Attributes:
+        checkpoint: File of an Evo-DeiT or Evo-LeViT.
+        options: How it is understood; its ``from_timm`` names a ViT of timm.
+        weights: File with the weights of that ViT; None is random ones.
+        random_weights: Export the recipe of ``options`` with random weights.
+        seed: Of random weights.
+        baseline: Vanilla model, such as ``deit_small_patch16_224``, with random weights.
+        baseline_kind: ``twin``, ``trimmed`` or ``stock``; for a ViT of timm it asks for the original. None is ``twin``.
+    """
+
+    checkpoint: Path | None = None
+    options: CheckpointOptions = field(default_factory=CheckpointOptions)
+    weights: Path | None = None
+    random_weights: bool = False
+    seed: int = 0
+    baseline: str | None = None
+    baseline_kind: BaselineKind | None = None
+
+    def __post_init__(self) -> None:
+        timm, path, weights = self.options.from_timm, self.checkpoint, self.weights
+        if timm is not None and path is not None:
+            raise InputError(f"{path} is given beside --from-timm; if it holds the weights: --weights {path}.")
+        given = (path is not None, self.random_weights and not timm, self.baseline is not None, timm is not None)
+        if sum(given) != 1:
+            raise InputError(
+                "give one of: a checkpoint file, `--recipe NAME --random-weights`, `--baseline NAME`, or `--from-timm NAME`."
+            )
+        if timm is None and weights is not None:
+            raise InputError(f"--weights {weights} needs the name of the model in timm: --from-timm NAME.")
+        if weights is not None and self.random_weights:
+            raise InputError("--weights and --random-weights cannot be used together.")
+        if self.original and (self.options.keep is not None or self.options.schedule is not None):
+            raise InputError(
+                "--baseline-kind exports the original, which keeps every patch. Leave out --keep and --schedule."
+            )
+
+    @property
+    def original(self) -> bool:
+        """Whether a ViT of timm is exported as it is, without token evolution."""
+        return self.options.from_timm is not None and self.baseline_kind is not None
+
+    @property
+    def files(self) -> tuple[Path | str | None, ...]:
+        """What is read."""
+        recipe = self.options.recipe
+        return self.checkpoint, self.weights, recipe if isinstance(recipe, str) else None
+
+    def load(self) -> Loaded:
+        """Read the model.
+
+        Raises:
+            CheckpointError, RecipeError, InputError: See :meth:`CheckpointOptions.load`.
+        """
+        from ..models.vit.vanilla import vanilla_recipe
+
+        kind = self.baseline_kind or "twin"
+        if self.baseline is not None:
+            export = partial(export_baseline, self.baseline, kind=kind, seed=self.seed)
+            return Loaded(vanilla_recipe(self.baseline), (), export)
+        options = dataclasses.replace(self.options, keep=(1.0,)) if self.original else self.options
+        path = self.checkpoint or self.weights
+        found = options.random(self.seed) if path is None else options.load(path)
+        if self.original:
+            export = partial(export_baseline, found.recipe, kind=kind, weights=found)
+            return Loaded(vanilla_recipe(found.recipe), found.notes, export)
+        return Loaded(found.recipe, found.notes, partial(export_onnx, found))

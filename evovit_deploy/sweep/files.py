@@ -1,0 +1,182 @@
+"""`evovit sweep` as a call: a checkpoint and images in; a table, a plot and the recipe to deploy out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..bench.markdown import markdown
+from ..bench.text import Table
+from ..checkpoint import Checkpoint
+from ..checkpoint.options import CheckpointOptions
+from ..classes.folders import ClassOrder
+from ..classes.labels import ClassNames
+from ..errors import InputError
+from ..evaluate import Dataset, read_dataset
+from ..recipes.write import write_recipe
+from ..storage.files import exact, write_bytes
+from ..storage.ownership import check_not_read, check_replaceable, is_signed, signed
+from .candidates import Candidate, candidates
+from .front import Outcome, choose, comparable, front
+from .plot import plot
+from .runner import Step, SweepSettings, sweep
+from .table import table
+
+__all__ = ["SweepOptions", "SweepResult", "sweep_files"]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What is tried, how it is measured, and what is picked.
+
+    Attributes:
+        checkpoint: How the checkpoint is understood; its ``from_timm`` names a ViT of timm.
+        ratios: Keep ratios to try.
+        per_stage: Try every combination of them over the stages, not one ratio for all.
+        schedules: ``stage``, ``layer`` or both.
+        budget_ms: Pick the most accurate candidate within this latency per call, milliseconds.
+        max_drop: Pick the fastest candidate that loses at most this many percentage points.
+        settings: How candidates are measured and evaluated.
+        labels: File with the class names; None is none.
+        class_order: How training numbered the class folders; None goes by their names.
+        folder: For models, records, plot, table and recipe.
+        restart: Measure everything again.
+        force: Replace files that evovit did not write.
+    """
+
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    ratios: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
+    per_stage: bool = False
+    schedules: tuple[str, ...] = ("stage",)
+    budget_ms: float | None = None
+    max_drop: float | None = None
+    settings: SweepSettings = field(default_factory=SweepSettings)
+    labels: Path | None = None
+    class_order: ClassOrder | None = None
+    folder: Path = Path("sweep")
+    restart: bool = False
+    force: bool = False
+
+    @property
+    def picks(self) -> bool:
+        """Whether one candidate is picked."""
+        return self.budget_ms is not None or self.max_drop is not None
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep found and wrote.
+
+    Attributes:
+        outcomes: One a candidate, the full model first.
+        title: Model, precision, batch and data.
+        picked: The candidate to deploy; None if none was asked for.
+        recipe, plot, table: Files; ``recipe`` is None if nothing was picked.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    title: str
+    picked: Outcome | None
+    recipe: Path | None
+    plot: Path
+    table: Path
+
+    @property
+    def shown(self) -> Table:
+        """The outcomes as a table."""
+        return table(self.outcomes, self.title)
+
+    @property
+    def stable(self) -> bool:
+        """Whether every measurement settled."""
+        return all(outcome.stable for outcome in self.outcomes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form."""
+        latency = comparable(self.outcomes)
+        return {
+            "schema": 1,
+            "outcomes": [{**dataclasses.asdict(one), "comparable_ms": latency[one.key]} for one in self.outcomes],
+            "front": [outcome.name for outcome in front(self.outcomes)],
+            "picked": None if self.picked is None else self.picked.name,
+            "recipe": None if self.recipe is None else exact(self.recipe),
+            "plot": exact(self.plot),
+        }
+
+
+def sweep_files(
+    path: Path | None,
+    data: Path,
+    options: SweepOptions | None = None,
+    *,
+    note: Say = lambda text: None,
+    warn: Say = lambda text: None,
+    on_step: Step = lambda text, share: None,
+) -> SweepResult:
+    """Try keep ratios and schedules of a checkpoint, write table and plot, and pick a recipe if asked.
+
+    Args:
+        path: Checkpoint; or, with ``from_timm``, the weights of that ViT, None for random ones.
+        data: See :func:`.read_dataset`.
+        options: See :class:`SweepOptions`.
+        note: Called with what was assumed.
+        warn: Called with what may well be wrong.
+        on_step: Called as it goes on.
+
+    Raises:
+        InputError: Neither a checkpoint nor a ViT of timm, options that do not go together, or no candidate within the limits.
+        OutputError: Files that evovit did not write are in the way.
+        EvoVitError: See :func:`.sweep`.
+    """
+    options = options or SweepOptions()
+    folder = options.folder
+    plotted, tabled, written = folder / "front.svg", folder / "front.md", folder / "recipe.toml"
+    places = [plotted, tabled, *([written] if options.picks else [])]
+    recipe = options.checkpoint.recipe
+    check_not_read(places, [path, data, options.labels, recipe if isinstance(recipe, str) else None])
+    check_replaceable({place: is_signed for place in places if place.exists()}, force=options.force)
+    if path is None and options.checkpoint.from_timm is None:
+        raise InputError("give a checkpoint, or --from-timm NAME and its --weights FILE.")
+    loaded = options.checkpoint.random() if path is None else options.checkpoint.load(path)
+    if loaded.random:
+        note("random weights: speed is measured, and accuracy means nothing")
+    grid = candidates(loaded.recipe, options.ratios, per_stage=options.per_stage, schedules=options.schedules)
+    classes = ClassNames.read(options.labels, loaded.recipe.structure.num_classes)
+    dataset = read_dataset(data, classes, options.class_order)
+    for text in dataset.warnings:
+        warn(text)
+    for text in (*loaded.notes, *dataset.notes):
+        note(text)
+    outcomes = tuple(
+        sweep(
+            loaded, grid, dataset, classes, folder, options.settings,
+            restart=options.restart, force=options.force, on_step=on_step,
+        )
+    )  # fmt: skip
+    title = _title(loaded, dataset, options.settings, outcomes)
+    html = "<!-- ", " -->"
+    write_bytes(plotted, signed(plot(outcomes, title), "sweep", html).encode())
+    text = f"{title}:\n\n{markdown(table(outcomes, title))}\n\n"
+    write_bytes(tabled, signed(text, "sweep", html).encode())
+    picked = _pick(outcomes, grid, options, written) if options.picks else None
+    return SweepResult(outcomes, title, picked, None if picked is None else written, plotted, tabled)
+
+
+def _title(loaded: Checkpoint, dataset: Dataset, settings: SweepSettings, outcomes: tuple[Outcome, ...]) -> str:
+    what = "labelled images" if dataset.labels else "images without labels"
+    return f"{loaded.recipe.name}, {settings.precision}, batch {settings.batch}, {outcomes[0].images} {what}"
+
+
+def _pick(outcomes: tuple[Outcome, ...], grid: list[Candidate], options: SweepOptions, path: Path) -> Outcome:
+    """Choose a candidate and write its recipe."""
+    picked = choose(outcomes, budget_ms=options.budget_ms, max_drop=options.max_drop)
+    best = next(candidate for candidate in grid if candidate.name == picked.name)
+    drop = f"drop {picked.drop:.2f} points on {picked.images} images"
+    took = f"{comparable(outcomes)[picked.key]:.3g} ms per call of {picked.batch}"
+    write_recipe(path, best.recipe, f"Picked by evovit sweep: {picked.name}, {took}, {drop}.")
+    return picked
