@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines.registry import Backend, backend_of, find, names
 from ..errors import InputError
+from ..recipes import PRECISIONS
 from ..suggest import did_you_mean
 from .costs import open_measured
 from .subject import Opened
@@ -91,10 +92,12 @@ class Route:
         route = dataclasses.replace(self, backend=backend, provider=provider)
         spec, manifest = engine.spec, engine.spec.manifest
         outputs = tuple(n for n in spec.outputs if n in ("logits", "probabilities")) or ("logits",)
-        if route.in_torch:
+        if not route.through_onnx:  # made of a module, so its twin is too
+            known = (self.export or ExportOptions()).model.precision
+            precision = spec.precision if spec.precision in PRECISIONS else known
             return dataclasses.replace(
                 route,
-                export=ExportOptions(ModelOptions(spec.precision, spec.input, outputs=outputs)),  # type: ignore[arg-type]
+                export=ExportOptions(ModelOptions(precision, spec.input, outputs=outputs)),  # type: ignore[arg-type]
             )
         if manifest is None:
             raise InputError(

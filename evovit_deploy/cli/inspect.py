@@ -48,10 +48,10 @@ def inspect(
         print_json(document)
         return
     console = out()
-    tables = {"onnx": _onnx_tables, "engine": _engine_tables, "checkpoint": _checkpoint_tables}[document["kind"]]
-    for table in tables(document):
+    known = {"onnx": _onnx_tables, "engine": _engine_tables, "checkpoint": _checkpoint_tables}
+    for table in known.get(document["kind"], _plain_tables)(document):
         console.print(table)
-    for note in document["notes"]:
+    for note in document.get("notes", ()):
         console.print(f"- {note}", markup=False)
 
 
@@ -202,6 +202,12 @@ def _engine_tables(document: dict[str, Any]) -> list[Table]:
     if "groups" in d and str(model.get("family")).startswith("evo_"):
         tables.append(_schedule_table(d))
     return tables
+
+
+def _plain_tables(document: dict[str, Any]) -> list[Table]:
+    """What a backend of another package says of its file."""
+    rows = [(name.replace("_", " "), value) for name, value in document.items() if not isinstance(value, (dict, list))]
+    return [_table(str(document.get("path", "")), rows)]
 
 
 def _batched(shape: list[int | None]) -> str:

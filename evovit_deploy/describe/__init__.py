@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, ModelFileError, RecipeError
+from ..errors import ModelFileError, RecipeError
 from ..manifest import check
 from ..manifest.onnx_file import load_onnx
 from ..recipes import Recipe
 from ..storage.files import sha256
+from ..storage.missing import no_such_file
 from .recipe import describe_schedule, describe_sizes
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ def describe(
         CheckpointError: The checkpoint cannot be read or recognised.
         ModelFileError: The ONNX file, the plan or its manifest cannot be read.
         EngineError: A plan that is not the one that its manifest describes.
-        InputError: A file of a backend that cannot describe it.
     """
     from ..checkpoint import load_checkpoint
     from ..engines.registry import backend_of
@@ -47,9 +47,9 @@ def describe(
     if row is not None and row.kind == "onnx":
         return describe_onnx(path)
     if row is not None and row.kind == "engine":
-        if row.describe is None:
-            raise InputError(f"{path} is for {row.name}, whose files say nothing about themselves.")
-        document = row.describe(path)
+        if not path.is_file():
+            raise no_such_file(path, ModelFileError)
+        document = _file(path, row.name) if row.describe is None else row.describe(path)
         return {**document, **_schedule((document.get("manifest") or {}).get("model"))}
     return describe_checkpoint(load_checkpoint(path, recipe=recipe, num_heads=num_heads, ema=ema))
 
@@ -115,6 +115,11 @@ def describe_onnx(path: str | Path) -> dict[str, Any]:
         document["parity"], note = _parity(path, str(document["sha256"]))
         notes += note
     return {**document, **_schedule(manifest), "notes": notes}
+
+
+def _file(path: Path, kind: str) -> dict[str, Any]:
+    """What can be said of any file."""
+    return {"kind": kind, "path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path), "notes": []}
 
 
 def _manifest(metadata: dict[str, str]) -> tuple[dict[str, Any] | None, str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..models.options import ModelOptions
     from ..recipes import Recipe
 
-__all__ = ["TorchEngine", "check_threads"]
+__all__ = ["TorchEngine", "check_threads", "module_of"]
 
 _lost_pool = 0  # threads of the pool that the parent of this forked process had
 
@@ -164,6 +164,11 @@ class TorchEngine(Engine):
         """Drop the module."""
         super().close()
         self.module = None
+
+
+def module_of(engine: Engine) -> Any:
+    """Return the PyTorch module that an engine runs, which also tells scores; None for an engine of any other kind."""
+    return engine.module if isinstance(engine, TorchEngine) else None
 
 
 def _compiled(module: Any, cuda: bool) -> Any:

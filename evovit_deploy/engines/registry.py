@@ -81,7 +81,8 @@ class Backend:
         usable: Of ``providers``, those that work here, given module -> ``state``, ``version`` and what else
             :func:`evovit_deploy.doctor.probe_imports` found; called only where ``module`` is installed. By default all.
         elsewhere: What to do where it does not run, one sentence.
-        describe: Describes a file for `evovit inspect` without running it; ``manifest`` in the result is its manifest or None.
+        describe: Describes a file for `evovit inspect` without running it. ``kind`` in the result says what it is, and
+            ``manifest``, if it has one, holds that of the exported model as ``model``. By default size and SHA-256.
         make: ``make(engine, path, batches)`` writes a file from the module of an open ``TorchEngine``, with what goes beside
             it, for these batch sizes; so `evovit bench` measures a checkpoint and its twin.
         sealed: Checks a file for `evovit package`; without it such a file cannot be packaged.

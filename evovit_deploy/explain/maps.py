@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..classes.scores import Ranking, probabilities, ranking
+from ..engines.pytorch import module_of
 from ..errors import InputError
 from ..models.recording import recorded_scores
 from ..recipes import Recipe, Transform
@@ -76,7 +77,7 @@ class Explainer:
 
     def __call__(self, images: Array) -> list[Look]:
         """Look at a batch of images, [B, 3, S, S] float32 or [B, S, S, 3] uint8 as the engine takes them."""
-        with recorded_scores(getattr(self.engine, "module", None)) as scores:
+        with recorded_scores(module_of(self.engine)) as scores:
             outputs = self.engine(images)
         ranked: list[Ranking | None] = [None] * len(images)
         if self.engine.spec.scores is not None:
@@ -92,7 +93,7 @@ class Explainer:
 
 def _grids(engine: Engine, count: int) -> list[int]:
     """Patches per side of every selection: one grid for all (Evo-DeiT), or that of the stage it is in (Evo-LeViT)."""
-    module: Any = getattr(engine, "module", None)
+    module = module_of(engine)
     if module is not None:
         structure: Any = module.structure
         if hasattr(structure, "grids"):

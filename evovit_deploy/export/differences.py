@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from ..engines.pytorch import TorchEngine
 from ..recipes import Evolution, Recipe
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ def recipe_of(engine: Engine) -> Recipe | None:
     """Return the recipe in an engine's manifest, or of the checkpoint that it runs; None for a file of another tool."""
     if engine.spec.manifest is not None:
         return Recipe.from_dict(engine.spec.manifest["recipe"], "manifest")
-    recipe = getattr(engine, "recipe", None)
-    return recipe if isinstance(recipe, Recipe) else None
+    return engine.recipe if isinstance(engine, TorchEngine) else None
 
 
 def differences(a: Engine, b: Engine) -> tuple[str, ...]:
@@ -68,7 +68,9 @@ def _constant(evolution: Evolution) -> bool:
 
 def _weights(engine: Engine) -> str | None:
     """Which weights an engine has, in a word; None if it does not say."""
-    told = (engine.spec.manifest or {}).get("weights") or getattr(engine, "weights", None)
+    told = (engine.spec.manifest or {}).get("weights")
+    if told is None and isinstance(engine, TorchEngine):
+        told = engine.weights
     if not told:
         return None
     source = str(told.get("source") or "")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.emulate import emulate_bf16, has_bf16
+from ..engines.pytorch import module_of
 from ..errors import InputError
 from ..images.probes import probe_images
 from ..images.transform import normalise
@@ -124,7 +125,7 @@ def verify(
     worst = max((e.spec.precision for e in (a, b) if e.spec.precision in order), key=order.index, default="fp32")
     expected, scores = _run_engine(a, inputs[0])
     got, scores_of_b = _run_engine(b, inputs[1])
-    settled = same_kept(getattr(a, "module", None), inputs[0], expected, got)
+    settled = same_kept(module_of(a), inputs[0], expected, got)
     report = compare(
         expected, got, tolerance or recipe.tolerances[worst], names=names, scores=scores or scores_of_b, settled=settled
     )
@@ -173,7 +174,7 @@ def same_kept(module: Any, images: Array, expected: Outputs, got: Outputs) -> Ou
 
 def _run_engine(engine: Engine, images: Array) -> tuple[Outputs, Outputs]:
     """As :func:`run_module`; only a PyTorch engine tells its scores."""
-    return _recorded(getattr(engine, "module", None), engine.spec.outputs, engine, images)
+    return _recorded(module_of(engine), engine.spec.outputs, engine, images)
 
 
 def _recorded(
