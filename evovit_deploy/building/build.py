@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import manifest as onnx_manifest
-from ..engines.registry import backend_of
+from ..engines.registry import backend_of, backends
 from ..engines.trt import engine_manifest
 from ..engines.trt.api import Api, Gpu, PlanLogger, find_gpu, load_api, pick_flavour, plan_logger
 from ..engines.trt.options import BatchProfile, BuildOptions
@@ -173,8 +173,11 @@ def _check_name(path: Path) -> None:
     row = backend_of(path)
     if row is None or not row.built:
         named = path.with_suffix(".engine") if path.suffix else path.with_name(f"{path.name}.engine")
+        suffixes = dict.fromkeys(suffix for row in backends() if row.built for suffix in row.suffixes)
+        *most, last = suffixes
         raise InputError(
-            f"{printable(path)} is not a name for an engine, which ends in .engine, .plan or .trt: name it {printable(named)}."
+            f"{printable(path)} is not a name for an engine, which ends in {', '.join(most)} or {last}: "
+            f"name it {printable(named)}."
         )
 
 

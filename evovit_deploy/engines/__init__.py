@@ -5,6 +5,7 @@ from .base import Engine
 from .fake import FakeEngine
 from .onnxruntime import OrtEngine
 from .pytorch import TorchEngine
+from .trt import backends as _tensorrt  # noqa: F401
 from .trt.tensorrt import TrtEngine
 
 __all__ = [

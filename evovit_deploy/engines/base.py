@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, ModelFileError
+from ..errors import InputError
 from ..manifest.spec import ModelSpec
 from ..recipes import Recipe
-from ..storage.missing import no_such_file
 from . import registry
 from .forking import watch
 
@@ -82,9 +81,7 @@ class Engine(abc.ABC):
         """
         path = Path(path)
         if not path.is_file():
-            raise no_such_file(
-                path, ModelFileError, f"Make one with: evovit export CKPT -o {path.with_suffix('.onnx')}"
-            )
+            raise registry.missing_file(path, backend)
         row = registry.opener(path, backend)
         given = {
             **options, "recipe": recipe, "num_heads": num_heads, "ema": ema or None, "device": device,

@@ -235,6 +235,7 @@ register(
         accepts=("emulate",),
         any_suffix=True,
         platform="onnxruntime_onnx",
+        missing="Make one with: evovit export CKPT -o {stem}.onnx",
         usable=_usable,
         elsewhere="this onnxruntime has no provider for the CPU or CUDA; reinstall it",
     )

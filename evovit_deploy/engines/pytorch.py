@@ -205,6 +205,7 @@ _EAGER = Backend(
     module="torch",
     accepts=("recipe", "num_heads", "ema", "keep", "schedule"),
     platform="pytorch_libtorch",
+    missing="Give the path of a .pth or .safetensors checkpoint.",
     usable=_usable,
 )
 register(_EAGER)

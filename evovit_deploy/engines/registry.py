@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import EngineError, InputError
+from ..errors import EngineError, InputError, ModelFileError
 from ..machine.extras import install_advice
+from ..storage.files import printable
+from ..storage.missing import no_such_file
 from ..suggest import did_you_mean
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "find",
     "is_exported",
     "kind_of",
+    "missing_file",
     "names",
     "opener",
     "options_for",
@@ -81,6 +84,7 @@ class Backend:
         usable: Of ``providers``, those that work here, given module -> ``state``, ``version`` and what else
             :func:`evovit_deploy.doctor.probe_imports` found; called only where ``module`` is installed. By default all.
         elsewhere: What to do where it does not run, one sentence.
+        missing: What to do where there is no such file, a sentence with ``{path}`` and ``{stem}`` (the path without suffix).
         describe: Describes a file for `evovit inspect` without running it. ``kind`` in the result says what it is, and
             ``manifest``, if it has one, holds that of the exported model as ``model``. By default size and SHA-256.
         make: ``make(engine, path, batches)`` writes a file from the module of an open ``TorchEngine``, with what goes beside
@@ -104,6 +108,7 @@ class Backend:
     built: bool = False
     usable: Callable[[Probes], tuple[str, ...]] | None = None
     elsewhere: str = ""
+    missing: str = "Give the path of an existing file."
     describe: Callable[[Path], dict[str, Any]] | None = None
     make: Callable[[Any, Path, tuple[int, ...]], None] | None = None
     sealed: Callable[[Path], Sealed] | None = None
@@ -235,6 +240,13 @@ def opener(path: str | Path, backend: str = "auto") -> Backend:
             f"{path} is for {claims[0].name}, going by its name, and {row.name} cannot run it. Leave the backend out."
         )
     return row
+
+
+def missing_file(path: Path, backend: str = "auto") -> ModelFileError:
+    """Return the error of a file that is not there, with how its backend's files are made."""
+    owner = find(backend) or opener(path)
+    stem = printable(path.parent / path.stem)
+    return no_such_file(path, ModelFileError, owner.missing.format(path=printable(path), stem=stem))
 
 
 def options_for(row: Backend, path: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:

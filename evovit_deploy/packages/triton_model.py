@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ..classes.scores import scores_output
-from ..engines.registry import opener
+from ..engines.registry import missing_file, opener
 from ..errors import EngineError, InputError, ModelFileError
 from ..manifest.onnx_file import load_onnx
 from ..serve.tensors import DATATYPES, TensorInfo
-from ..storage.missing import no_such_file
 
 __all__ = ["TritonModel", "read_model"]
 
@@ -68,7 +67,7 @@ def _read_onnx(path: Path) -> TritonModel:
     from ..engines import OrtEngine
 
     if not path.is_file():
-        raise no_such_file(path, ModelFileError, f"Make one with: evovit export CKPT -o {path.with_suffix('.onnx')}")
+        raise missing_file(path)
     _refuse_external_data(path)
     with OrtEngine(path, provider="cpu") as engine:
         spec = engine.spec

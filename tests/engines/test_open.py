@@ -22,8 +22,13 @@ from tests.engines.foreign_onnx import make_onnx
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"gone\.onnx: no such file.*evovit export"):
         Engine.open(tmp_path / "gone.onnx")
-    with pytest.raises(ModelFileError):
-        Engine.open(tmp_path)
+    for folder in (tmp_path, "", "."):
+        with pytest.raises(ModelFileError):
+            Engine.open(folder)
+    with pytest.raises(ModelFileError, match=r"gone\.plan: no such file.*evovit build .*gone\.onnx -o .*gone\.plan"):
+        Engine.open(tmp_path / "gone.plan")
+    with pytest.raises(ModelFileError, match=r"gone\.pth: no such file.*checkpoint"):
+        Engine.open(tmp_path / "gone.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no protobuf", bytes(range(256))])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,6 @@ from ...storage import cache as cache_files
 from ...storage.files import write_bytes
 from ..base import Engine
 from ..forking import keep_for_ever, no_cuda_here
-from ..registry import Backend, Probes, register
 from . import engine_manifest
 from .api import Api, Gpu, find_gpu, load_api, plan_logger
 from .contexts import Pool, Slot
@@ -252,49 +249,3 @@ def _padded(images: torch.Tensor, count: int) -> torch.Tensor:
     import torch
 
     return torch.cat([images, images[:1].expand(count - len(images), *images.shape[1:])])
-
-
-def _open(path: Path, *, provider: str, threads: int | None, flavour: str = "", **options: Any) -> TrtEngine:
-    if provider == "cpu":
-        raise EngineError(f"{path} is a TensorRT engine and runs on a GPU only; give the ONNX file to run on a CPU.")
-    if flavour and (found := engine_manifest.read_header(path).flavour) != flavour:
-        raise InputError(f"{path} is an engine of {found}, not of {flavour}. Leave the backend out.")
-    return TrtEngine(path, **options)
-
-
-def _usable(probes: Probes) -> tuple[str, ...]:
-    from ...machine.facts import gpus
-
-    return ("cuda",) if gpus() else ()
-
-
-_TENSORRT = Backend(
-    name="tensorrt",
-    description="TensorRT; needs an NVIDIA GPU",
-    kind="engine",
-    files="TensorRT engines",
-    suffixes=(".engine", ".plan", ".trt"),
-    open=_open,
-    module="tensorrt",
-    accepts=("device", "cuda_graphs", "max_contexts", "warm_up", "runtime_cache"),
-    providers=("cuda",),
-    platform="tensorrt_plan",
-    extra="tensorrt",
-    built=True,
-    usable=_usable,
-    elsewhere="no NVIDIA GPU was found, and it builds and runs on one only; give the ONNX file to run on a CPU",
-    describe=engine_manifest.describe_engine,
-    sealed=engine_manifest.sealed,
-)
-register(_TENSORRT)
-register(
-    dataclasses.replace(
-        _TENSORRT,
-        name="tensorrt-rtx",
-        description="TensorRT-RTX; builds without a GPU, runs with one",
-        open=partial(_open, flavour="tensorrt-rtx"),
-        module="tensorrt_rtx",
-        extra="rtx",
-        elsewhere="no NVIDIA GPU was found: it builds here and runs on one only; give the ONNX file to run on a CPU",
-    )
-)
