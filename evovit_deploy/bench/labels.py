@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Label", "along", "cost_of", "place"]
+__all__ = ["Label", "place"]
 
 Array = NDArray[Any]
 Label = tuple[str, Sequence[tuple[float, float]], str]  # text, places to be beside (the first that is free), colour
@@ -31,6 +31,9 @@ OFFSETS = (
     (-12, 14),
     (-12, -22),
 )
+# Where a crowd leaves nothing nearer that covers no label and no mark.
+FAR = tuple((x, y) for far in (14, 28) for x, y in ((6, 12 + far), (6, -20 - far), (-6, 12 + far), (-6, -20 - far)))
+OVERLAP = 1000.0  # the cost of covering one
 MARK = 5.0  # half the side of a mark, in the same unit
 STEP = 4.0  # between the points of a line that are kept free
 
@@ -46,13 +49,15 @@ def place(figure: Figure, axes: Axes, labels: Iterable[Label], lines: Sequence[A
     figure.draw_without_rendering()
     scale = figure.dpi / 72
     marks = [axes.transData.transform(line) for line in lines]
-    points = np.concatenate([*map(along, marks), np.zeros((0, 2))]) if lines else np.zeros((0, 2))
+    points = np.concatenate([*map(_along, marks), np.zeros((0, 2))]) if lines else np.zeros((0, 2))
     taken = [_box(point, MARK * scale) for line in marks for point in line]
     inside = np.array(axes.get_window_extent().extents)
     for text, places, colour in labels:
         best: tuple[float, Array, Any] | None = None
         for at in places:
-            for x, y in OFFSETS:
+            for x, y in (*OFFSETS, *FAR):
+                if (x, y) in FAR and best is not None and best[0] < OVERLAP:
+                    break
                 note = axes.annotate(
                     text,
                     at,
@@ -63,7 +68,7 @@ def place(figure: Figure, axes: Axes, labels: Iterable[Label], lines: Sequence[A
                     fontsize=9,
                 )
                 box = np.array(note.get_window_extent().extents)
-                cost = cost_of(box, taken, points, inside)
+                cost = _cost(box, taken, points, inside)
                 if best is None or cost < best[0]:
                     if best is not None:
                         best[2].remove()
@@ -82,7 +87,7 @@ def _box(middle: Array, half: float) -> Array:
     return np.concatenate([middle - half, middle + half])
 
 
-def along(line: Array) -> Array:
+def _along(line: Array) -> Array:
     """Points close to each other on the line through [n, 2] points, in pixels."""
     parts = [line]
     for a, b in zip(line, line[1:]):
@@ -91,7 +96,7 @@ def along(line: Array) -> Array:
     return np.concatenate(parts)
 
 
-def cost_of(box: Array, taken: Sequence[Array], points: Array, inside: Array) -> float:
+def _cost(box: Array, taken: Sequence[Array], points: Array, inside: Array) -> float:
     """How bad a place for a label is: what covers other labels and marks is worst, then what leaves the plot, then lines.
 
     Args:
@@ -104,4 +109,4 @@ def cost_of(box: Array, taken: Sequence[Array], points: Array, inside: Array) ->
     overlaps = sum(left < c and a < right and bottom < d and b < top for a, b, c, d in taken)
     outside = left < inside[0] or bottom < inside[1] or right > inside[2] or top > inside[3]
     covered = ((points > (left, bottom)) & (points < (right, top))).all(1).sum() if len(points) else 0
-    return 1000.0 * overlaps + 100.0 * outside + float(covered)
+    return OVERLAP * overlaps + 100.0 * outside + float(covered)

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["latency_plot", "png", "speedup_plot"]
+__all__ = ["canvas", "latency_plot", "literal", "png", "speedup_plot", "tidy"]
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito), and markers for those who print in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+PURPOSE = "a page with plots (tables come without -o)"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -33,7 +34,7 @@ def latency_plot(report: BenchReport, width: float, height: float) -> Figure:
         report: At least one point.
         width, height: Inches.
     """
-    figure, axes = _axes(width, height)
+    figure, axes = canvas(width, height, PURPOSE)
     labels: list[Label] = []
     lines = []
     for index, subject in enumerate(report.subjects):
@@ -45,7 +46,7 @@ def latency_plot(report: BenchReport, width: float, height: float) -> Figure:
             (P95.value(report, point) or middle) - middle for point, middle in zip(points, y)
         ]  # schema 1 has no p95
         style = _style(index)
-        axes.errorbar(x, y, yerr=[[0.0] * len(tails), tails], label=subject.label, **style)
+        axes.errorbar(x, y, yerr=[[0.0] * len(tails), tails], label=literal(subject.label), **style)
         places = list(zip(x, y))
         labels += [(f"{point.batch}", [at], style["color"]) for point, at in zip(points, places)]
         lines.append(np.array(places))
@@ -66,7 +67,7 @@ def speedup_plot(report: BenchReport, width: float, height: float) -> Figure:
         report: At least one point with a speedup.
         width, height: Inches.
     """
-    figure, axes = _axes(width, height)
+    figure, axes = canvas(width, height, PURPOSE)
     sizes = sorted({point.batch for point in report.points})
     axes.axhline(1, color="#666666", linewidth=1)
     labels: dict[str, Label] = {}
@@ -81,7 +82,7 @@ def speedup_plot(report: BenchReport, width: float, height: float) -> Figure:
             [sizes.index(point.batch) for point in points],
             ratios,
             yerr=[[_down(point) for point in points], [_up(point) for point in points]],
-            label=subject.label,
+            label=literal(subject.label),
             **style,
         )
         macs, against = subject.facts.macs, points[0].speedup and report.subject(points[0].speedup.against).facts.macs
@@ -102,6 +103,11 @@ def speedup_plot(report: BenchReport, width: float, height: float) -> Figure:
     return figure
 
 
+def literal(text: str) -> str:
+    """Return text as matplotlib shows it as it is: a name with two dollars would be read as a formula."""
+    return text.replace("$", r"\$")
+
+
 def png(figure: Figure) -> bytes:
     """Return a figure as a PNG, twice as fine as a plain screen."""
     data = io.BytesIO()
@@ -115,16 +121,25 @@ def _values(row: Quantity, report: BenchReport, points: Sequence[Point]) -> list
 
 def _down(point: Point) -> float:
     found = point.speedup
-    return 0.0 if found is None or found.low is None else found.ratio - found.low
+    return 0.0 if found is None or found.low is None else max(0.0, found.ratio - found.low)
 
 
 def _up(point: Point) -> float:
     found = point.speedup
-    return 0.0 if found is None or found.high is None else found.high - found.ratio
+    return 0.0 if found is None or found.high is None else max(0.0, found.high - found.ratio)
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    require("report", "a page with plots (tables come without -o)", "matplotlib")
+def canvas(width: float, height: float, purpose: str) -> tuple[Figure, Axes]:
+    """Return an empty plot that no window shows.
+
+    Args:
+        width, height: Inches.
+        purpose: What it is for, said where matplotlib is missing.
+
+    Raises:
+        EngineError: matplotlib is missing; names the extra to install.
+    """
+    require("report", purpose, "matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -156,11 +171,16 @@ def _logarithmic(set_scale: Any, axis: Any, values: list[float], room: float) ->
     axis.set_minor_formatter(NullFormatter())
 
 
-def _finish(figure: Figure, axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Draw a light grid behind what is plotted, no frame, and room around it."""
     axes.grid(True, which="major", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    # Below the plot: names are long, and beside it they would leave no room on a narrow screen.
     axes.margins(x=0.1, y=0.12)
+
+
+def _finish(figure: Figure, axes: Axes) -> None:
+    tidy(axes)
+    # Below the plot: names are long, and beside it they would leave no room on a narrow screen.
     figure.legend(loc="outside lower left", frameon=False, fontsize=9, ncols=1)

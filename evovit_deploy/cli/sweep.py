@@ -229,7 +229,7 @@ def sweep(
 def _show(result: SweepResult, exported: str) -> None:
     """Print the table, what was picked, and on stderr the files that were written besides."""
     print_table(result.shown)
-    for path in (result.plot, result.table):
+    for path in filter(None, (result.plot, result.table)):
         err().print(f"wrote {printable(path)}", markup=False, soft_wrap=True)
     if result.picked is not None and result.recipe is not None:
         recipe = printable(result.recipe)

@@ -14,20 +14,23 @@ from ..checkpoint import Checkpoint
 from ..checkpoint.options import CheckpointOptions
 from ..classes.folders import ClassOrder
 from ..classes.labels import ClassNames
-from ..errors import InputError
+from ..errors import EngineError, InputError
 from ..evaluate import Dataset, read_dataset
+from ..machine.extras import require
 from ..recipes.write import write_recipe
 from ..storage.files import exact, write_bytes
-from ..storage.ownership import check_not_read, check_replaceable, is_signed, signed
+from ..storage.ownership import check_not_read, check_replaceable, is_signed, remove_stale, signed
 from .candidates import Candidate, candidates
 from .front import Outcome, choose, comparable, front
-from .plot import plot
+from .plot import PURPOSE, plot
 from .runner import Step, SweepSettings, sweep
 from .table import table
 
 __all__ = ["SweepOptions", "SweepResult", "sweep_files"]
 
 Say = Callable[[str], None]
+HTML = "<!-- ", " -->"
+XML = "<?evovit ", "?>"  # the signature holds "--", which no comment of XML may
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,14 @@ class SweepResult:
         outcomes: One a candidate, the full model first.
         title: Model, precision, batch and data.
         picked: The candidate to deploy; None if none was asked for.
-        recipe, plot, table: Files; ``recipe`` is None if nothing was picked.
+        recipe, plot, table: Files; ``recipe`` is None if nothing was picked, ``plot`` if matplotlib is missing.
     """
 
     outcomes: tuple[Outcome, ...]
     title: str
     picked: Outcome | None
     recipe: Path | None
-    plot: Path
+    plot: Path | None
     table: Path
 
     @property
@@ -105,7 +108,7 @@ class SweepResult:
             "front": [outcome.name for outcome in front(self.outcomes)],
             "picked": None if self.picked is None else self.picked.name,
             "recipe": None if self.recipe is None else exact(self.recipe),
-            "plot": exact(self.plot),
+            "plot": None if self.plot is None else exact(self.plot),
         }
 
 
@@ -152,6 +155,8 @@ def sweep_files(
         warn(text)
     for text in (*loaded.notes, *dataset.notes):
         note(text)
+    if (undrawn := _undrawn()) is not None:
+        note(f"no {plotted.name}: {undrawn} The same command then draws it without measuring again.")
     outcomes = tuple(
         sweep(
             loaded, grid, dataset, classes, folder, options.settings,
@@ -159,12 +164,24 @@ def sweep_files(
         )
     )  # fmt: skip
     title = _title(loaded, dataset, options.settings, outcomes)
-    html = "<!-- ", " -->"
-    write_bytes(plotted, signed(plot(outcomes, title), "sweep", html).encode())
+    if undrawn is None:
+        write_bytes(plotted, signed(plot(outcomes, title), "sweep", XML).encode())
+    else:
+        remove_stale([plotted], is_signed, [])  # it would show what an earlier run found
     text = f"{title}:\n\n{markdown(table(outcomes, title))}\n\n"
-    write_bytes(tabled, signed(text, "sweep", html).encode())
+    write_bytes(tabled, signed(text, "sweep", HTML).encode())
     picked = _pick(outcomes, grid, options, written) if options.picks else None
-    return SweepResult(outcomes, title, picked, None if picked is None else written, plotted, tabled)
+    pictured = plotted if undrawn is None else None
+    return SweepResult(outcomes, title, picked, None if picked is None else written, pictured, tabled)
+
+
+def _undrawn() -> str | None:
+    """Why there can be no plot, and what to install; None where there can."""
+    try:
+        require("report", PURPOSE, "matplotlib")
+    except EngineError as error:
+        return str(error)
+    return None
 
 
 def _title(loaded: Checkpoint, dataset: Dataset, settings: SweepSettings, outcomes: tuple[Outcome, ...]) -> str:

@@ -54,7 +54,7 @@ def test_a_row_of_a_narrow_window_says_what_each_value_is() -> None:
 
 
 def test_names_are_escaped() -> None:
-    odd = '<b>&"x"'
+    odd = '<b>&"x" $\\broken$'
     text = page([report(point(odd, 1, 10), subjects=(subject(odd),), baseline=None, command="<i>")])
     assert "<b>" not in text
     assert "<i>" not in text

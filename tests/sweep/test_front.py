@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evovit_deploy.errors import InputError
 from evovit_deploy.sweep import Outcome, choose, comparable, front
-from evovit_deploy.sweep.plot import plot
+from evovit_deploy.sweep.plot import draw, plot
 from evovit_deploy.sweep.table import table
 
 
@@ -103,32 +103,44 @@ def test_nothing_within_the_bounds() -> None:
         choose(SOME, max_drop=-1)
 
 
-@given(numbers, st.booleans())
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("points", [[(1, 0)], [(3, 2), (3, 2), (9, -5), (1, 5), (1, 4)]], ids=["one", "some"])
 def test_plot_is_xml_with_every_name_inside(points: list[tuple[int, int]], labelled: bool) -> None:
     none = {} if labelled else {"top1": None, "top1_low": None, "top1_high": None}
-    outcomes = [outcome(f"<{i}>", speed, drop, **none) for i, (speed, drop) in enumerate(points)]
+    outcomes = [outcome(f"<{i}>$x$", speed, drop, **none) for i, (speed, drop) in enumerate(points)]
     outcomes[0] = dataclasses.replace(outcomes[0], speedup_low=None, speedup_high=None)
     root = ElementTree.fromstring(plot(outcomes, "a & b"))
-    texts = [element.text for element in root.iter() if element.text]
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert all(one.name in texts for one in outcomes)
-    assert any("top-1" in text for text in texts) == labelled
-    dots = [element for element in root.iter() if element.tag.endswith("circle")]
-    assert len(dots) == len(outcomes)
-    assert all(74 <= float(dot.get("cx", "")) <= 736 and 46 <= float(dot.get("cy", "")) <= 404 for dot in dots)
+    assert "a & b" in texts
+    assert any("top-1" in (text or "") for text in texts) == labelled
+    dots = [element for element in root.iter() if element.get("id", "").startswith("dot ")]
+    assert [dot.get("id") for dot in dots] == [f"dot {one.name}" for one in outcomes]
+
+
+def test_the_front_is_a_line_and_every_outcome_a_dot_where_its_figures_are() -> None:
+    axes = draw(SOME, "t").axes[0]
+    drawn = [(line.get_gid(), line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines]
+    assert drawn[0][1:] == ([0.9, 1, 1.5, 2], pytest.approx([80.2, 80, 79.6, 78]))
+    dots = {gid: (x, y) for gid, [x, *_], [y, *_] in drawn if gid}
+    assert dots == {f"dot {one.name}": (one.speedup, pytest.approx(100 * (one.top1 or 0))) for one in SOME}
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert all(left < x < right and bottom < y < top for _, xs, ys in drawn for x in xs for y in ys)
+
+
+def test_the_same_outcomes_give_the_same_picture() -> None:
+    assert plot(SOME, "t") == plot(SOME, "t")
 
 
 def test_names_of_close_candidates_stand_apart() -> None:
-    outcomes = [outcome(f"stage_0.{i}_0.{i}", 1 + 0.01 * i, 0.1 * (i % 2)) for i in range(6)]
-    root = ElementTree.fromstring(plot(outcomes, "t"))
-    texts = {e.text: e for e in root.iter() if e.tag.endswith("text") and (e.text or "").startswith("stage_")}
-    assert len(texts) == 6
-    boxes = []
-    for name, element in texts.items():
-        width, x, y = 7.0 * len(name or ""), float(element.get("x", "")), float(element.get("y", ""))
-        left = x - {"start": 0, "middle": width / 2, "end": width}[element.get("text-anchor", "")]
-        boxes.append((left, y - 9, left + width, y + 2))
-    dots = [(float(e.get("cx", "")), float(e.get("cy", ""))) for e in root.iter() if e.tag.endswith("circle")]
-    for i, (left, top, right, bottom) in enumerate(boxes):
-        assert 74 <= left < right <= 736
+    figure = draw([outcome(f"stage_0.{i}_0.{i}", 1 + 0.01 * i, 0.1 * (i % 2)) for i in range(6)], "t")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    boxes = [text.get_window_extent().extents for text in axes.texts]
+    assert len(boxes) == 6
+    dots = axes.transData.transform([(1 + 0.01 * i, 80 - 0.1 * (i % 2)) for i in range(6)])
+    frame = axes.get_window_extent().extents
+    for i, (left, bottom, right, top) in enumerate(boxes):
+        assert frame[0] <= left < right <= frame[2]
         for a, b, c, d in [*boxes[:i], *((x - 4, y - 4, x + 4, y + 4) for x, y in dots)]:
-            assert not (left < c and a < right and top < d and b < bottom)
+            assert not (left < c and a < right and bottom < d and b < top)

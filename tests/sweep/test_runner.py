@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,7 @@ def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, mo
     recipe = read_recipe(folder / "recipe.toml")
     assert [recipe.evolution.keep_ratios[first] for first, _ in recipe.evolution.stages()] == picked["keep_ratios"]
     assert load_checkpoint(CHECKPOINT, recipe=recipe).recipe.evolution == recipe.evolution
-    assert (folder / "front.svg").read_text().startswith("<svg")
+    assert ElementTree.parse(folder / "front.svg").getroot().tag.endswith("svg")
     assert "| stage_0.25_0.25 |" in (folder / "front.md").read_text()
 
     # Nothing is run again for another question; other data are another sweep, with the models that are there.
@@ -94,6 +96,12 @@ def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, mo
     assert "stage_0.25_0.25" in table
     assert "next: evovit export" in table
     assert len(ran) == 3
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "matplotlib", None)
+        result = call(*command, "--json")
+        assert "no front.svg: the plot of a sweep needs matplotlib, which is not installed" in result.stderr
+        assert json.loads(result.stdout)["plot"] is None
+        assert not (folder / "front.svg").exists()
     times = {path: path.stat().st_mtime_ns for path in (folder / "models").iterdir()}
     shutil.rmtree(some / "9")
     call(*command)
