@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..engines.registry import find
 from .quantities import MISSING, MS, PER_SECOND, shown
 from .report import BenchReport
 from .statistics import P99_SAMPLES
@@ -78,7 +79,9 @@ def lines(report: BenchReport) -> list[str]:
     """Say what belongs below the tables: where and how, what was not measured, and why a value is to be doubted."""
     where, settings = report.environment, report.settings
     versions = where.get("versions", {})
-    software = ", ".join(f"{name} {versions[name]}" for name in ("onnxruntime", "torch") if name in versions)
+    ran = [row.module for subject in report.subjects if (row := find(subject.backend)) is not None]
+    named = dict.fromkeys(("onnxruntime", "torch", *ran))
+    software = ", ".join(f"{name} {versions[name]}" for name in named if name in versions)
     threads = f"{where['threads']} CPU threads" if where.get("threads") else "CPU threads chosen by the backend"
     gpus = "".join(f", {gpu['name']} (driver {gpu['driver']})" for gpu in where.get("gpus", ()))
     said = [

@@ -44,7 +44,8 @@ def requirements(wheel: Path, *, gpu: bool, engine: tuple[str, str] | None = Non
     row = None if engine is None else find(engine[0])
     extras = {"serve"} | ({row.extra} if row is not None and row.extra else set())
     ours = f"{PACKAGE}[{','.join(sorted(extras))}]" if gpu else PACKAGE
-    found = _closure(extras if gpu else {"serve"}, set() if gpu else NOT_TO_SERVE)
+    needed = set() if row is None else {canonicalize_name(row.module)}
+    found = _closure(extras if gpu else {"serve"}, set() if gpu else NOT_TO_SERVE - needed)
     if row is not None and engine is not None:
         found[canonicalize_name(row.module)] = f"=={engine[1]}"
     if not gpu:

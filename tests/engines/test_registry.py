@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import sys
@@ -20,10 +21,11 @@ from evovit_deploy import Engine, TorchEngine, cli, doctor
 from evovit_deploy.cli import _completion
 from evovit_deploy.describe import describe
 from evovit_deploy.engines import registry
-from evovit_deploy.engines.registry import Backend
+from evovit_deploy.engines.registry import Backend, Sealed
 from evovit_deploy.errors import EngineError, InputError, ModelFileError
 from evovit_deploy.manifest.spec import ModelSpec
-from evovit_deploy.packages import read_contents
+from evovit_deploy.packages import ServiceOptions, read_contents
+from evovit_deploy.packages.requirements import requirements
 from evovit_deploy.recipes import Transform
 from evovit_deploy.serve.documents import model_metadata
 from evovit_deploy.serve.metrics import Metrics
@@ -261,6 +263,18 @@ def test_inspect_and_package_say_what_they_know(files: tuple[Path, Path], evovit
     assert "sha256" in out
     with pytest.raises(InputError, match="is for sum, whose files cannot be packaged"):
         read_contents(files[1])
+
+
+def test_a_file_with_a_manifest_is_packaged(files: tuple[Path, Path], row: Backend, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.sum.json"
+    registry.unregister("sum")
+    registry.register(dataclasses.replace(row, sealed=lambda path: Sealed(manifest, "sum", "2.0", 8, CLASSES, False)))
+    contents = read_contents(files[1])
+    assert (contents.backend, contents.max_batch, contents.gpu_only) == ("sum", 8, False)
+    assert ServiceOptions().files(contents) == {"m.sum": files[1], "m.sum.json": manifest}
+    wheel = tmp_path / "w.whl"
+    wheel.touch()
+    assert "numpy==2.0" in requirements(wheel, gpu=False, engine=("sum", "2.0"))
 
 
 def test_another_package_adds_one_and_a_broken_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
