@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evovit_deploy.checkpoint import Checkpoint
-from evovit_deploy.checkpoint.timm import scaled_evolution
+from evovit_deploy.models.vit.timm_source import scaled_evolution
 from evovit_deploy.models.vit.timm_vit import structure_of
 from evovit_deploy.recipes import Evolution, Recipe
 

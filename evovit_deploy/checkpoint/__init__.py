@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, InputError, translate
+from ..models.levit.checkpoint import expected_shapes as levit_shapes
+from ..models.levit.checkpoint import is_evo_levit, load_evo_levit
+from ..models.vit.evo_deit_recipe import check_image_size, identify, resize_position_embedding
+from ..models.vit.evo_deit_tensors import TRAINING_ONLY, Loaded, Sizes, clean, expected_shapes, measure, to_float32
+from ..models.vit.timm_source import load_timm, random_timm, timm_recipe
 from ..recipes import VIT, Recipe, load_recipe
 from ..storage.files import sha256
 from .finding import find_weights
-from .identify import check_image_size, identify, resize_position_embedding
-from .levit import expected_shapes as levit_shapes
-from .levit import is_evo_levit, load_evo_levit
 from .reading import read_file
 from .schemes import check_names
-from .tensors import TRAINING_ONLY, Loaded, Sizes, clean, expected_shapes, measure, to_float32
-from .timm import load_timm, random_timm, timm_recipe
 
 if TYPE_CHECKING:
     import torch

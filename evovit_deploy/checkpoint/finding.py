@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import CheckpointError
-from .checks import quoted, some
+from ..models.checks import quoted, some
 from .wrappers import is_averaged, roots, unwrap
 
 __all__ = ["Found", "find_weights"]

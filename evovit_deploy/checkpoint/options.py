@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..recipes import Evolution, Recipe, load_recipe
 from . import Checkpoint, load_checkpoint, random_checkpoint, timm_recipe
-from .timm import accuracy_note
+from ..models.vit.timm_source import accuracy_note
 
 __all__ = ["CheckpointOptions"]
 

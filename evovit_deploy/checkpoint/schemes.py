@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import CheckpointError
-from .checks import quoted
+from ..models.checks import quoted
 
 __all__ = ["check_names"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import OutputError
-from ..storage.files import write_bytes
+from .files import write_bytes
 
 __all__ = ["cache_file", "cache_folder", "locked", "merge", "read"]
 

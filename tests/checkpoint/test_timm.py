@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from evovit_deploy import CheckpointError, InputError, RecipeError, load_checkpoint, load_recipe, random_checkpoint
 from evovit_deploy.checkpoint import timm_recipe
-from evovit_deploy.checkpoint.timm import accuracy_note, scaled_evolution
 from evovit_deploy.models.options import ModelOptions
+from evovit_deploy.models.vit.timm_source import accuracy_note, scaled_evolution
 from evovit_deploy.recipes import Recipe
 from tests.modules import module_of
 

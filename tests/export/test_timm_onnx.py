@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from evovit_deploy import Engine
-from evovit_deploy.checkpoint.timm import scaled_evolution
 from evovit_deploy.export import ExportOptions, export_onnx
 from evovit_deploy.models.options import ModelOptions
+from evovit_deploy.models.vit.timm_source import scaled_evolution
 from evovit_deploy.recipes import Evolution
 from tests.timm_models import FAMILIES, checkpoint_of, evolved, images_for, timm_model
 

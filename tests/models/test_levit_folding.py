@@ -6,7 +6,7 @@ import torch
 from evovit_deploy.models.levit.folding import fold
 from evovit_deploy.models.levit.layers import Attention, ConvNorm, Head, LinearNorm, Subsample
 from evovit_deploy.models.levit.levit import EvoLevit
-from evovit_deploy.models.levit.vanilla_levit import VanillaLevit
+from evovit_deploy.models.levit.vanilla import VanillaLevit
 from evovit_deploy.recipes import LevitEvolution, LevitStructure
 
 TINY = LevitStructure(64, (16, 24), 8, (2, 3), (2, 1), num_classes=5)

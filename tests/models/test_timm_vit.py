@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from evovit_deploy import InputError
-from evovit_deploy.checkpoint.timm import scaled_evolution
 from evovit_deploy.models.evolution import PATTERNS
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.models.vit.timm_names import create, resolve_name
+from evovit_deploy.models.vit.timm_source import scaled_evolution
 from evovit_deploy.models.vit.timm_vit import structure_of, to_module_state
 from evovit_deploy.models.vit.vanilla import build_stock, build_twin, vanilla_recipe
 from evovit_deploy.recipes import Evolution

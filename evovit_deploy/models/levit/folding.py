@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .layers import Attention, ConvNorm, Head, LinearNorm, Subsample
 from .levit import EvoLevit
-from .vanilla_levit import VanillaLevit
+from .vanilla import VanillaLevit
 
 __all__ = ["Model", "fold"]
 

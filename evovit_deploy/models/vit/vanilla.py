@@ -18,8 +18,8 @@ from ...recipes import LEVIT, VIT, Evolution, LevitEvolution, Recipe, Structure,
 from ...recipes.vit import Pool
 from ...suggest import did_you_mean
 from ..levit.evo_levit import finish_levit
-from ..levit.vanilla_levit import VanillaLevit, timm_levit
-from ..levit.vanilla_levit import to_module_state as levit_state
+from ..levit.vanilla import VanillaLevit, timm_levit
+from ..levit.vanilla import to_module_state as levit_state
 from ..options import DTYPES, ModelOptions
 from .evo_deit import build_vit
 from .timm_vit import timm_name, timm_vit, to_module_state

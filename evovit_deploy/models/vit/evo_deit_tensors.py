@@ -6,13 +6,13 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import CheckpointError
-from .checks import check_tensors, shape_of, some
+from ...errors import CheckpointError
+from ..checks import check_tensors, shape_of, some
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..recipes import Recipe
+    from ...recipes import Recipe
 
 __all__ = [
     "TRAINING_ONLY",

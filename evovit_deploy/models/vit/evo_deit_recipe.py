@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import CheckpointError, InputError
-from ..recipes import Evolution, LevitStructure, Published, Recipe, Structure, load_recipe, recipe_names
-from .tensors import Sizes
+from ...errors import CheckpointError, InputError
+from ...recipes import Evolution, LevitStructure, Published, Recipe, Structure, load_recipe, recipe_names
+from .evo_deit_tensors import Sizes
 
 if TYPE_CHECKING:
     from torch import Tensor

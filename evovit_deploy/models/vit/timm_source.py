@@ -10,11 +10,11 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, InputError, RecipeError
-from ..recipes import LEVIT, VIT, Evolution, Recipe, Structure, Transform, load_recipe
-from .checks import check_tensors, shape_of
-from .identify import check_image_size
-from .tensors import Loaded
+from ...errors import CheckpointError, InputError, RecipeError
+from ...recipes import LEVIT, VIT, Evolution, Recipe, Structure, Transform, load_recipe
+from ..checks import check_tensors, shape_of
+from .evo_deit_recipe import check_image_size
+from .evo_deit_tensors import Loaded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,8 +43,8 @@ def timm_recipe(
         InputError: An unknown name, or a model that cannot be computed exactly.
         RecipeError: A recipe that does not fit the model.
     """
-    from ..models.vit.timm_names import create, resolve_name
-    from ..models.vit.timm_vit import structure_of, timm_options
+    from .timm_names import create, resolve_name
+    from .timm_vit import structure_of, timm_options
 
     name, base = resolve_name(name), _base(recipe)
     structure_of(create(name), name)  # before options that other models would not understand
@@ -57,7 +57,7 @@ def timm_recipe(
 
 def random_timm(recipe: Recipe, seed: int) -> Loaded:
     """Return seeded random weights of an ``evo_vit`` or ``vit`` recipe; arguments and errors as for ``random_checkpoint``."""
-    from ..models.vit.timm_vit import timm_vit
+    from .timm_vit import timm_vit
 
     model = timm_vit(recipe, seed)
     _check(model, recipe)
@@ -87,8 +87,8 @@ def load_timm(
     """
     from timm.models.vision_transformer import checkpoint_filter_fn
 
-    from ..models.vit.timm_names import create, resolve_name
-    from ..models.vit.timm_vit import structure_of
+    from .timm_names import create, resolve_name
+    from .timm_vit import structure_of
 
     name, base = resolve_name(name), _base(recipe)
     own = base.as_deit[0] if base is not None and base.family in VIT else None
@@ -156,7 +156,7 @@ def _pool(pool: str) -> str:
 
 def _recipe(model: nn.Module, name: str, base: Recipe | None, image_size: int | None) -> Recipe:
     """The recipe of a timm module, with the evolution of ``base``."""
-    from ..models.vit.timm_vit import structure_of
+    from .timm_vit import structure_of
 
     if image_size is not None:
         patch: Any = model.patch_embed
@@ -239,9 +239,9 @@ def _check(model: nn.Module, recipe: Recipe) -> None:
     """
     import torch
 
-    from ..images.probes import sample_images
-    from ..models.vit.timm_vit import SUPPORTED, to_module_state
-    from ..models.vit.vit import VisionTransformer
+    from ...images.probes import sample_images
+    from .timm_vit import SUPPORTED, to_module_state
+    from .vit import VisionTransformer
 
     structure, _ = recipe.as_deit
     every = Evolution((1.0,) * structure.depth, (1.0,) * structure.depth, stage_starts=())

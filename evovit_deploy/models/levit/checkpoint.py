@@ -7,13 +7,13 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from ..errors import CheckpointError, InputError
-from ..recipes import Recipe, load_recipe, recipe_names
-from ..recipes.levit import LevitEvolution, LevitStructure
-from .checks import check_tensors, shape_of
-from .identify import check_image_size, fit, resize_position_embedding
-from .levit_names import one_copy
-from .tensors import Loaded
+from ...errors import CheckpointError, InputError
+from ...recipes import Recipe, load_recipe, recipe_names
+from ...recipes.levit import LevitEvolution, LevitStructure
+from ..checks import check_tensors, shape_of
+from ..vit.evo_deit_recipe import check_image_size, fit, resize_position_embedding
+from ..vit.evo_deit_tensors import Loaded
+from .checkpoint_names import one_copy
 
 if TYPE_CHECKING:
     from torch import Tensor
