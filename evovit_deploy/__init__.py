@@ -29,6 +29,7 @@ from .errors import (
     RecipeError,
     UnstableMeasurement,
 )
+from .models import shipped as _families  # noqa: F401  registers them: recipes are read by their families
 from .recipes import Recipe, load_recipe
 
 if TYPE_CHECKING:

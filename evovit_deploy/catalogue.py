@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["KINDS", "OPTIONS", "baselines", "profiles", "recipes", "suites", "timm_models"]
+__all__ = ["KINDS", "OPTIONS", "baselines", "families", "profiles", "recipes", "suites", "timm_models"]
 
 Row = dict[str, Any]
 # Where the vision transformers are that `structure_of` takes; those of other modules of timm are other classes.
@@ -38,6 +38,16 @@ def recipes() -> list[Row]:
     return rows
 
 
+def families() -> list[Row]:
+    """List the families of models: what a checkpoint or recipe of each is called, and the vanilla model it is compared with."""
+    from .models.families import families as rows
+
+    return [
+        {"name": row.name, "description": row.label, "vanilla": row.vanilla.name, "method": row.method or None}
+        for row in rows()
+    ]
+
+
 def profiles() -> list[Row]:
     """List the shipped build profiles: what each is for, and its flavour of TensorRT."""
     from .building.profiles import load_profile, profile_names
@@ -56,9 +66,9 @@ def suites() -> list[Row]:
 
 def baselines() -> list[Row]:
     """List the vanilla models that a recipe is measured against, and that recipe."""
-    from .recipes import baseline_names, load_recipe
+    from .recipes import baselines, load_recipe
 
-    found = {name: load_recipe(f"evo_{name}") for name in baseline_names()}
+    found = {name: load_recipe(recipe) for name, recipe in baselines().items()}
     return [
         {"name": name, "image_size": recipe.structure.image_size, "recipe": recipe.name}
         for name, recipe in found.items()
@@ -127,6 +137,7 @@ def matching(rows: list[Row], pattern: str) -> list[Row]:
 
 KINDS: dict[str, Callable[[], list[Row]]] = {
     "recipes": recipes,
+    "families": families,
     "profiles": profiles,
     "suites": suites,
     "baselines": baselines,
@@ -135,6 +146,7 @@ KINDS: dict[str, Callable[[], list[Row]]] = {
 # Which option takes a name of each kind.
 OPTIONS = {
     "recipes": "--recipe NAME",
+    "families": "family = NAME in a recipe",
     "profiles": "--profile NAME",
     "suites": "--suite NAME",
     "baselines": "--baseline NAME",

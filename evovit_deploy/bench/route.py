@@ -190,7 +190,7 @@ class Route:
         self, kind: str, recipe: Recipe, options: ExportOptions, weights: Checkpoint | None
     ) -> TorchEngine:
         from ..engines import TorchEngine
-        from ..models.vit.vanilla import build_stock, build_twin, vanilla_recipe
+        from ..models.vanilla import build_stock, build_twin, vanilla_recipe
 
         vanilla = vanilla_recipe(recipe)
         model = dataclasses.replace(options.model, trim=kind == "trimmed", selection="auto")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines.registry import is_exported
 from ..errors import InputError
-from ..recipes import VIT, Recipe
+from ..models.families import evolves, family_of
+from ..recipes import Recipe
 from ..storage.files import plain
 from ..suggest import did_you_mean
 from .route import Route
@@ -77,7 +78,7 @@ class Opening:
             route = dataclasses.replace(route, export=dataclasses.replace(options, model=model))
         found = random_checkpoint(load_recipe(recipe or "")) if path is None else load_checkpoint(path, recipe=recipe)
         opened = route.open_checkpoint(found, self.folder, self.step)
-        if self._first is None and found.recipe.family in VIT and not found.random:
+        if self._first is None and family_of(found.recipe).method and not found.random:
             self._weights = found
         name = found.recipe.name if path is None else plain(path.stem)
         if found.random:
@@ -99,7 +100,7 @@ class Opening:
                     f"--baseline {wanted}: no such file.{hint} Valid: auto, none, {', '.join(KINDS)}, or a model file."
                 )
             return self.file(Path(wanted))
-        if wanted == "auto" and (recipe is None or not recipe.family.startswith("evo_")):
+        if wanted == "auto" and not evolves(recipe):
             why = (
                 "was not exported by evovit, so its twin is unknown" if recipe is None else "is a vanilla model itself"
             )

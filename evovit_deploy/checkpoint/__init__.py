@@ -1,11 +1,10 @@
-"""Checkpoints: any form an Evo-DeiT, Evo-LeViT or timm ViT was saved in becomes one `Checkpoint`, read safely and checked
-tensor by tensor.
+"""Checkpoints: any form that a model of a known family was saved in becomes one `Checkpoint`, read safely and checked tensor
+by tensor.
 
     checkpoint = load_checkpoint("checkpoint.pth")
     checkpoint.recipe.structure.image_size, checkpoint.notes
 
-`reading` opens files, `finding` chooses the weights in them, `tensors` recognises and checks state dicts, `identify` chooses the
-recipe; `levit` does both for Evo-LeViT, `timm` for plain ViTs.
+`reading` opens files, `finding` chooses the weights in them; what they are, their family says (:mod:`.models.families`).
 """
 
 from __future__ import annotations
@@ -15,20 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, InputError, translate
-from ..models.levit.checkpoint import expected_shapes as levit_shapes
-from ..models.levit.checkpoint import is_evo_levit, load_evo_levit
-from ..models.vit.evo_deit_recipe import check_image_size, identify, resize_position_embedding
-from ..models.vit.evo_deit_tensors import TRAINING_ONLY, Loaded, Sizes, clean, expected_shapes, measure, to_float32
-from ..models.vit.timm_source import load_timm, random_timm, timm_recipe
-from ..recipes import VIT, Recipe, load_recipe
+from ..errors import CheckpointError, translate
+from ..models.checks import some
+from ..models.families import Family, Source, by_method, families, family_of
+from ..models.vit.timm_source import timm_recipe
+from ..recipes import Recipe, load_recipe
 from ..storage.files import sha256
+from .cleaning import TRAINING_ONLY, clean
 from .finding import find_weights
 from .reading import read_file
 from .schemes import check_names
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 __all__ = ["Checkpoint", "load_checkpoint", "random_checkpoint", "timm_recipe"]
@@ -36,7 +33,7 @@ __all__ = ["Checkpoint", "load_checkpoint", "random_checkpoint", "timm_recipe"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of one Evo-DeiT, Evo-LeViT or timm ViT, and the recipe they run with.
+    """Weights of one model, and the recipe they run with.
 
     Attributes:
         path: The file, or None for random weights.
@@ -100,24 +97,14 @@ def load_checkpoint(
     path = Path(path)
     where = str(path)
     given = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    if timm is None and given is not None and given.family in VIT:
-        from ..models.vit.timm_vit import timm_name
-
-        timm = timm_name(given)
-    if timm is not None and num_heads is not None:
-        raise InputError(f"--num-heads is for Evo-ViT checkpoints; {timm} says it by its name. Leave it out.")
     content = read_file(path)
     found = find_weights(content, where, ema)
     state = clean(found.state, where)
     check_names(state, where)
     args, epoch = _training(content)
+    source = Source(state, where, args, given, num_heads, image_size, timm, pool)
     with translate(CheckpointError, f"reading the tensors of {where}", RuntimeError, MemoryError):
-        if timm is not None:
-            loaded = load_timm(state, timm, given, image_size, pool, where)
-        elif is_evo_levit(state):
-            loaded = load_evo_levit(state, recipe, num_heads, image_size, where)
-        else:
-            loaded = _load_evo_deit(state, args, recipe, num_heads, image_size, where)
+        loaded = _family(source).load(source)
     stored = sorted({str(state[key].dtype).removeprefix("torch.") for key in loaded.weights if key in state})
     dropped = sorted({part.rstrip(".") for part in TRAINING_ONLY if any(part in str(key) for key in found.state)})
     notes = [*found.notes, *loaded.notes]
@@ -138,29 +125,28 @@ def load_checkpoint(
     )
 
 
-def _load_evo_deit(
-    state: dict[str, Tensor],
-    args: dict[str, str],
-    recipe: str | Recipe | None,
-    num_heads: int | None,
-    image_size: int | None,
-    where: str,
-) -> Loaded:
-    """Recipe and float32 weights of an Evo-DeiT; arguments as for :func:`load_checkpoint`."""
-    sizes = measure(state, where)
-    weights, notes = to_float32(state, sizes, where)
-    own_size = sizes.grid * sizes.patch_size
-    target = own_size if image_size is None else image_size
-    check_image_size(target, sizes.patch_size)
-    if target != own_size:
-        grid = target // sizes.patch_size
-        weights["pos_embed"] = resize_position_embedding(weights["pos_embed"], grid)
-        notes.append(
-            f"position embedding resized from {sizes.grid} x {sizes.grid} to {grid} x {grid} patches (bilinear) for "
-            f"images of {target} pixels; the model was trained at {own_size}"
+def _family(source: Source) -> Family:
+    """The family of weights: of a timm ViT what the user says, of all others what the tensors say.
+
+    Raises:
+        CheckpointError: No family knows them.
+    """
+    if source.recipe is not None and (family := family_of(source.recipe)).method:
+        return family
+    if source.timm is not None:
+        return by_method("evo")
+    for family in families():
+        if family.recognise(source):
+            return family
+    hints = (family.near_miss(source) for family in families())
+    hint = next(filter(None, hints), None)
+    if hint is None:
+        marks = ", ".join(f"`{family.mark}` ({family.label})" for family in families() if family.mark)
+        hint = (
+            f"is the checkpoint of a different model: it has {some(source.state)}, and no tensor that a family is known by: "
+            f"{marks}. Valid: a checkpoint of the authors' training code; or, with --from-timm NAME --weights, of a ViT of timm."
         )
-    fitted, assumed = identify(sizes, target, args, recipe, num_heads, where)
-    return Loaded(fitted, weights, [*assumed, *notes])
+    raise CheckpointError(f"{source.where} {hint}")
 
 
 def _training(content: Any) -> tuple[dict[str, str], int | None]:
@@ -183,69 +169,14 @@ def random_checkpoint(recipe: Recipe, seed: int = 0) -> Checkpoint:
         recipe: An Evo-DeiT or Evo-LeViT recipe, or that of a timm ViT, from :func:`timm_recipe`.
         seed: Of the generator.
     """
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    notes: list[str] = []
-    if recipe.family in VIT:
-        recipe, state, notes = random_timm(recipe, seed)
-    elif recipe.family == "evo_levit":
-        state = _random_evo_levit(recipe, generator)
-    else:
-        state = _random_evo_deit(recipe, generator)
+    loaded = family_of(recipe).random(recipe, seed)
     return Checkpoint(
         path=None,
-        recipe=recipe,
-        state=state,
+        recipe=loaded.recipe,
+        state=loaded.weights,
         source=f"random weights (seed {seed})",
         stored_dtype="float32",
         sha256=None,
         random=True,
-        notes=("random weights: good for measuring speed and parity, the classes mean nothing", *notes),
+        notes=("random weights: good for measuring speed and parity, the classes mean nothing", *loaded.notes),
     )
-
-
-def _random_evo_deit(recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
-    """As at the start of the authors' training."""
-    import torch
-
-    structure, _ = recipe.as_deit
-    sizes = Sizes(
-        embed_dim=structure.embed_dim,
-        depth=structure.depth,
-        patch_size=structure.patch_size,
-        grid=structure.image_size // structure.patch_size,
-        hidden=round(structure.embed_dim * structure.mlp_ratio),
-        num_classes=structure.num_classes,
-    )
-    bound = (3 * structure.patch_size**2) ** -0.5  # torch's default for a convolution: 1 / sqrt(fan in)
-    state: dict[str, Tensor] = {}
-    for key, shape in expected_shapes(sizes).items():
-        tensor = torch.empty(shape)
-        if key.startswith("patch_embed."):
-            tensor.uniform_(-bound, bound, generator=generator)
-        elif len(shape) > 1:
-            # A normal of deviation 0.02 truncated at 2, which is a hundred deviations out: no sample gets there.
-            tensor.normal_(0, 0.02, generator=generator)
-        else:
-            tensor.fill_(1.0 if "norm" in key and key.endswith(".weight") else 0.0)
-        state[key] = tensor
-    return state
-
-
-def _random_evo_levit(recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
-    """Weights that keep the size of their inputs, since BatchNorm's statistics are not those of any data.
-
-    The authors begin with residual branches that BatchNorm multiplies by zero, which would make a network of nothing.
-    """
-    import torch
-
-    state: dict[str, Tensor] = {}
-    for key, shape in levit_shapes(recipe.as_levit[0]).items():
-        if len(shape) > 1:
-            fan_in = torch.Size(shape[1:]).numel()
-            deviation = 0.02 if key.endswith(("poss", "cls_token")) else fan_in**-0.5
-            state[key] = torch.empty(shape).normal_(0, deviation, generator=generator)
-        else:
-            state[key] = torch.full(shape, 1.0 if key.endswith(("bn.weight", "running_var")) else 0.0)
-    return state

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..recipes import Evolution, Recipe, load_recipe
-from . import Checkpoint, load_checkpoint, random_checkpoint, timm_recipe
+from ..models.families import label_of
 from ..models.vit.timm_source import accuracy_note
+from ..recipes import Recipe, load_recipe
+from . import Checkpoint, load_checkpoint, random_checkpoint, timm_recipe
 
 __all__ = ["CheckpointOptions"]
 
@@ -85,11 +86,10 @@ class CheckpointOptions:
         """The checkpoint with these keep ratios and this schedule, and what to note about them."""
         evolution = checkpoint.recipe.evolution
         if self.schedule is not None:
-            if not isinstance(evolution, Evolution):
-                raise InputError(
-                    "--schedule is for Evo-DeiT; Evo-LeViT has the stage schedule only. Leave --schedule out."
-                )
-            evolution = dataclasses.replace(evolution, schedule=self.schedule)  # type: ignore[arg-type]
+            if len(evolution.schedules) < 2:
+                label = label_of(checkpoint.recipe.family)
+                raise InputError(f"{label} has the {evolution.schedules[0]} schedule only. Leave --schedule out.")
+            evolution = evolution.with_schedule(self.schedule)
         notes = checkpoint.notes
         if self.keep is not None:
             evolution = evolution.with_keep(self.keep)

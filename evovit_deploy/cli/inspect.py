@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..models.families import evolves, label_of
 from . import _options as shared
 from ._console import out, print_json, progress
 
@@ -71,17 +72,8 @@ def _table(title: str, rows: list[tuple[str, Any]]) -> Table:
 
 def _checkpoint_tables(document: dict[str, Any]) -> list[Table]:
     d = document
-    families = {
-        "evo_deit": "Evo-DeiT",
-        "deit": "DeiT",
-        "evo_vit": "timm ViT, evolved",
-        "vit": "timm ViT",
-        "evo_levit": "Evo-LeViT",
-        "levit": "LeViT",
-    }
-    family = families.get(d["family"], d["family"])
     rows = [
-        ("family", family),
+        ("family", label_of(d["family"])),
         ("recipe", d["recipe"]),
         ("size", d["size"] or "custom"),
         ("embed dim", f"{_each(d['embed_dim'])}, {_each(d['num_heads'])} heads, MLP ratio {d['mlp_ratio']:g}"),
@@ -166,7 +158,7 @@ def _onnx_tables(document: dict[str, Any]) -> list[Table]:
     ]
     tables.append(_table("Inputs and outputs", ports))
     tables.append(_table(f"{d['node_count']} nodes", list(d["nodes"].items())))
-    if "groups" in d and str(manifest.get("family")).startswith("evo_"):
+    if "groups" in d and evolves(manifest.get("family")):
         tables.append(_schedule_table(d))
     return tables
 
@@ -199,7 +191,7 @@ def _engine_tables(document: dict[str, Any]) -> list[Table]:
         tables.append(_table("Inputs and outputs", ports))
     if report := manifest.get("report"):
         tables.append(_table("Plan", plan_rows(report)))
-    if "groups" in d and str(model.get("family")).startswith("evo_"):
+    if "groups" in d and evolves(model.get("family")):
         tables.append(_schedule_table(d))
     return tables
 

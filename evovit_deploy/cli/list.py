@@ -18,6 +18,7 @@ class Kind(str, Enum):
     """What can be listed."""
 
     recipes = "recipes"
+    families = "families"
     profiles = "profiles"
     suites = "suites"
     baselines = "baselines"
@@ -29,7 +30,8 @@ def list_(
     what: Annotated[
         Kind | None,
         typer.Argument(
-            metavar="WHAT", help="recipes, profiles, suites, baselines, backends or timm. Default: all but timm."
+            metavar="WHAT",
+            help="recipes, families, profiles, suites, baselines, backends or timm. Default: all but timm.",
         ),
     ] = None,
     pattern: Annotated[
@@ -37,7 +39,7 @@ def list_(
     ] = None,
     json: shared.Json = False,
 ) -> None:
-    """List what there is to choose from: recipes, build profiles, suites, baselines, backends, ViTs of timm.
+    """List what there is to choose from: recipes, families, build profiles, suites, baselines, backends, ViTs of timm.
 
     Examples:
       evovit list

@@ -109,16 +109,19 @@ def _evolved_recipe(engine: Engine, plain: bool) -> Recipe | None:
 
     In a proof (``plain``) the twin of a timm ViT does count: it is what the checkpoint of that ViT is held against.
     """
+    from ..models.families import evolves, family_of
     from ..recipes import Recipe
 
     manifest = engine.spec.manifest
-    if manifest is None or not (manifest["family"].startswith("evo_") or (plain and manifest["family"] == "vit")):
+    if manifest is None:
         return None
-    return Recipe.from_dict(manifest["recipe"], "manifest")
+    recipe = Recipe.from_dict(manifest["recipe"], "manifest")
+    return recipe if evolves(recipe) or (plain and family_of(recipe).method) else None
 
 
 def _open_checkpoint(path: Path, options: OpenOptions, like: Recipe | None, module: ModelOptions, note: Note) -> Engine:
     from ..checkpoint.options import CheckpointOptions
+    from ..models.families import family_of
     from .pytorch import TorchEngine
 
     how = options.checkpoint or CheckpointOptions()
@@ -130,4 +133,6 @@ def _open_checkpoint(path: Path, options: OpenOptions, like: Recipe | None, modu
         checkpoint = how.load(path)
         for text in checkpoint.notes:
             note(text)
+    given = family_of(checkpoint.recipe).outputs  # of which a model that selects nothing has no kept patches
+    module = dataclasses.replace(module, outputs=tuple(name for name in module.outputs if name in given))
     return TorchEngine.from_checkpoint(checkpoint, module, provider=options.provider, threads=options.threads)

@@ -166,10 +166,8 @@ def _fingerprint(engine: Any) -> str:
     """SHA-256 of a PyTorch model as it runs: one checkpoint file holds several weights, and not the keep ratios."""
     import torch
 
-    module = engine.module
-    schedule = module.stages if hasattr(module, "stages") else module.groups  # Evo-LeViT, Evo-DeiT
-    digest = hashlib.sha256(repr(schedule).encode())
-    for name, tensor in module.state_dict().items():
+    digest = hashlib.sha256(json.dumps(engine.recipe.to_dict(), sort_keys=True).encode())
+    for name, tensor in engine.module.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..classes.scores import Ranking, probabilities, ranking
-from ..engines.pytorch import module_of
+from ..engines.pytorch import TorchEngine, module_of
 from ..errors import InputError
+from ..models.families import family_of
 from ..models.recording import recorded_scores
 from ..recipes import Recipe, Transform
 
@@ -73,7 +74,7 @@ class Explainer:
                 f"{spec.name} does not say which patches it keeps (its outputs are {', '.join(spec.outputs)}), or keeps all. "
                 "Export it with --outputs logits,kept, and a keep ratio below 1; or give the checkpoint."
             )
-        self.grids = _grids(engine, len(self._names))
+        self.grids = _grids(engine)
 
     def __call__(self, images: Array) -> list[Look]:
         """Look at a batch of images, [B, 3, S, S] float32 or [B, S, S, 3] uint8 as the engine takes them."""
@@ -91,24 +92,16 @@ class Explainer:
         return looks
 
 
-def _grids(engine: Engine, count: int) -> list[int]:
-    """Patches per side of every selection: one grid for all (Evo-DeiT), or that of the stage it is in (Evo-LeViT)."""
-    module = module_of(engine)
-    if module is not None:
-        structure: Any = module.structure
-        if hasattr(structure, "grids"):
-            stages = zip(structure.grids, module.stages)
-            return [grid for grid, stage in stages for group in stage.groups if group.keep is not None]
-    elif engine.spec.manifest is not None:
+def _grids(engine: Engine) -> tuple[int, ...]:
+    """Patches per side of every selection, as the family of the model says."""
+    recipe = engine.recipe if isinstance(engine, TorchEngine) else None
+    if engine.spec.manifest is not None:
         recipe = Recipe.from_dict(engine.spec.manifest["recipe"], "manifest")
-        structure, ratios = recipe.structure, recipe.evolution.keep_ratios
-        if hasattr(structure, "grids"):  # a ratio per stage, or none for the first
-            return [grid for grid, ratio in zip(structure.grids[-len(ratios) :], ratios) if ratio < 1]
-    else:
+    if recipe is None:
         raise InputError(
             f"{engine.spec.name} was not exported by evovit, so the grid of its patches is unknown. Give the checkpoint."
         )
-    return [structure.image_size // structure.patch_size] * count
+    return family_of(recipe).grids(recipe)
 
 
 def _mask(positions: Array, grid: int, name: str) -> Array:

@@ -47,7 +47,7 @@ def export_baseline(
         RecipeError: An unknown name.
         ExportError, OutputError, ParityError: Nothing was written.
     """
-    from ..models.vit.vanilla import build_stock, build_twin, vanilla_recipe
+    from ..models.vanilla import build_stock, build_twin, vanilla_recipe
 
     options = options or ExportOptions()
     path = Path(path)
@@ -57,7 +57,7 @@ def export_baseline(
     model_options = dataclasses.replace(options.model, selection="auto", trim=kind == "trimmed")
     build = build_stock if kind == "stock" else build_twin
     state = None if weights is None else weights.state
-    module = build(recipe, model_options, seed, state)
+    module: Any = build(recipe, model_options, seed, state)
     reference = build_stock(recipe, ModelOptions("fp32", options.model.image_input), seed, state)
     origin: dict[str, Any] = {"source": f"random weights (seed {seed})", "random": True, "sha256": None}
     if weights is not None:

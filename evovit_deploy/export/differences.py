@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from ..engines.pytorch import TorchEngine
-from ..recipes import Evolution, Recipe
+from ..recipes import Recipe
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
@@ -42,28 +42,13 @@ def differences(a: Engine, b: Engine) -> tuple[str, ...]:
 
 def _facts(recipe: Recipe) -> dict[str, Any]:
     """What decides about the function of a model, by a name for people."""
-    evolution = recipe.evolution
     facts: dict[str, Any] = {"family": recipe.family}
-    for field in dataclasses.fields(recipe.structure):
+    for field in dataclasses.fields(recipe.structure):  # type: ignore[arg-type]
         facts[field.name.replace("_", " ")] = getattr(recipe.structure, field.name)
-    if isinstance(evolution, Evolution):
-        starts = evolution.stage_starts
-        by_stage = evolution.schedule == "stage" or _constant(evolution)
-        facts["schedule"] = evolution.schedule
-        facts["stage starts"] = starts
-        facts["keep ratios"] = tuple(evolution.keep_ratios[i] for i in starts) if by_stage else evolution.keep_ratios
-        facts["tradeoff"] = evolution.tradeoff
-    else:
-        facts["blocks on all tokens"] = evolution.full_blocks
-        facts["keep ratios"] = evolution.keep_ratios
+    facts |= recipe.evolution.facts()
     for field in dataclasses.fields(recipe.transform):
         facts[f"transform {field.name.replace('_', ' ')}"] = getattr(recipe.transform, field.name)
     return facts
-
-
-def _constant(evolution: Evolution) -> bool:
-    """Whether the keep ratio changes at stage starts only."""
-    return all(len(set(evolution.keep_ratios[first:stop])) == 1 for first, stop in evolution.stages())
 
 
 def _weights(engine: Engine) -> str | None:

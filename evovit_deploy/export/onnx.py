@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import manifest as manifests
 from ..errors import ExportError, InputError, ParityError, translate
+from ..models.families import family_of
 from ..models.options import ModelOptions
 from ..storage.files import atomic, sha256, write_json
 from ..storage.ownership import check_replaceable, is_manifest
@@ -84,7 +85,7 @@ def export_onnx(
     force: bool = False,
     step: Step = lambda text: None,
 ) -> ExportResult:
-    """Export an Evo-DeiT or Evo-LeViT checkpoint to ``path`` and prove it against the FP32 PyTorch module.
+    """Export a checkpoint of any family to ``path`` and prove it against the FP32 PyTorch module.
 
     The proof runs on ONNX Runtime before the file gets its name; the kept sets are compared also when they are not among
     the outputs. The reference is the plain module: unfolded, untrimmed, FP32.
@@ -105,14 +106,15 @@ def export_onnx(
     from ..models.build import build_model, resolve_options
 
     options = options or ExportOptions()
-    options = dataclasses.replace(options, model=resolve_options(options.model, checkpoint.recipe.family))
+    options = dataclasses.replace(options, model=resolve_options(options.model, checkpoint.recipe))
     path = Path(path)
     check_output(path, force=force)
     step(STEPS[0])
     wanted = options.model.outputs
-    everything = dataclasses.replace(options.model, outputs=tuple(dict.fromkeys((*wanted, "logits", "kept"))))
-    module = build_model(checkpoint.recipe, checkpoint.state, everything)
-    plain = ModelOptions("fp32", options.model.image_input, "topk", ("logits", "kept"), False, False)
+    looked_at = tuple(name for name in ("logits", "kept") if name in family_of(checkpoint.recipe).outputs)
+    everything = dataclasses.replace(options.model, outputs=tuple(dict.fromkeys((*wanted, *looked_at))))
+    module: Any = build_model(checkpoint.recipe, checkpoint.state, everything)
+    plain = ModelOptions("fp32", options.model.image_input, "topk", looked_at, False, False)
     reference = build_model(checkpoint.recipe, checkpoint.state, plain)
     names = tuple(
         name

@@ -89,7 +89,7 @@ class ExportSource:
         Raises:
             CheckpointError, RecipeError, InputError: See :meth:`CheckpointOptions.load`.
         """
-        from ..models.vit.vanilla import vanilla_recipe
+        from ..models.vanilla import vanilla_recipe
 
         kind = self.baseline_kind or "twin"
         if self.baseline is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, ModelFileError, RecipeError
+from ..models.families import evolves
 from ..recipes import PRECISIONS, Recipe
 from ..storage.json_shape import Between, misfit
 from .onnx_file import load_onnx
@@ -51,7 +52,7 @@ def make(
 
     Args:
         recipe: As exported (structure from the tensors, keep ratios as overridden).
-        options: As exported.
+        options: As exported, with the pattern that is used.
         batch: Static batch size, or None for a dynamic batch.
         opset: ONNX opset.
         outputs: ONNX output names.
@@ -70,7 +71,7 @@ def make(
         "precision": options.precision,
         "batch": batch,
         "input": options.image_input,
-        "selection": options.pattern if recipe.family.startswith("evo_") else None,
+        "selection": options.selection if evolves(recipe) else None,
         "outputs": list(outputs),
         "opset": opset,
         "folded": options.fold and variant != "stock",

@@ -1,27 +1,24 @@
-"""From a checkpoint to the inference module of its family."""
+"""From a recipe and weights to the inference module, whatever the family."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..recipes import VIT, Recipe
-from .levit.evo_levit import build_evo_levit, resolve_pattern
-from .levit.levit import EvoLevit
+from ..errors import InputError
+from ..recipes import Recipe
+from ..suggest import did_you_mean
+from .evolution import PATTERNS
+from .families import family_of
 from .options import ModelOptions
-from .vit.evo_deit import build_vit
-from .vit.evo_deit import to_module_state as evo_deit_state
-from .vit.timm_vit import to_module_state as timm_state
-from .vit.vit import VisionTransformer
 
 __all__ = ["build_model", "resolve_options"]
 
 
-def build_model(
-    recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions | None = None
-) -> VisionTransformer | EvoLevit:
-    """Return the inference module of an Evo-DeiT, Evo-LeViT or timm ViT, in eval mode, on the CPU.
+def build_model(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions | None = None) -> nn.Module:
+    """Return the inference module of an evolved model, in eval mode, on the CPU.
 
     Args:
         recipe: Structure, evolution, transform.
@@ -31,18 +28,23 @@ def build_model(
     Raises:
         InputError: Options that the family does not have.
     """
-    options = options or ModelOptions()
-    if recipe.family == "evo_levit":
-        return build_evo_levit(recipe, state, options)
-    if recipe.family in VIT:
-        return build_vit(recipe, timm_state(state, recipe.as_deit[0]), options)
-    return build_vit(recipe, evo_deit_state(state), options)
+    return family_of(recipe).build(recipe, state, resolve_options(options or ModelOptions(), recipe))
 
 
-def resolve_options(options: ModelOptions, family: str) -> ModelOptions:
-    """Return the options as a model of this family is built with them: its own ``auto`` pattern.
+def resolve_options(options: ModelOptions, recipe: Recipe) -> ModelOptions:
+    """Return the options as a model of this recipe is built with them: ``auto`` is the family's own pattern.
 
     Raises:
-        InputError: A pattern that the family cannot use.
+        InputError: A pattern, an output or a precision that the family does not have.
     """
-    return resolve_pattern(options) if family == "evo_levit" else options
+    family = family_of(recipe)
+    family.check(options)
+    wanted = options.selection
+    if wanted == "auto":
+        return dataclasses.replace(options, selection=family.auto_pattern)
+    valid = [name for name in PATTERNS if name not in family.refused_patterns]
+    if wanted not in valid:
+        why = family.refused_patterns.get(wanted)
+        said = f"selection {wanted} {why}" if why else f"selection {wanted!r} is unknown"
+        raise InputError(f"{said}; valid: auto, {', '.join(valid)}.{did_you_mean(wanted, valid)}")
+    return options

@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..errors import RecipeError
 from ..storage.shipped import data_names, find_data_file
 from ..storage.tables import build_table, read_toml
 from ..suggest import did_you_mean
-from .bounds import number, whole
+from .bounds import number
+from .forms import Network, TokenEvolution, form_of
 from .levit import LevitEvolution, LevitStructure
-from .vit import Structure
+from .vit import Evolution, Structure
 
 __all__ = [
     "Evolution",
@@ -29,96 +30,14 @@ __all__ = [
     "Tolerance",
     "Transform",
     "baseline_names",
+    "baselines",
     "load_recipe",
     "recipe_names",
 ]
 
 PRECISIONS = ("fp32", "fp16", "bf16")
-# `deit`, `vit` and `levit` are the vanilla twins: every token takes part in every block.
-FAMILIES = ("evo_deit", "deit", "evo_vit", "vit", "evo_levit", "levit")
-LEVIT = ("evo_levit", "levit")
-VIT = ("evo_vit", "vit")  # timm's; the `baseline` of an `evo_vit` is the name in timm, of a `vit` its own name is
-
-
-@dataclass(frozen=True)
-class Evolution:
-    """Token evolution (paper section 3.2): which tokens get the full computation, by which scores.
-
-    Attributes:
-        schedule: ``stage`` selects before each block of ``stage_starts`` and restores at the end of the stage (the
-            published mode); ``layer`` selects and restores around every block whose keep ratio is below 1.
-        stage_starts: First block of each stage that selects, e.g. ``(4, 8)``.
-        keep_ratios: One per block, in (0, 1]; 1 keeps all patch tokens.
-        tradeoff: One per block, in [0, 1]: t in s = (1 - t) s + t c.
-    """
-
-    keep_ratios: tuple[float, ...]
-    tradeoff: tuple[float, ...]
-    schedule: Literal["stage", "layer"] = "stage"
-    stage_starts: tuple[int, ...] = (4, 8)
-
-    def __post_init__(self) -> None:
-        if self.schedule not in ("stage", "layer"):
-            hint = did_you_mean(self.schedule, ("stage", "layer"))
-            raise RecipeError(f"evolution.schedule is {self.schedule!r}; valid: 'stage', 'layer'.{hint}")
-        for ratio in self.keep_ratios:
-            if not 0 < ratio <= 1:
-                raise RecipeError(f"keep ratio {ratio:g} is impossible; a keep ratio is above 0 and at most 1.")
-        for value in self.tradeoff:
-            if not 0 <= value <= 1:
-                raise RecipeError(f"tradeoff {value:g} is impossible; a tradeoff is between 0 and 1.")
-        for start in self.stage_starts:
-            whole("evolution.stage_starts", start, least=0)
-        depth = len(self.keep_ratios)
-        if len(self.tradeoff) != depth:
-            raise RecipeError(
-                f"evolution has {depth} keep_ratios and {len(self.tradeoff)} tradeoff values; both are one per block."
-            )
-        if list(self.stage_starts) != sorted(set(self.stage_starts)) or any(
-            not 0 < start < depth for start in self.stage_starts
-        ):
-            raise RecipeError(
-                f"evolution.stage_starts {list(self.stage_starts)} must be ascending block numbers from 1 to {depth - 1}."
-            )
-        if self.keep_ratios and self.keep_ratios[0] != 1:
-            raise RecipeError(
-                "evolution.keep_ratios[0] must be 1: before block 0 there is no class attention to select by."
-            )
-        if self.schedule == "stage":
-            for first, stop in self.stages():
-                if len(set(self.keep_ratios[first:stop])) != 1:
-                    raise RecipeError(
-                        f"keep ratios of blocks {first} to {stop - 1} differ; in the stage schedule they are one stage."
-                    )
-            before = self.stage_starts[0] if self.stage_starts else depth
-            if any(ratio != 1 for ratio in self.keep_ratios[:before]):
-                raise RecipeError(f"keep ratios below 1 before the first stage start, block {before}.")
-
-    def stages(self) -> list[tuple[int, int]]:
-        """Return (first block, stop) of every stage that selects, in the stage schedule."""
-        return list(zip(self.stage_starts, (*self.stage_starts[1:], len(self.keep_ratios))))
-
-    def with_keep(self, ratios: tuple[float, ...]) -> Evolution:
-        """Return the same schedule with other keep ratios: one for all stages, or one per stage, or one per block.
-
-        Raises:
-            RecipeError: Wrong number of ratios, or a ratio outside (0, 1].
-        """
-        depth, stages = len(self.keep_ratios), self.stages()
-        if len(ratios) == 1:
-            ratios = ratios * len(stages)
-        if len(ratios) == len(stages):
-            keep = [1.0] * depth
-            for (first, stop), ratio in zip(stages, ratios):
-                keep[first:stop] = [ratio] * (stop - first)
-        elif len(ratios) == depth:
-            keep = list(ratios)
-        else:
-            raise RecipeError(
-                f"{len(ratios)} keep ratios given; valid: 1 (for all stages), {len(stages)} (one per stage) or {depth} "
-                f"(one per block)."
-            )
-        return dataclasses.replace(self, keep_ratios=tuple(keep))
+S = TypeVar("S")
+E = TypeVar("E")
 
 
 @dataclass(frozen=True)
@@ -191,12 +110,12 @@ class Published:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One variant of one family, ready to be exported."""
+    """One variant of one family, ready to be exported; ``structure`` and ``evolution`` are the family's own (:mod:`.forms`)."""
 
     name: str
     family: str
-    structure: Structure | LevitStructure
-    evolution: Evolution | LevitEvolution
+    structure: Network
+    evolution: TokenEvolution
     transform: Transform = field(default_factory=Transform)
     baseline: str = ""
     published: Published = field(default_factory=Published)
@@ -205,36 +124,20 @@ class Recipe:
     def __post_init__(self) -> None:
         _text("name", self.name)
         _text("baseline", self.baseline)
-        if self.family not in FAMILIES:
-            raise RecipeError(f"family is {self.family!r}; valid: {', '.join(FAMILIES)}.")
-        structure, evolution = self.structure, self.evolution
-        if isinstance(structure, LevitStructure) and isinstance(evolution, LevitEvolution) and self.family in LEVIT:
-            evolution.check(structure)
-        elif not isinstance(structure, Structure) or not isinstance(evolution, Evolution) or self.family in LEVIT:
+        form = form_of(self.family)
+        if not isinstance(self.structure, form.structure) or not isinstance(self.evolution, form.evolution):
             raise RecipeError(f"structure or evolution is not that of family {self.family!r}.")
-        elif len(evolution.keep_ratios) != structure.depth:
-            raise RecipeError(f"evolution has {len(evolution.keep_ratios)} keep_ratios for {structure.depth} blocks.")
+        self.evolution.check(self.structure)
 
-    @property
-    def as_deit(self) -> tuple[Structure, Evolution]:
-        """Structure and evolution of a recipe that is not of the LeViT family, typed as such."""
-        assert isinstance(self.structure, Structure), self.family
-        assert isinstance(self.evolution, Evolution), self.family
-        return self.structure, self.evolution
-
-    @property
-    def as_levit(self) -> tuple[LevitStructure, LevitEvolution]:
-        """Structure and evolution of an ``evo_levit`` or ``levit`` recipe, typed as such."""
-        assert isinstance(self.structure, LevitStructure), self.family
-        assert isinstance(self.evolution, LevitEvolution), self.family
+    def parts(self, structure: type[S], evolution: type[E]) -> tuple[S, E]:
+        """Return structure and evolution, typed as those of the family: ``recipe.parts(Structure, Evolution)``."""
+        assert isinstance(self.structure, structure), self.family
+        assert isinstance(self.evolution, evolution), self.family
         return self.structure, self.evolution
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form; :meth:`from_dict` reads it back."""
-        document = dataclasses.asdict(self)
-        if isinstance(self.structure, Structure):
-            document["structure"] = self.structure.to_dict()
-        return document
+        return {**dataclasses.asdict(self), "structure": self.structure.to_dict()}
 
     @classmethod
     def from_dict(cls, document: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -253,13 +156,14 @@ class Recipe:
                 )
             tolerances[precision] = build_table(Tolerance, table, f"{where}: tolerances.{precision}")
         parts: dict[str, Any] = {}
-        levit = document.get("family") in LEVIT
-        for key, kind in (
-            ("structure", LevitStructure if levit else Structure),
-            ("evolution", LevitEvolution if levit else Evolution),
-            ("transform", Transform),
-            ("published", Published),
-        ):
+        kinds: dict[str, type[Any]] = {"transform": Transform, "published": Published}
+        if "family" in document:  # if not, that is what is said below
+            try:
+                form = form_of(document["family"])
+            except RecipeError as error:
+                raise RecipeError(f"{where}: {error}") from None
+            kinds = {"structure": form.structure, "evolution": form.evolution, **kinds}
+        for key, kind in kinds.items():
             if key in document:
                 parts[key] = build_table(kind, document.pop(key), f"{where}: {key}")
         return build_table(cls, {**document, **parts, "tolerances": tolerances}, where)
@@ -275,9 +179,18 @@ def recipe_names() -> list[str]:
     return data_names("export")
 
 
+def baselines() -> dict[str, str]:
+    """Return the name of every vanilla model that a shipped recipe is measured against -> that recipe's name."""
+    found: dict[str, str] = {}
+    for name in recipe_names():
+        found.setdefault(load_recipe(name).baseline, name)
+    found.pop("", None)
+    return dict(sorted(found.items()))
+
+
 def baseline_names() -> list[str]:
     """Return the names of the vanilla models that have a shipped recipe."""
-    return [name.removeprefix("evo_") for name in recipe_names()]
+    return list(baselines())
 
 
 def load_recipe(name_or_path: str) -> Recipe:

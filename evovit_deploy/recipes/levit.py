@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import RecipeError
 from .bounds import MOST, MOST_CLASSES, number, whole
@@ -81,6 +82,10 @@ class LevitStructure:
         """N of the first stage."""
         return self.grids[0] ** 2
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form."""
+        return dataclasses.asdict(self)
+
 
 @dataclass(frozen=True)
 class LevitEvolution:
@@ -101,6 +106,32 @@ class LevitEvolution:
                 raise RecipeError(f"keep ratio {ratio:g} is impossible; a keep ratio is above 0 and at most 1.")
         why = "before block 0 there is no class attention to select by"
         whole("evolution.full_blocks", self.full_blocks, why=why)
+
+    @property
+    def stage_ratios(self) -> tuple[float, ...]:
+        """Keep ratio of every group."""
+        return self.keep_ratios
+
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        """Valid schedules: every stage selects once."""
+        return ("stage",)
+
+    def with_schedule(self, schedule: str) -> LevitEvolution:
+        """Return the same, which is in the only schedule there is.
+
+        Raises:
+            RecipeError: Another schedule.
+        """
+        if schedule != "stage":
+            raise RecipeError(
+                f"schedule {schedule!r} is not one of Evo-LeViT, which selects once per stage; valid: 'stage'."
+            )
+        return self
+
+    def facts(self) -> dict[str, Any]:
+        """Return what decides about the function."""
+        return {"blocks on all tokens": self.full_blocks, "keep ratios": self.keep_ratios}
 
     def check(self, structure: LevitStructure) -> None:
         """Raise RecipeError if this is not the evolution of such a network."""

@@ -1,4 +1,4 @@
-"""Structure of a class-token vision transformer: Evo-DeiT, its vanilla twin, and what timm calls `VisionTransformer`."""
+"""Structure and token evolution of a class-token ViT: Evo-DeiT, its vanilla twin, timm's `VisionTransformer`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..errors import RecipeError
+from ..suggest import did_you_mean
 from .bounds import MOST, MOST_CLASSES, number, whole
 
-__all__ = ["Activation", "Pool", "Structure"]
+__all__ = ["Activation", "Evolution", "Pool", "Structure"]
 
 Pool = Literal["patches", "normed_patches", "cls", "cls_dist"]
 Activation = Literal["gelu", "quick_gelu", "swiglu"]
+SCHEDULES = ("stage", "layer")
 
 
 @dataclass(frozen=True)
@@ -100,3 +102,117 @@ class Structure:
         optional = list(fields)[list(fields).index("pool") :]
         document = dataclasses.asdict(self)
         return {key: value for key, value in document.items() if key not in optional or value != fields[key]}
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """Token evolution (paper section 3.2): which tokens get the full computation, by which scores.
+
+    Attributes:
+        schedule: ``stage`` selects before each block of ``stage_starts`` and restores at the end of the stage (the
+            published mode); ``layer`` selects and restores around every block whose keep ratio is below 1.
+        stage_starts: First block of each stage that selects, e.g. ``(4, 8)``.
+        keep_ratios: One per block, in (0, 1]; 1 keeps all patch tokens.
+        tradeoff: One per block, in [0, 1]: t in s = (1 - t) s + t c.
+    """
+
+    keep_ratios: tuple[float, ...]
+    tradeoff: tuple[float, ...]
+    schedule: Literal["stage", "layer"] = "stage"
+    stage_starts: tuple[int, ...] = (4, 8)
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            hint = did_you_mean(self.schedule, SCHEDULES)
+            raise RecipeError(f"evolution.schedule is {self.schedule!r}; valid: 'stage', 'layer'.{hint}")
+        for ratio in self.keep_ratios:
+            if not 0 < ratio <= 1:
+                raise RecipeError(f"keep ratio {ratio:g} is impossible; a keep ratio is above 0 and at most 1.")
+        for value in self.tradeoff:
+            if not 0 <= value <= 1:
+                raise RecipeError(f"tradeoff {value:g} is impossible; a tradeoff is between 0 and 1.")
+        for start in self.stage_starts:
+            whole("evolution.stage_starts", start, least=0)
+        depth = len(self.keep_ratios)
+        if len(self.tradeoff) != depth:
+            raise RecipeError(
+                f"evolution has {depth} keep_ratios and {len(self.tradeoff)} tradeoff values; both are one per block."
+            )
+        if list(self.stage_starts) != sorted(set(self.stage_starts)) or any(
+            not 0 < start < depth for start in self.stage_starts
+        ):
+            raise RecipeError(
+                f"evolution.stage_starts {list(self.stage_starts)} must be ascending block numbers from 1 to {depth - 1}."
+            )
+        if self.keep_ratios and self.keep_ratios[0] != 1:
+            raise RecipeError(
+                "evolution.keep_ratios[0] must be 1: before block 0 there is no class attention to select by."
+            )
+        if self.schedule == "stage":
+            for first, stop in self.stages():
+                if len(set(self.keep_ratios[first:stop])) != 1:
+                    raise RecipeError(
+                        f"keep ratios of blocks {first} to {stop - 1} differ; in the stage schedule they are one stage."
+                    )
+            before = self.stage_starts[0] if self.stage_starts else depth
+            if any(ratio != 1 for ratio in self.keep_ratios[:before]):
+                raise RecipeError(f"keep ratios below 1 before the first stage start, block {before}.")
+
+    def stages(self) -> list[tuple[int, int]]:
+        """Return (first block, stop) of every stage that selects, in the stage schedule."""
+        return list(zip(self.stage_starts, (*self.stage_starts[1:], len(self.keep_ratios))))
+
+    def with_keep(self, ratios: tuple[float, ...]) -> Evolution:
+        """Return the same schedule with other keep ratios: one for all stages, or one per stage, or one per block.
+
+        Raises:
+            RecipeError: Wrong number of ratios, or a ratio outside (0, 1].
+        """
+        depth, stages = len(self.keep_ratios), self.stages()
+        if len(ratios) == 1:
+            ratios = ratios * len(stages)
+        if len(ratios) == len(stages):
+            keep = [1.0] * depth
+            for (first, stop), ratio in zip(stages, ratios):
+                keep[first:stop] = [ratio] * (stop - first)
+        elif len(ratios) == depth:
+            keep = list(ratios)
+        else:
+            raise RecipeError(
+                f"{len(ratios)} keep ratios given; valid: 1 (for all stages), {len(stages)} (one per stage) or {depth} "
+                f"(one per block)."
+            )
+        return dataclasses.replace(self, keep_ratios=tuple(keep))
+
+    @property
+    def stage_ratios(self) -> tuple[float, ...]:
+        """Keep ratio of every stage that selects."""
+        return tuple(self.keep_ratios[first] for first, _ in self.stages())
+
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        """Valid schedules."""
+        return SCHEDULES
+
+    def with_schedule(self, schedule: str) -> Evolution:
+        """Return the same keep ratios in another schedule.
+
+        Raises:
+            RecipeError: No such schedule, or keep ratios that it cannot have.
+        """
+        return dataclasses.replace(self, schedule=schedule)  # type: ignore[arg-type]
+
+    def check(self, structure: Structure) -> None:
+        """Raise RecipeError if this is not the evolution of such a network."""
+        if len(self.keep_ratios) != structure.depth:
+            raise RecipeError(f"evolution has {len(self.keep_ratios)} keep_ratios for {structure.depth} blocks.")
+
+    def facts(self) -> dict[str, Any]:
+        """Return what decides about the function; keep ratios one a stage, where they change at stage starts only."""
+        constant = all(len(set(self.keep_ratios[first:stop])) == 1 for first, stop in self.stages())
+        return {
+            "schedule": self.schedule,
+            "stage starts": self.stage_starts,
+            "keep ratios": self.stage_ratios if self.schedule == "stage" or constant else self.keep_ratios,
+            "tradeoff": self.tradeoff,
+        }

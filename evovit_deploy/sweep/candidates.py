@@ -6,13 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
 
 from ..errors import InputError
 from ..recipes import Recipe
-from ..recipes.levit import LevitEvolution
 
-__all__ = ["Candidate", "candidates", "stage_ratios"]
+__all__ = ["Candidate", "candidates"]
 
 MOST = 200
 
@@ -45,11 +43,10 @@ def candidates(
         InputError: More than 200 combinations, or a recipe without stages.
         RecipeError: An impossible ratio.
     """
-    if isinstance(recipe.evolution, LevitEvolution) and set(schedules) != {"stage"}:
-        raise InputError(
-            f"{recipe.name} has no layer schedule; Evo-LeViT selects once per stage. Use --schedule stage."
-        )
-    stages = len(stage_ratios(recipe))
+    if refused := [name for name in schedules if name not in recipe.evolution.schedules]:
+        valid = ", ".join(recipe.evolution.schedules)
+        raise InputError(f"{recipe.name} has no {refused[0]} schedule. Use --schedule {valid}.")
+    stages = len(recipe.evolution.stage_ratios)
     if not stages:
         raise InputError(f"{recipe.name} selects no patches in any stage, so there is nothing to sweep.")
     combinations = list(product(ratios, repeat=stages)) if per_stage else [(ratio,) * stages for ratio in ratios]
@@ -59,7 +56,7 @@ def candidates(
             f"{len(combinations) * len(schedules)} combinations are more than {MOST}; give fewer ratios, or leave out "
             "--per-stage."
         )
-    found = [Candidate("full", _with(recipe, (1.0,) * stages, "stage"))]
+    found = [Candidate("full", _with(recipe, (1.0,) * stages, recipe.evolution.schedules[0]))]
     for schedule in schedules:
         for combination in combinations:
             if set(combination) != {1.0}:
@@ -68,17 +65,5 @@ def candidates(
     return found
 
 
-def stage_ratios(recipe: Recipe) -> tuple[float, ...]:
-    """Keep ratio of every stage that selects."""
-    evolution = recipe.evolution
-    if isinstance(evolution, LevitEvolution):
-        return evolution.keep_ratios
-    return tuple(evolution.keep_ratios[first] for first, _ in evolution.stages())
-
-
 def _with(recipe: Recipe, ratios: tuple[float, ...], schedule: str) -> Recipe:
-    if isinstance(recipe.evolution, LevitEvolution):
-        return dataclasses.replace(recipe, evolution=recipe.evolution.with_keep(ratios))
-    kind: Literal["stage", "layer"] = "layer" if schedule == "layer" else "stage"
-    evolution = dataclasses.replace(recipe.evolution.with_keep(ratios), schedule=kind)
-    return dataclasses.replace(recipe, evolution=evolution)
+    return dataclasses.replace(recipe, evolution=recipe.evolution.with_keep(ratios).with_schedule(schedule))

@@ -17,7 +17,7 @@ from ..errors import InputError, ModelFileError, OutputError
 from ..evaluate import Dataset, Evaluation, Progress, Subject, evaluate
 from ..storage.ownership import Ours, check_replaceable, is_manifest, is_records
 from ..storage.tables import build_table
-from .candidates import Candidate, stage_ratios
+from .candidates import Candidate
 from .front import Outcome
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _outcome(key: str, candidate: Candidate, full: Candidate, report: BenchRepor
         key=key,
         name=candidate.name,
         schedule=getattr(candidate.recipe.evolution, "schedule", "stage"),
-        keep_ratios=stage_ratios(candidate.recipe),
+        keep_ratios=candidate.recipe.evolution.stage_ratios,
         latency_ms=point.p50_ms,
         batch=point.batch,
         images_per_second=point.images_per_second,

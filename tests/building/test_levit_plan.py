@@ -52,7 +52,7 @@ def test_macs_are_the_documented_ones(name: str) -> None:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from evovit_deploy.models.vit.vanilla import build_twin, vanilla_recipe
+    from evovit_deploy.models.vanilla import build_twin, vanilla_recipe
     from tests.modules import module_of
 
     if name == NAME:

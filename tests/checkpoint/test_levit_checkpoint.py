@@ -66,7 +66,7 @@ def test_either_copy_or_both(path: Path, copy: str, full_blocks: int) -> None:
     expected = {k: t for k, t in state.items() if not k.startswith(("stage_", "head_cls")) and "tracked" not in k}
     assert same(checkpoint.state, expected)
     if copy != "blocks":
-        assert checkpoint.recipe.as_levit[1].full_blocks == full_blocks
+        assert checkpoint.recipe.parts(LevitStructure, LevitEvolution)[1].full_blocks == full_blocks
 
 
 def test_copies_that_differ(path: Path) -> None:
@@ -77,7 +77,7 @@ def test_copies_that_differ(path: Path) -> None:
 
 def test_undistilled(path: Path) -> None:
     state = {key: tensor for key, tensor in copies().items() if "dist" not in key}
-    assert load_checkpoint(saved(state, path)).recipe.as_levit[0].distilled is False
+    assert load_checkpoint(saved(state, path)).recipe.parts(LevitStructure, LevitEvolution)[0].distilled is False
 
 
 def test_training_checkpoint_with_ema_and_prefix(path: Path) -> None:
@@ -101,7 +101,7 @@ def test_other_sizes_are_named_after_them_and_the_key_dim_is_assumed(path: Path)
     checkpoint = load_checkpoint(saved(copies(), path))
     assert checkpoint.recipe.name == "evo_levit_c16_32_48_64"
     assert any("16 channels" in note and "--num-heads" in note for note in checkpoint.notes)
-    assert load_checkpoint(path, num_heads=2).recipe.as_levit[0].num_heads == (2, 4, 6)
+    assert load_checkpoint(path, num_heads=2).recipe.parts(LevitStructure, LevitEvolution)[0].num_heads == (2, 4, 6)
     with pytest.raises(InputError, match=r"--num-heads 3 does not fit the 16 query channels.*valid: 1, 2, 4, 8, 16"):
         load_checkpoint(path, num_heads=3)
 
@@ -165,14 +165,14 @@ def test_a_vanilla_levit_is_named_and_what_to_do(path: Path) -> None:
 
 
 def test_timms_levit_is_named(path: Path) -> None:
-    from evovit_deploy.models.vit.vanilla import timm_model, vanilla_recipe
+    from evovit_deploy.models.vanilla import stock_model, vanilla_recipe
 
-    refused(saved(timm_model(vanilla_recipe(TINY)).state_dict(), path), "vanilla LeViT")
+    refused(saved(stock_model(vanilla_recipe(TINY)).state_dict(), path), "vanilla LeViT")
 
 
 def test_reference(reference: Path) -> None:
     checkpoint = load_checkpoint(reference / f"{NAME}.pth")
-    structure, evolution = checkpoint.recipe.as_levit
+    structure, evolution = checkpoint.recipe.parts(LevitStructure, LevitEvolution)
     assert structure == LevitStructure(128, (64, 96, 128), 16, (2, 3, 4), (2, 3, 4), num_classes=10)
     assert (evolution.keep_ratios, evolution.full_blocks) == ((0.5, 0.5), 2)
     assert checkpoint.args["model"] == "EvoLeViT_micro_128"

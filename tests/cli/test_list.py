@@ -27,7 +27,7 @@ def listed(*arguments: str) -> dict[str, list[dict[str, object]]]:
 
 def test_everything_is_listed_by_name() -> None:
     found = listed()
-    assert list(found) == list(KINDS) == ["recipes", "profiles", "suites", "baselines", "backends"]
+    assert list(found) == list(KINDS) == ["recipes", "families", "profiles", "suites", "baselines", "backends"]
     assert [row["name"] for row in found["recipes"]] == recipe_names()
     assert {"h100", "l4"} <= {row["name"] for row in found["profiles"]}
     assert {"quick", "paper"} <= {row["name"] for row in found["suites"]}

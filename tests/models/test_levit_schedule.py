@@ -10,7 +10,7 @@ HALF = [0.5] * 14
 
 
 def groups(name):
-    structure, evolution = load_recipe(name).as_levit
+    structure, evolution = load_recipe(name).parts(LevitStructure, LevitEvolution)
     return [
         (g.first, g.stop, g.keep, sorted(g.weights)) for stage in plan(structure, evolution, HALF) for g in stage.groups
     ]
@@ -41,7 +41,7 @@ def test_weights_are_those_of_one_attention_after_the_other():
 
 
 def test_no_row_lives_after_the_last_selection():
-    structure, evolution = load_recipe("evo_levit_128_224").as_levit
+    structure, evolution = load_recipe("evo_levit_128_224").parts(LevitStructure, LevitEvolution)
     first, second, third = plan(structure, evolution.with_keep((0.5, 1.0, 1.0)), HALF)
     assert [sorted(group.weights) for group in first.groups] == [[0, 1], []]
     assert not first.weight

@@ -12,6 +12,7 @@ from evovit_deploy import Engine, ExportOptions, export_onnx, load_checkpoint
 from evovit_deploy.images.decode import load_image
 from evovit_deploy.images.transform import preprocess
 from evovit_deploy.models.options import ModelOptions
+from evovit_deploy.recipes import Evolution, Structure
 from tests.modules import module_of
 
 from .plain import PlainEvoDeit
@@ -20,7 +21,7 @@ DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 
 
 def plain_of(checkpoint) -> PlainEvoDeit:
-    structure, evolution = checkpoint.recipe.as_deit
+    structure, evolution = checkpoint.recipe.parts(Structure, Evolution)
     return PlainEvoDeit(
         checkpoint.state, structure.num_heads, evolution.keep_ratios, evolution.tradeoff, evolution.stage_starts
     )

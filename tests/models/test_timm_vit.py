@@ -9,10 +9,10 @@ import torch
 from evovit_deploy import InputError
 from evovit_deploy.models.evolution import PATTERNS
 from evovit_deploy.models.options import ModelOptions
+from evovit_deploy.models.vanilla import build_stock, build_twin, vanilla_recipe
 from evovit_deploy.models.vit.timm_names import create, resolve_name
 from evovit_deploy.models.vit.timm_source import scaled_evolution
-from evovit_deploy.models.vit.timm_vit import structure_of, to_module_state
-from evovit_deploy.models.vit.vanilla import build_stock, build_twin, vanilla_recipe
+from evovit_deploy.models.vit.timm_vit import rename, structure_of
 from evovit_deploy.recipes import Evolution
 from tests.modules import module_of
 from tests.timm_models import FAMILIES, SMALL, checkpoint_of, evolved, images_for, timm_model
@@ -128,8 +128,8 @@ def test_layer_scale_that_is_not_folded_would_show():
     family = "deit3_small_patch16_224"
     state = dict(timm_model(family).state_dict())
     structure = structure_of(timm_model(family), family)
-    scaled = to_module_state(state, structure)
-    plain = to_module_state({k: v for k, v in state.items() if "gamma" not in k}, structure)
+    scaled = rename(state, structure)
+    plain = rename({k: v for k, v in state.items() if "gamma" not in k}, structure)
     for name in ("attn.proj", "fc2"):
         assert (scaled[f"blocks.1.{name}.weight"] - plain[f"blocks.1.{name}.weight"]).abs().max() > 0.01
         assert (scaled[f"blocks.1.{name}.bias"] - plain[f"blocks.1.{name}.bias"]).abs().max() > 0.01

@@ -7,7 +7,8 @@ import torch
 
 from evovit_deploy import InputError, RecipeError, load_recipe
 from evovit_deploy.models.options import ModelOptions
-from evovit_deploy.models.vit.vanilla import build_stock, build_twin, timm_deit, vanilla_recipe
+from evovit_deploy.models.vanilla import build_stock, build_twin, vanilla_recipe
+from evovit_deploy.models.vit.vanilla import timm_deit
 
 SMALL = dataclasses.replace(
     load_recipe("evo_deit_tiny_patch16_224").structure, image_size=64, embed_dim=128, num_heads=2, num_classes=7

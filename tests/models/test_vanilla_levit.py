@@ -7,8 +7,8 @@ import torch
 
 from evovit_deploy import InputError, load_recipe
 from evovit_deploy.models.options import ModelOptions
-from evovit_deploy.models.vit.vanilla import baseline_names, build_stock, build_twin, timm_model, vanilla_recipe
-from evovit_deploy.recipes import LevitStructure
+from evovit_deploy.models.vanilla import build_stock, build_twin, stock_model, vanilla_recipe
+from evovit_deploy.recipes import LevitStructure, baseline_names
 
 # An odd grid, so that subsampling rounds up.
 SMALL = LevitStructure(112, (32, 48, 64), 8, (2, 3, 4), (2, 1, 2), num_classes=7)
@@ -23,7 +23,7 @@ def test_twin_equals_timm(fold, trim, distilled):
     recipe = vanilla_recipe(dataclasses.replace(RECIPE, structure=dataclasses.replace(SMALL, distilled=distilled)))
     images = torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = timm_model(recipe, seed=3)(images)
+        expected = stock_model(recipe, seed=3)(images)
         (got,) = build_twin(recipe, ModelOptions(fold=fold, trim=trim), seed=3)(images)
         (stock,) = build_stock(recipe, ModelOptions(), seed=3)(images)
     assert expected.std() > 0.01
@@ -47,7 +47,7 @@ def test_uint8_stock_normalises():
 
 def test_seeds_leave_the_global_generator_alone():
     before = torch.random.get_rng_state()
-    a, b = (timm_model(vanilla_recipe(RECIPE), seed).state_dict() for seed in (0, 1))
+    a, b = (stock_model(vanilla_recipe(RECIPE), seed).state_dict() for seed in (0, 1))
     assert not torch.equal(a["head.linear.weight"], b["head.linear.weight"])
     assert torch.equal(before, torch.random.get_rng_state())
 

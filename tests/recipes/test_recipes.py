@@ -10,7 +10,15 @@ import pytest
 
 from evovit_deploy.errors import RecipeError
 from evovit_deploy.models.vit.schedule import plan
-from evovit_deploy.recipes import Evolution, Recipe, Structure, load_recipe, recipe_names
+from evovit_deploy.recipes import (
+    Evolution,
+    LevitEvolution,
+    LevitStructure,
+    Recipe,
+    Structure,
+    load_recipe,
+    recipe_names,
+)
 
 SMALL = "evo_deit_small_patch16_224"
 DEPTH = 12
@@ -43,7 +51,7 @@ def test_published_variants_ship() -> None:
 def test_shipped_levit_recipe_is_what_its_name_says(name: str) -> None:
     recipe = load_recipe(name)
     _, _, size, pixels = name.split("_")
-    structure, evolution = recipe.as_levit
+    structure, evolution = recipe.parts(LevitStructure, LevitEvolution)
     width = int(size.removesuffix("s"))
     assert (structure.embed_dims[0], str(structure.image_size)) == (width, pixels)
     assert structure.key_dim == (16 if width == 128 else 32)

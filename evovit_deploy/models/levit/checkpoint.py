@@ -11,40 +11,39 @@ from ...errors import CheckpointError, InputError
 from ...recipes import Recipe, load_recipe, recipe_names
 from ...recipes.levit import LevitEvolution, LevitStructure
 from ..checks import check_tensors, shape_of
-from ..vit.evo_deit_recipe import check_image_size, fit, resize_position_embedding
-from ..vit.evo_deit_tensors import Loaded
+from ..families import Loaded, Source
+from ..fitting import check_image_size, fit, resize_position_embedding
 from .checkpoint_names import one_copy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["expected_shapes", "is_evo_levit", "load_evo_levit"]
+__all__ = ["load", "near_miss", "random", "recognise"]
 
 _MODEL = "an Evo-LeViT"
 
 
-def is_evo_levit(state: dict[str, Tensor]) -> bool:
+def recognise(source: Source) -> bool:
     """Return whether these are the tensors of an Evo-LeViT (and not of a vanilla LeViT, which has no class token)."""
-    return any(key == "poss" or key.startswith("stage_blocks.") or "learn_tradeoff" in key for key in state)
+    return any(key == "poss" or key.startswith("stage_blocks.") or "learn_tradeoff" in key for key in source.state)
 
 
-def load_evo_levit(
-    state: dict[str, Tensor], recipe: str | Recipe | None, num_heads: int | None, image_size: int | None, where: str
-) -> Loaded:
-    """Return the recipe and float32 weights of an Evo-LeViT; arguments as for ``load_checkpoint``.
+def near_miss(source: Source) -> str | None:
+    """Name a vanilla LeViT, and what to do about it."""
+    if not any("attention_biases" in key for key in source.state):
+        return None
+    return (
+        "is a vanilla LeViT (it has `attention_biases` and no class token); it selects no tokens. For comparison this tool "
+        "exports it with `evovit export --baseline levit_128s_224`."
+    )
 
-    Args:
-        state: Cleaned tensors in the authors' names.
-        recipe, num_heads, image_size: What the user gave; the heads are those of stage 1.
-        where: The checkpoint, for messages.
 
-    Raises:
-        CheckpointError: Tensors that are missing, misshapen or not finite, or a recipe that does not fit.
-        InputError: ``image_size`` or ``num_heads`` does not fit the model.
-    """
-    state, full_blocks = one_copy(state, where)
-    base = None if recipe is None else _given(recipe, where)
-    structure, notes = _measure(state, base, num_heads, where)
+def load(source: Source) -> Loaded:
+    """Return recipe and float32 weights of an Evo-LeViT; see :attr:`.Family.load`. The heads given are those of stage 1."""
+    where, image_size = source.where, source.image_size
+    state, full_blocks = one_copy(source.state, where)
+    base = None if source.recipe is None else _given(source.recipe, where)
+    structure, notes = _measure(state, base, source.num_heads, where)
     weights = check_tensors(state, expected_shapes(structure), _MODEL, where)
     for key, tensor in weights.items():
         if key.endswith("running_var") and bool((tensor < 0).any()):
@@ -65,13 +64,16 @@ def load_evo_levit(
     return Loaded(fitted, weights, [*assumed, *notes])
 
 
-def _given(recipe: str | Recipe, where: str) -> Recipe:
-    found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    if found.family != "evo_levit":
+def _parts(recipe: Recipe) -> tuple[LevitStructure, LevitEvolution]:
+    return recipe.parts(LevitStructure, LevitEvolution)
+
+
+def _given(recipe: Recipe, where: str) -> Recipe:
+    if recipe.family != "evo_levit":
         raise CheckpointError(
-            f"recipe {found.name} is of family {found.family!r}; {where} is an Evo-LeViT. Give an evo_levit recipe."
+            f"recipe {recipe.name} is of family {recipe.family!r}; {where} is an Evo-LeViT. Give an evo_levit recipe."
         )
-    return found
+    return recipe
 
 
 def _measure(
@@ -144,7 +146,7 @@ def _key_dim(
         return queries[0] // num_heads, []
     for recipe in [base] if base is not None else map(load_recipe, recipe_names()):
         if recipe.family == "evo_levit":
-            known = recipe.as_levit[0]
+            known = _parts(recipe)[0]
             rows = [heads * known.key_dim for heads in known.num_heads]
             if (list(known.embed_dims), rows, known.depths) == (dims, queries, depths):
                 return known.key_dim, []
@@ -173,7 +175,7 @@ def _identify(
         levits = [r for r in map(load_recipe, recipe_names()) if r.family == "evo_levit"]
         same = [r for r in levits if all(getattr(r.structure, n) == getattr(structure, n) for n in network)]
         base = next((r for r in same if r.structure.image_size == structure.image_size), next(iter(same), None))
-    if base is None or (not given and full_blocks not in (None, base.as_levit[1].full_blocks)):
+    if base is None or (not given and full_blocks not in (None, _parts(base)[1].full_blocks)):
         full = 2 if full_blocks is None else full_blocks
         if not 1 <= full <= structure.depths[0]:
             raise CheckpointError(
@@ -184,15 +186,15 @@ def _identify(
         evolution, source = LevitEvolution((0.5,) * groups, full), "the published Evo-LeViT schedule"
         result = Recipe(derived, "evo_levit", structure, evolution)
     else:
-        own = base.as_levit[1].full_blocks
+        own = _parts(base)[1].full_blocks
         if full_blocks not in (None, own):
             raise CheckpointError(
                 f"recipe {base.name} runs the first {own} blocks on all tokens, {where} was trained with {full_blocks}; set "
                 f"evolution.full_blocks = {full_blocks} in the recipe, or leave --recipe out."
             )
-        if len(base.as_levit[0].depths) != len(structure.depths) or own > structure.depths[0]:
+        if len(_parts(base)[0].depths) != len(structure.depths) or own > structure.depths[0]:
             raise CheckpointError(
-                f"recipe {base.name} is for stages of {base.as_levit[0].depths} blocks, {where} has {structure.depths}."
+                f"recipe {base.name} is for stages of {_parts(base)[0].depths} blocks, {where} has {structure.depths}."
             )
         result, source = fit(base, structure, derived, network), f"recipe {base.name}"
     ratios = sorted(set(result.evolution.keep_ratios), reverse=True)
@@ -254,3 +256,22 @@ def expected_shapes(structure: LevitStructure) -> dict[str, tuple[int, ...]]:
         shapes[f"{head}.l.weight"] = (structure.num_classes, dims[-1])
         shapes[f"{head}.l.bias"] = (structure.num_classes,)
     return shapes
+
+
+def random(recipe: Recipe, seed: int) -> Loaded:
+    """Return weights that keep the size of their inputs, since BatchNorm's statistics are not those of any data.
+
+    The authors begin with residual branches that BatchNorm multiplies by zero, which would make a network of nothing.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    state: dict[str, Tensor] = {}
+    for key, shape in expected_shapes(_parts(recipe)[0]).items():
+        if len(shape) > 1:
+            fan_in = torch.Size(shape[1:]).numel()
+            deviation = 0.02 if key.endswith(("poss", "cls_token")) else fan_in**-0.5
+            state[key] = torch.empty(shape).normal_(0, deviation, generator=generator)
+        else:
+            state[key] = torch.full(shape, 1.0 if key.endswith(("bn.weight", "running_var")) else 0.0)
+    return Loaded(recipe, state, [])

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from ...errors import InputError
 from ...recipes import Recipe
-from ...recipes.levit import LevitStructure
+from ...recipes.levit import LevitEvolution, LevitStructure
 from ..options import DTYPES, ModelOptions
-from .folding import Model, fold
+from .folding import Model, fold, fold_positions
 from .levit import EvoLevit
 
-# `auto` of Evo-LeViT: `sort` does not put tokens back at their places, and subsampling reads the grid.
-AUTO_PATTERN = "topk"
-
-__all__ = ["build_evo_levit", "finish_levit", "resolve_pattern", "to_module_state", "tradeoffs"]
+__all__ = ["build_evo_levit", "finish_levit", "rename", "tradeoffs"]
 
 
 def block_numbers(structure: LevitStructure) -> dict[int, str]:
@@ -42,7 +37,7 @@ def tradeoffs(state: Mapping[str, Tensor], structure: LevitStructure) -> list[fl
     return [float(state[key].double().sigmoid()) for key in keys]
 
 
-def to_module_state(state: Mapping[str, Tensor], structure: LevitStructure) -> dict[str, Tensor]:
+def rename(state: Mapping[str, Tensor], structure: LevitStructure) -> dict[str, Tensor]:
     """Rename the authors' parameters to ours.
 
     Args:
@@ -78,41 +73,32 @@ def to_module_state(state: Mapping[str, Tensor], structure: LevitStructure) -> d
     return renamed
 
 
-def resolve_pattern(options: ModelOptions) -> ModelOptions:
-    """Return the options with the selection pattern that is used.
-
-    Raises:
-        InputError: ``sort``.
-    """
-    if options.selection == "sort":
-        raise InputError(
-            "selection sort leaves tokens out of place, and Evo-LeViT subsamples their grid; valid: auto, topk, rank, onehot."
-        )
-    return dataclasses.replace(options, selection=AUTO_PATTERN if options.selection == "auto" else options.selection)
-
-
 def build_evo_levit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> EvoLevit:
-    """Return the inference module, in eval mode, on the CPU; arguments as for :func:`.build.build_model`."""
-    options = resolve_pattern(options)
-    structure, evolution = recipe.as_levit
+    """Return the inference module, in eval mode, on the CPU; see :attr:`.Family.build`."""
+    structure, evolution = recipe.parts(LevitStructure, LevitEvolution)
     model = EvoLevit(
         structure,
         evolution,
         tradeoffs(state, structure),
-        pattern=options.pattern,
+        pattern=options.selection,
         transform=recipe.transform,
         image_input=options.image_input,
         outputs=options.outputs,
         trim=options.trim,
     )
-    return finish_levit(model, to_module_state(state, structure), options)
+    return finish_levit(model, rename(state, structure), options, fold_positions)
 
 
-def finish_levit(model: Model, state: Mapping[str, Tensor], options: ModelOptions) -> Model:
+def finish_levit(
+    model: Model,
+    state: Mapping[str, Tensor],
+    options: ModelOptions,
+    fold_more: Callable[[Model], None] = lambda model: None,
+) -> Model:
     """Load FP32 parameters, fold, convert and freeze an :class:`.EvoLevit` or :class:`.VanillaLevit`."""
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]  # of training only
     assert not missing, missing
     assert not unexpected, unexpected
-    model = fold(model.eval()) if options.fold else model.eval()
+    model = fold(model.eval(), fold_more) if options.fold else model.eval()
     return model.requires_grad_(False).to(DTYPES[options.precision])

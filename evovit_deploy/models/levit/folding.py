@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -21,14 +22,18 @@ from .layers import Attention, ConvNorm, Head, LinearNorm, Subsample
 from .levit import EvoLevit
 from .vanilla import VanillaLevit
 
-__all__ = ["Model", "fold"]
+__all__ = ["Model", "fold", "fold_positions"]
 
 PIXEL_SCALE = 1 / 64  # keeps folded weights clear of FP16's subnormal range
 Model = TypeVar("Model", EvoLevit, VanillaLevit)
 
 
-def fold(model: Model) -> Model:
+def fold(model: Model, fold_more: Callable[[Model], None] = lambda model: None) -> Model:
     """Return a folded copy of an :class:`.EvoLevit` or :class:`.VanillaLevit`. Fold before changing precision.
+
+    Args:
+        model: With BatchNorm in eval mode.
+        fold_more: What only this model has to fold, in place: :func:`fold_positions` of an :class:`.EvoLevit`.
 
     Raises:
         ValueError: The model's parameters are not float32.
@@ -52,8 +57,7 @@ def fold(model: Model) -> Model:
             elif isinstance(module, Subsample):
                 _subsample(module)
         _heads(folded.heads)
-        if isinstance(folded, EvoLevit):
-            _positions(folded)
+        fold_more(folded)
         if folded.image_input == "uint8":
             _pixels(folded)
     return folded.float()
@@ -107,7 +111,8 @@ def _heads(heads: nn.ModuleList) -> None:
     del heads[1:]
 
 
-def _positions(model: EvoLevit) -> None:
+def fold_positions(model: EvoLevit) -> None:
+    """Put the bias of the stem and the class token into the position embedding, in place."""
     last = model.patch_embed[-1]
     assert isinstance(last, ConvNorm)
     assert last.conv.bias is not None

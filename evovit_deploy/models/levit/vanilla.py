@@ -14,7 +14,7 @@ from ..vit.layers import Step
 from .layers import VALUE_RATIO, Block, Head, Subsample, average, stem
 from .levit import Pixels
 
-__all__ = ["VanillaLevit", "timm_levit", "to_module_state"]
+__all__ = ["VanillaLevit", "rename", "timm_levit"]
 
 
 class VanillaLevit(nn.Module):
@@ -122,7 +122,7 @@ def timm_levit(structure: LevitStructure, seed: int = 0) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def to_module_state(state: Mapping[str, Tensor], structure: LevitStructure) -> dict[str, Tensor]:
+def rename(state: Mapping[str, Tensor], structure: LevitStructure) -> dict[str, Tensor]:
     """Rename timm's LeViT parameters to ours; the attention bias becomes a table [H, M, L], one entry a pair."""
     grids = structure.grids
     starts = [sum(structure.depths[:i]) for i in range(len(structure.depths))]

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ...errors import InputError
+from ...recipes import Evolution, Recipe, Structure
+from ...recipes.vit import Pool
 from ..options import DTYPES, ModelOptions
 from .folding import fold
 from .vit import VisionTransformer
 
-if TYPE_CHECKING:
-    from ...recipes import Recipe
-    from ...recipes.vit import Pool
-
-__all__ = ["build_vit", "to_module_state"]
+__all__ = ["build_vit", "rename"]
 
 
-def to_module_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the authors' parameters to ours; qk and v become one qkv projection.
 
     Args:
@@ -47,18 +44,18 @@ def to_module_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def build_vit(
     recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions, pool: Pool | None = None
 ) -> VisionTransformer:
-    """Return the inference module of a recipe that is not of the LeViT family, in eval mode, on the CPU.
+    """Return the inference module of any class-token ViT, in eval mode, on the CPU.
 
     Args:
         recipe: Structure, evolution, transform.
         state: FP32 parameters in the module's names.
-        options: Precision, input, selection, outputs, folding.
+        options: Precision, input, selection (a pattern, not ``auto``), outputs, folding.
         pool: What is classified, in place of the recipe's.
 
     Raises:
         InputError: Probabilities of a model that has no classes.
     """
-    structure, evolution = recipe.as_deit
+    structure, evolution = recipe.parts(Structure, Evolution)
     if not structure.head and "probabilities" in options.outputs:
         raise InputError(
             f"{recipe.name} has no classification head, so there are no probabilities. Leave them out of --outputs."
@@ -67,7 +64,7 @@ def build_vit(
         structure,
         evolution,
         pool=pool,
-        pattern=options.pattern,
+        pattern=options.selection,
         transform=recipe.transform,
         image_input=options.image_input,
         outputs=options.outputs,

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from ...errors import CheckpointError, InputError
-from ...recipes import Evolution, LevitStructure, Published, Recipe, Structure, load_recipe, recipe_names
+from ...recipes import Evolution, Recipe, Structure, load_recipe, recipe_names
+from ..fitting import fit
 from .evo_deit_tensors import Sizes
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["check_image_size", "fit", "identify", "resize_position_embedding"]
+__all__ = ["identify"]
 
 HEAD_DIM = 64  # D of every published model
 _PUBLISHED_DEPTH = 12
@@ -25,7 +21,7 @@ def identify(
     sizes: Sizes,
     image_size: int,
     args: Mapping[str, str],
-    recipe: str | Recipe | None,
+    recipe: Recipe | None,
     num_heads: int | None,
     where: str,
 ) -> tuple[Recipe, list[str]]:
@@ -35,13 +31,12 @@ def identify(
         sizes: From the tensors.
         image_size: Pixels per side, after any resize.
         args: Training arguments; ``model`` may name a shipped recipe.
-        recipe: What the user gave: a name, a path, or a recipe.
+        recipe: What the user gave.
         num_heads: What the user gave.
         where: The checkpoint, for messages.
 
     Raises:
         CheckpointError: Heads or schedule cannot be told; the message says which option to give.
-        RecipeError: ``recipe`` does not exist or is broken.
     """
     base = _given(recipe, sizes, where) if recipe is not None else _shipped(sizes, image_size, args.get("model", ""))
     heads = _heads(sizes, base, num_heads, where)
@@ -73,26 +68,29 @@ def identify(
         "not store them; if it was trained with others, give --keep or a recipe"
     )
     notes = [note]
-    if base is not None and base.as_deit[0].embed_dim != sizes.embed_dim:
+    if base is not None and _structure(base).embed_dim != sizes.embed_dim:
         notes.append(
-            f"recipe {base.name} is for embed dim {base.as_deit[0].embed_dim}, the checkpoint has {sizes.embed_dim}: "
+            f"recipe {base.name} is for embed dim {_structure(base).embed_dim}, the checkpoint has {sizes.embed_dim}: "
             "schedule and transform are the recipe's, the structure is the checkpoint's"
         )
     return result, notes
 
 
-def _given(recipe: str | Recipe, sizes: Sizes, where: str) -> Recipe:
-    found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    if found.family != "evo_deit":
+def _structure(recipe: Recipe) -> Structure:
+    return recipe.parts(Structure, Evolution)[0]
+
+
+def _given(recipe: Recipe, sizes: Sizes, where: str) -> Recipe:
+    if recipe.family != "evo_deit":
         raise CheckpointError(
-            f"recipe {found.name} is of family {found.family!r}; {where} is an Evo-DeiT. Give an evo_deit recipe."
+            f"recipe {recipe.name} is of family {recipe.family!r}; {where} is an Evo-DeiT. Give an evo_deit recipe."
         )
-    if found.as_deit[0].depth != sizes.depth:
+    if _structure(recipe).depth != sizes.depth:
         raise CheckpointError(
-            f"recipe {found.name} has {found.as_deit[0].depth} blocks, {where} has {sizes.depth}; give a recipe with "
+            f"recipe {recipe.name} has {_structure(recipe).depth} blocks, {where} has {sizes.depth}; give a recipe with "
             "one keep ratio and one tradeoff per block of this checkpoint."
         )
-    return found
+    return recipe
 
 
 def _shipped(sizes: Sizes, image_size: int, model: str) -> Recipe | None:
@@ -108,7 +106,7 @@ def _shipped(sizes: Sizes, image_size: int, model: str) -> Recipe | None:
 
 
 def _same_network(recipe: Recipe, sizes: Sizes) -> bool:
-    found = recipe.as_deit[0]
+    found = _structure(recipe)
     return (found.embed_dim, found.patch_size, found.depth) == (sizes.embed_dim, sizes.patch_size, sizes.depth)
 
 
@@ -121,64 +119,11 @@ def _heads(sizes: Sizes, base: Recipe | None, num_heads: int | None, where: str)
                 f"--num-heads {num_heads} does not divide the embed dim {width} of {where}; valid: {', '.join(valid)}."
             )
         return num_heads
-    if base is not None and base.as_deit[0].embed_dim == width:
-        return base.as_deit[0].num_heads
+    if base is not None and _structure(base).embed_dim == width:
+        return _structure(base).num_heads
     if width % HEAD_DIM == 0:
         return width // HEAD_DIM
     raise CheckpointError(
         f"{where} has embed dim {width}, which is not a multiple of {HEAD_DIM}, and a checkpoint does not store its "
         "number of heads. Give it with --num-heads, or give a recipe with --recipe."
     )
-
-
-def fit(base: Recipe, structure: Structure | LevitStructure, derived: str, network: tuple[str, ...]) -> Recipe:
-    """Return ``base`` for the structure that was found; what is no longer true of it is left out.
-
-    Args:
-        base: A recipe of the same family.
-        structure: As found.
-        derived: Its name if the network is another one.
-        network: Fields of the structure that make it another network.
-    """
-    old = base.structure
-    if any(getattr(old, name) != getattr(structure, name) for name in network):
-        return dataclasses.replace(base, name=derived, structure=structure, baseline="", published=Published())
-    name, baseline, published = base.name, base.baseline, base.published
-    if old.image_size != structure.image_size:
-        name = f"{name.removesuffix(f'_{old.image_size}')}_{structure.image_size}"
-        baseline = ""
-    if (old.image_size, old.num_classes) != (structure.image_size, structure.num_classes):
-        published = Published()
-    return dataclasses.replace(base, name=name, structure=structure, baseline=baseline, published=published)
-
-
-def check_image_size(image_size: int, patch_size: int) -> None:
-    """Raise InputError, naming the valid neighbours, if patches do not tile images of this size."""
-    if image_size >= patch_size and image_size % patch_size == 0:
-        return
-    below = image_size // patch_size * patch_size
-    neighbours = (
-        [str(size) for size in (below, below + patch_size) if size > 0] if image_size > 0 else [str(patch_size * 14)]
-    )
-    raise InputError(
-        f"image size {image_size} is not a positive multiple of the patch size {patch_size}; valid neighbours: "
-        f"{' or '.join(neighbours)}."
-    )
-
-
-def resize_position_embedding(embedding: Tensor, grid: int) -> Tensor:
-    """Resample the patch positions of a position embedding as the authors do on loading; the class token's row stays.
-
-    Args:
-        embedding: [1, 1 + G G, C] float32.
-        grid: New number of patches a side.
-
-    Returns:
-        [1, 1 + grid grid, C] float32; bilinear, corners not aligned.
-    """
-    import torch
-
-    old = round((embedding.shape[1] - 1) ** 0.5)
-    patches = embedding[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
-    patches = torch.nn.functional.interpolate(patches, (grid, grid), mode="bilinear", align_corners=False)
-    return torch.cat((embedding[:, :1], patches.permute(0, 2, 3, 1).flatten(1, 2)), 1)

@@ -1,40 +1,20 @@
-"""State dicts: recognise the model, check every tensor."""
+"""State dicts of Evo-DeiT in the authors' names: sizes from the tensors, every tensor checked."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import CheckpointError
-from ..checks import check_tensors, shape_of, some
+from ..checks import check_tensors, shape_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...recipes import Recipe
+__all__ = ["Sizes", "expected_shapes", "measure", "to_float32"]
 
-__all__ = [
-    "TRAINING_ONLY",
-    "Loaded",
-    "Sizes",
-    "clean",
-    "expected_shapes",
-    "measure",
-    "to_float32",
-]
-
-TRAINING_ONLY = ("head_cls.", "head_cls_dist.", "norm_cls.")
 _NUMBERED = re.compile(r"(blocks|qks|vs|norms|projs)\.(\d{1,4})\.")
-_DEIT = {192: "deit_tiny_patch16_224", 768: "deit_base_patch16_224"}
-
-
-class Loaded(NamedTuple):
-    """What a state dict became: a recipe with its structure, float32 weights in the authors' names, and notes."""
-
-    recipe: Recipe
-    weights: dict[str, Tensor]
-    notes: list[str]
 
 
 class Sizes(NamedTuple):
@@ -48,38 +28,12 @@ class Sizes(NamedTuple):
     num_classes: int
 
 
-def clean(state: dict[str, Any], where: str) -> dict[str, Tensor]:
-    """Drop training-only heads; every value left is a plain tensor on the CPU.
-
-    Raises:
-        CheckpointError: A value that is no tensor, or a tensor without usable values.
-    """
-    import torch
-
-    tensors: dict[str, Tensor] = {}
-    for key, value in state.items():
-        if str(key).startswith(TRAINING_ONLY):
-            continue
-        if not isinstance(value, torch.Tensor):
-            raise CheckpointError(
-                f"{where}: `{key}` is a {type(value).__name__} among the weights; a state dict holds tensors only."
-            )
-        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
-            kind = "quantized" if value.is_quantized else f"{value.layout}, on device {value.device}"
-            raise CheckpointError(
-                f"{where}: `{key}` is not a plain dense tensor ({kind}); save the weights as float32 first."
-            )
-        tensors[str(key)] = value.detach()
-    return tensors
-
-
 def measure(state: dict[str, Tensor], where: str) -> Sizes:
     """Return the structure of an Evo-DeiT from its tensors.
 
     Raises:
         CheckpointError: The tensors are those of another model, or do not fit together.
     """
-    _recognise(state, where)
     depth = _depth(state, where)
     width = _shape(state, "cls_token", (1, 1, None), where)[2]
     rows, patch_size = _patch(state, where)
@@ -129,30 +83,6 @@ def _patch(state: dict[str, Tensor], where: str) -> tuple[int, int]:
     if height != width:
         raise CheckpointError(f"{where}: `{key}` cuts patches of {height} x {width}; expected square ones.")
     return rows, height
-
-
-def _recognise(state: dict[str, Tensor], where: str) -> None:
-    """Name the model when it is not an Evo-DeiT."""
-    if any(key.startswith(("qks.", "projs.")) for key in state):
-        return
-    keys = set(state)
-    if any("attention_biases" in key for key in keys):
-        raise CheckpointError(
-            f"{where} is a vanilla LeViT (it has `attention_biases` and no class token); it selects no tokens. For comparison "
-            "this tool exports it with `evovit export --baseline levit_128s_224`."
-        )
-    if "blocks.0.attn.qkv.weight" in keys:
-        width = state["blocks.0.attn.qkv.weight"].shape[-1] if state["blocks.0.attn.qkv.weight"].dim() == 2 else 0
-        name = _DEIT.get(width, "deit_small_patch16_224")
-        raise CheckpointError(
-            f"{where} is a vanilla DeiT/ViT (it has `blocks.0.attn.qkv.weight`, not `qks.0.qk.weight`); it selects no "
-            f"tokens. To put token evolution on top of it: `evovit export --from-timm {name} --weights {where}`, with its "
-            f"name in timm. For comparison this tool exports the DeiT of a size with `evovit export --baseline {name}`."
-        )
-    raise CheckpointError(
-        f"{where} is the checkpoint of a different model: `qks.0.qk.weight` and `projs.0.weight` are missing, and it has "
-        f"{some(state)}. Valid: an Evo-DeiT checkpoint of the authors' training code."
-    )
 
 
 def expected_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:

@@ -11,10 +11,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CheckpointError, InputError, RecipeError
-from ...recipes import LEVIT, VIT, Evolution, Recipe, Structure, Transform, load_recipe
+from ...recipes import Evolution, Recipe, Structure, Transform, load_recipe
+from ...recipes.forms import form_of
 from ..checks import check_tensors, shape_of
-from .evo_deit_recipe import check_image_size
-from .evo_deit_tensors import Loaded
+from ..families import Loaded, Source, evolves, family_of
+from ..fitting import check_image_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,7 +49,7 @@ def timm_recipe(
 
     name, base = resolve_name(name), _base(recipe)
     structure_of(create(name), name)  # before options that other models would not understand
-    options = timm_options(base.as_deit[0]) if base is not None and base.family in VIT else {}
+    options = timm_options(base.parts(Structure, Evolution)[0]) if base is not None and _says_all(base) else {}
     options |= {} if image_size is None else {"img_size": image_size}
     if pool is not None:
         options |= {"global_pool": _pool(pool), "fc_norm": None}
@@ -65,21 +66,12 @@ def random_timm(recipe: Recipe, seed: int) -> Loaded:
     return Loaded(recipe, state, _notes(recipe))
 
 
-def load_timm(
-    state: dict[str, Tensor],
-    name: str,
-    recipe: str | Recipe | None,
-    image_size: int | None,
-    pool: str | None,
-    where: str,
-) -> Loaded:
-    """Return the recipe and float32 weights of a timm model; classes, image size and where the norm stands are those of the
-    weights.
+def load_timm(source: Source) -> Loaded:
+    """Return recipe and float32 weights of a timm model; classes, image size and where the norm stands are those of the weights.
 
     Args:
-        state: In timm's names, or those of the original DeiT-III and DINOv2, which timm converts.
-        name, recipe, image_size, pool: As for :func:`timm_recipe`.
-        where: The checkpoint, for messages.
+        source: Tensors in timm's names, or those of the original DeiT-III and DINOv2, which timm converts; ``timm`` is the name,
+            or else the recipe says it.
 
     Raises:
         CheckpointError: Tensors are missing, unexpected, misshapen or not finite.
@@ -88,10 +80,14 @@ def load_timm(
     from timm.models.vision_transformer import checkpoint_filter_fn
 
     from .timm_names import create, resolve_name
-    from .timm_vit import structure_of
+    from .timm_vit import structure_of, timm_name
 
-    name, base = resolve_name(name), _base(recipe)
-    own = base.as_deit[0] if base is not None and base.family in VIT else None
+    state, where, image_size, pool = source.state, source.where, source.image_size, source.pool
+    base = _base(source.recipe)
+    name = timm_name(base) if source.timm is None and base is not None else resolve_name(source.timm or "")
+    if source.num_heads is not None:
+        raise InputError(f"--num-heads is for Evo-ViT checkpoints; {name} says it by its name. Leave it out.")
+    own = base.parts(Structure, Evolution)[0] if base is not None and _says_all(base) else None
     wanted = pool or (None if own is None else "token" if own.classified else "avg")
     plain: Any = create(name)
     structure_of(plain, name)
@@ -109,7 +105,7 @@ def load_timm(
     _check(model, found)
     notes = _notes(found)
     if target != trained:
-        p = found.as_deit[0].patch_size
+        p = found.structure.patch_size
         notes.append(
             f"position embedding resized from {trained // p} x {trained // p} to {target // p} x {target // p} patches, as timm "
             f"does, for images of {target} pixels; the weights are for {trained}"
@@ -119,7 +115,7 @@ def load_timm(
 
 def accuracy_note(recipe: Recipe) -> str | None:
     """Say what a user has to know of a model that was not trained to leave patches out; None if it keeps all."""
-    if recipe.family != "evo_vit" or min(recipe.evolution.keep_ratios) == 1:
+    if not evolves(recipe) or not family_of(recipe).method or min(recipe.evolution.keep_ratios) == 1:
         return None
     ratios = sorted({f"{ratio:g}" for ratio in recipe.evolution.keep_ratios if ratio < 1})
     return (
@@ -141,11 +137,16 @@ def scaled_evolution(depth: int) -> Evolution:
 
 def _base(recipe: str | Recipe | None) -> Recipe | None:
     found = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    if found is not None and found.family in LEVIT:
+    if found is not None and form_of(found.family).structure is not Structure:
         raise RecipeError(
             f"recipe {found.name} is of family {found.family!r}; a timm ViT takes one of evo_vit or evo_deit."
         )
     return found
+
+
+def _says_all(recipe: Recipe) -> bool:
+    """Whether a recipe is of a timm ViT, so that structure and transform are its own; else only its schedule counts."""
+    return bool(family_of(recipe).method)
 
 
 def _pool(pool: str) -> str:
@@ -165,12 +166,12 @@ def _recipe(model: nn.Module, name: str, base: Recipe | None, image_size: int | 
     own = f"evo_{name.replace('.', '_')}"
     if base is None:
         return Recipe(own, "evo_vit", structure, scaled_evolution(structure.depth), _transform(model, name), name)
-    old, evolution = base.as_deit
+    old, evolution = base.parts(Structure, Evolution)
     if len(evolution.keep_ratios) != structure.depth:
         raise RecipeError(
             f"recipe {base.name} is for {len(evolution.keep_ratios)} blocks, and {name} has {structure.depth}."
         )
-    if base.family not in VIT:
+    if not _says_all(base):
         transform = _transform(model, name)
         return Recipe(own, "evo_vit", structure, evolution, transform, name, tolerances=base.tolerances)
     s = structure  # what may differ: images, classes and pooling, which options and weights decide
@@ -239,15 +240,15 @@ def _check(model: nn.Module, recipe: Recipe) -> None:
     """
     import torch
 
-    from ...images.probes import sample_images
-    from .timm_vit import SUPPORTED, to_module_state
+    from .timm_vit import SUPPORTED, rename
     from .vit import VisionTransformer
 
-    structure, _ = recipe.as_deit
+    structure, _ = recipe.parts(Structure, Evolution)
     every = Evolution((1.0,) * structure.depth, (1.0,) * structure.depth, stage_starts=())
     ours = VisionTransformer(structure, every, trim=False).eval()
-    ours.load_state_dict(to_module_state(model.state_dict(), structure))
-    images = torch.from_numpy(sample_images(recipe, "float32", 1))
+    ours.load_state_dict(rename(model.state_dict(), structure))
+    size = structure.image_size
+    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected, (got,) = model.eval()(images), ours(images)
     if not bool(torch.isfinite(expected).all()):
@@ -263,7 +264,7 @@ def _check(model: nn.Module, recipe: Recipe) -> None:
 
 
 def _notes(recipe: Recipe) -> list[str]:
-    structure: Structure = recipe.as_deit[0]
+    structure, _ = recipe.parts(Structure, Evolution)
     if structure.head:
         return []
     return [f"there is no classification head: `logits` are the model's {structure.num_classes} features, not classes"]

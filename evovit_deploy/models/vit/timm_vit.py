@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, RecipeError
-from ...recipes import Recipe
+from ...recipes import Evolution, Recipe
 from ...recipes.vit import Activation, Pool, Structure
+from ..families import evolves
 from .timm_names import create, resolve_name
 
-__all__ = ["SUPPORTED", "structure_of", "timm_name", "timm_options", "timm_vit", "to_module_state"]
+__all__ = ["SUPPORTED", "rename", "structure_of", "timm_name", "timm_options", "timm_vit"]
 
 SUPPORTED = (
     "Supported are timm's plain ViTs with a class token: DeiT, also distilled, DeiT-III, AugReg and other `vit_*_patch*`, CLIP "
@@ -28,7 +29,7 @@ def timm_name(recipe: Recipe) -> str:
         RecipeError: An ``evo_vit`` recipe that does not say it.
         InputError: A name that timm does not know.
     """
-    name = recipe.name if recipe.family == "vit" else recipe.baseline
+    name = recipe.baseline if evolves(recipe) else recipe.name
     if not name:
         raise RecipeError(
             f'recipe {recipe.name} has no `baseline`: give the name in timm, as in baseline = "vit_small_patch16_224".'
@@ -53,7 +54,7 @@ def timm_vit(recipe: Recipe, seed: int = 0) -> nn.Module:
     Raises:
         RecipeError: The recipe's structure is not that of the model it names.
     """
-    name, (structure, _) = timm_name(recipe), recipe.as_deit
+    name, (structure, _) = timm_name(recipe), recipe.parts(Structure, Evolution)
     model = create(name, seed, **timm_options(structure))
     if structure_of(model, name) != structure:
         raise RecipeError(
@@ -158,7 +159,7 @@ def _attention(attn: Any, dim: int, where: str, need: Any) -> None:
 
 
 def _activation(mlp: Any, where: str, need: Any) -> str:
-    """Which of :data:`.vit_recipe.Activation` an MLP has."""
+    """Which of :data:`.recipes.vit.Activation` an MLP has."""
     from timm.layers.activations import GELU, QuickGELU
     from timm.layers.mlp import GluMlp, Mlp
 
@@ -179,7 +180,7 @@ def _activation(mlp: Any, where: str, need: Any) -> str:
     return "gelu"
 
 
-def to_module_state(state: Mapping[str, Tensor], structure: Structure) -> dict[str, Tensor]:
+def rename(state: Mapping[str, Tensor], structure: Structure) -> dict[str, Tensor]:
     """Rename timm's parameters to those of ``vit.py``; exact folds take out what DeiT lacks.
 
     LayerScale goes into proj and fc2; position embeddings that leave class token and registers out (``no_embed_class``) get

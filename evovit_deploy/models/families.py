@@ -1,0 +1,209 @@
+"""Families of models: one row each, which everything that depends on the family reads.
+
+A family lies in one folder (`vit/`, `levit/`), whose `family.py` ends in :func:`register`; :mod:`.shipped` names the folders.
+Rows import neither torch nor timm before they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import InputError
+from ..recipes import PRECISIONS, Recipe
+from ..recipes.forms import FORMS, Form, form_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .options import ModelOptions
+
+__all__ = [
+    "Family",
+    "Loaded",
+    "Source",
+    "Vanilla",
+    "by_method",
+    "evolves",
+    "families",
+    "family_of",
+    "label_of",
+    "register",
+    "unregister",
+]
+
+
+class Source(NamedTuple):
+    """What is known of weights before their family is: the tensors of a checkpoint, and what the user said of them.
+
+    Attributes:
+        state: Dense tensors on the CPU by the names in the file, without wrappers and training-only heads.
+        where: The checkpoint, for messages.
+        args: Training arguments with printable values.
+        recipe: That the user gave, of any family.
+        num_heads, image_size, timm, pool: As for ``load_checkpoint``.
+    """
+
+    state: dict[str, Tensor]
+    where: str
+    args: Mapping[str, str] = {}
+    recipe: Recipe | None = None
+    num_heads: int | None = None
+    image_size: int | None = None
+    timm: str | None = None
+    pool: str | None = None
+
+
+class Loaded(NamedTuple):
+    """What weights became: a recipe with their structure, checked float32 tensors in the names of the file, and notes."""
+
+    recipe: Recipe
+    weights: dict[str, Tensor]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Vanilla:
+    """The model that a family is compared with: the same sizes, every token in every block. Families may share one.
+
+    Attributes:
+        name: In recipes and manifests, such as ``deit``.
+        label: For people.
+        form: The tables of its recipes.
+        recipe: Recipe of an evolved model -> that of this one.
+        stock: (recipe, seed) -> the module as its library ships it, in eval mode, FP32, with seeded random weights.
+        twin: (recipe, its weights in the names of ``stock``, options) -> the same function in our code, folded and typed.
+    """
+
+    name: str
+    label: str
+    form: Form
+    recipe: Callable[[Recipe], Recipe]
+    stock: Callable[[Recipe, int], nn.Module]
+    twin: Callable[[Recipe, Mapping[str, Tensor], ModelOptions], nn.Module]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One way to leave tokens out of one kind of network.
+
+    A module (of ``build`` and of :attr:`Vanilla.twin`) is in eval mode on the CPU and has ``structure``, ``image_input``,
+    ``output_names`` and ``forward(images) -> tuple`` in their order. One that gives ``kept_1``, ``kept_2``, ... also has
+    ``pattern`` and ``selection_of(scores, keep)``, see :mod:`.recording`.
+
+    Attributes:
+        name: In recipes and manifests, such as ``evo_deit``; files keep it for ever.
+        label: For people.
+        form: The tables of its recipes.
+        vanilla: What it is compared with.
+        recognise: Whether these are its weights, by names, shapes and training arguments; cheap.
+        load: Weights -> :class:`Loaded`. Raises CheckpointError, InputError, RecipeError.
+        random: (recipe, seed) -> :class:`Loaded` with seeded random weights that keep activations in range.
+        build: (recipe, weights as ``load`` gives them, options with a pattern of this family) -> the module.
+        grids: Recipe -> patches per side of every selection, in the order of ``kept_1``, ``kept_2``, ...
+        sizes: Recipe -> JSON-ready sizes: ``size``, ``image_size``, ``patch_size``, ``num_patches``, ``embed_dim``,
+            ``num_heads``, ``depth``, ``mlp_ratio``, ``num_classes`` and others; lists where stages differ.
+        schedule: Recipe -> JSON-ready token evolution: ``schedule``, ``keep_ratios``, ``tradeoff``, ``groups``.
+        auto_pattern: What ``--selection auto`` selects with; docs/graph.md and bench/results hold the measurements.
+        refused_patterns: Patterns that it cannot use -> why, after "selection NAME ".
+        outputs, precisions: That it can be exported with.
+        method: Of a family that is put on any plain ViT of timm without training, its name (``evo``): nothing in the weights
+            tells it, the user or a recipe does, and the vanilla model has the very same weights. Empty for all others.
+        mark: A tensor that its checkpoints have and those of others have not, to be named where no family knows the weights.
+        near_miss: What to say of weights that no family recognises, but this one knows the kin of; None to say nothing.
+    """
+
+    name: str
+    label: str
+    form: Form
+    vanilla: Vanilla
+    recognise: Callable[[Source], bool]
+    load: Callable[[Source], Loaded]
+    random: Callable[[Recipe, int], Loaded]
+    build: Callable[[Recipe, Mapping[str, Tensor], ModelOptions], nn.Module]
+    grids: Callable[[Recipe], tuple[int, ...]]
+    sizes: Callable[[Recipe], dict[str, Any]]
+    schedule: Callable[[Recipe], dict[str, Any]]
+    auto_pattern: str = "topk"
+    refused_patterns: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ("logits", "probabilities", "kept")
+    precisions: tuple[str, ...] = PRECISIONS
+    method: str = ""
+    mark: str = ""
+    near_miss: Callable[[Source], str | None] = lambda source: None
+
+    def check(self, options: ModelOptions) -> None:
+        """Raise InputError for a precision or an output that the family does not have."""
+        for what, given, valid in (
+            ("precision", (options.precision,), self.precisions),
+            ("outputs", options.outputs, self.outputs),
+        ):
+            if refused := [name for name in given if name not in valid]:
+                raise InputError(f"{what} {', '.join(refused)} is not for {self.label}; valid: {', '.join(valid)}.")
+
+
+_ROWS: dict[str, Family] = {}
+
+
+def register(family: Family) -> None:
+    """Add a family; from then on its recipes are read and its checkpoints are recognised.
+
+    Raises:
+        ValueError: There is one of that name or method, or another vanilla model of the same name.
+    """
+    vanillas = {row.vanilla.name: row.vanilla for row in _ROWS.values()}
+    if family.name in FORMS or vanillas.get(family.vanilla.name, family.vanilla) is not family.vanilla:
+        raise ValueError(f"there is a family called {family.name} or {family.vanilla.name} already")
+    if family.method and any(row.method == family.method for row in _ROWS.values()):
+        raise ValueError(f"there is a method called {family.method} already")
+    _ROWS[family.name] = family
+    FORMS[family.name] = family.form
+    FORMS[family.vanilla.name] = family.vanilla.form
+
+
+def unregister(name: str) -> None:
+    """Take a family out again; its vanilla model too, unless another family has it."""
+    vanilla = _ROWS.pop(name).vanilla.name
+    del FORMS[name]
+    if all(row.vanilla.name != vanilla for row in _ROWS.values()):
+        del FORMS[vanilla]
+
+
+def families() -> tuple[Family, ...]:
+    """Return all rows, in the order of registration, which is the order of recognition."""
+    return tuple(_ROWS.values())
+
+
+def family_of(recipe: Recipe | str) -> Family:
+    """Return the row of a recipe, or of a family by name; a vanilla model's is the first that is compared with it.
+
+    Raises:
+        RecipeError: No such family.
+    """
+    name = recipe if isinstance(recipe, str) else recipe.family
+    form_of(name)
+    return _ROWS.get(name) or next(row for row in _ROWS.values() if row.vanilla.name == name)
+
+
+def evolves(recipe: Recipe | str | None) -> bool:
+    """Return whether tokens are left out in a recipe, or in a family by name; not in a vanilla or unknown model."""
+    return (recipe.family if isinstance(recipe, Recipe) else recipe) in _ROWS
+
+
+def label_of(name: str) -> str:
+    """Return what people call a family, evolved or vanilla; the name itself of one that is unknown."""
+    labels = {row.vanilla.name: row.vanilla.label for row in _ROWS.values()} | {r.name: r.label for r in _ROWS.values()}
+    return labels.get(name, name)
+
+
+def by_method(method: str) -> Family:
+    """Return the family of a method that goes on any plain ViT of timm.
+
+    Raises:
+        InputError: No such method.
+    """
+    known = {row.method: row for row in _ROWS.values() if row.method}
+    if method not in known:
+        raise InputError(f"method {method!r} is unknown; valid: {', '.join(known)}.")
+    return known[method]

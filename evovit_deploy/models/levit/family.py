@@ -1,0 +1,68 @@
+"""The family of Evo-LeViT."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ...recipes import LevitEvolution, LevitStructure, Recipe
+from ...recipes.forms import Form
+from ..families import Family, Vanilla, register
+from . import checkpoint, facts
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..options import ModelOptions
+
+__all__ = ["LEVIT"]
+
+FORM = Form(LevitStructure, LevitEvolution)
+
+
+def _levit(recipe: Recipe) -> Recipe:
+    name = recipe.baseline or f"{recipe.name}_vanilla"
+    evolution = recipe.evolution.with_keep((1.0,))
+    return dataclasses.replace(recipe, name=name, family="levit", baseline="", evolution=evolution)
+
+
+def _stock_levit(recipe: Recipe, seed: int) -> nn.Module:
+    from .vanilla import timm_levit
+
+    return timm_levit(recipe.parts(LevitStructure, LevitEvolution)[0], seed)
+
+
+def _levit_twin(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
+    from .twin import build_levit_twin
+
+    return build_levit_twin(recipe, state, options)
+
+
+def _evo_levit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
+    from .evo_levit import build_evo_levit
+
+    return build_evo_levit(recipe, state, options)
+
+
+LEVIT = Vanilla("levit", "LeViT", FORM, _levit, _stock_levit, _levit_twin)
+
+register(
+    Family(
+        name="evo_levit",
+        label="Evo-LeViT",
+        form=FORM,
+        vanilla=LEVIT,
+        recognise=checkpoint.recognise,
+        load=checkpoint.load,
+        random=checkpoint.random,
+        build=_evo_levit,
+        grids=facts.grids,
+        sizes=facts.sizes,
+        schedule=facts.schedule,
+        auto_pattern="topk",
+        refused_patterns={"sort": "leaves tokens out of place, and Evo-LeViT subsamples their grid"},
+        mark="poss",
+        near_miss=checkpoint.near_miss,
+    )
+)

@@ -1,0 +1,6 @@
+"""The families that ship, one line each. Importing this module registers them."""
+
+from .levit import family as levit
+from .vit import family as vit
+
+__all__ = ["levit", "vit"]

@@ -1,0 +1,84 @@
+"""Evo-DeiT checkpoints: recognised by the authors' names, measured, checked, and given a recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...recipes import Evolution, Recipe, Structure
+from ..families import Loaded, Source
+from ..fitting import check_image_size, resize_position_embedding
+from .evo_deit_recipe import identify
+from .evo_deit_tensors import Sizes, expected_shapes, measure, to_float32
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["load", "near_miss", "random", "recognise"]
+
+_DEIT = {192: "deit_tiny_patch16_224", 768: "deit_base_patch16_224"}
+
+
+def recognise(source: Source) -> bool:
+    """Return whether q and k are one projection beside the blocks, as in the authors' model."""
+    return any(key.startswith(("qks.", "projs.")) for key in source.state)
+
+
+def near_miss(source: Source) -> str | None:
+    """Name a vanilla DeiT or ViT, and what to do with it."""
+    weight = source.state.get("blocks.0.attn.qkv.weight")
+    if weight is None:
+        return None
+    name = _DEIT.get(weight.shape[-1] if weight.dim() == 2 else 0, "deit_small_patch16_224")
+    return (
+        "is a vanilla DeiT/ViT (it has `blocks.0.attn.qkv.weight`, not `qks.0.qk.weight`); it selects no tokens. To put token "
+        f"evolution on top of it: `evovit export --from-timm {name} --weights {source.where}`, with its name in timm. For "
+        f"comparison this tool exports the DeiT of a size with `evovit export --baseline {name}`."
+    )
+
+
+def load(source: Source) -> Loaded:
+    """Return recipe and float32 weights of an Evo-DeiT; see :attr:`.Family.load`."""
+    state, where = source.state, source.where
+    sizes = measure(state, where)
+    weights, notes = to_float32(state, sizes, where)
+    own_size = sizes.grid * sizes.patch_size
+    target = own_size if source.image_size is None else source.image_size
+    check_image_size(target, sizes.patch_size)
+    if target != own_size:
+        grid = target // sizes.patch_size
+        weights["pos_embed"] = resize_position_embedding(weights["pos_embed"], grid)
+        notes.append(
+            f"position embedding resized from {sizes.grid} x {sizes.grid} to {grid} x {grid} patches (bilinear) for "
+            f"images of {target} pixels; the model was trained at {own_size}"
+        )
+    fitted, assumed = identify(sizes, target, source.args, source.recipe, source.num_heads, where)
+    return Loaded(fitted, weights, [*assumed, *notes])
+
+
+def random(recipe: Recipe, seed: int) -> Loaded:
+    """Return weights as at the start of the authors' training; see :attr:`.Family.random`."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    structure, _ = recipe.parts(Structure, Evolution)
+    sizes = Sizes(
+        embed_dim=structure.embed_dim,
+        depth=structure.depth,
+        patch_size=structure.patch_size,
+        grid=structure.image_size // structure.patch_size,
+        hidden=round(structure.embed_dim * structure.mlp_ratio),
+        num_classes=structure.num_classes,
+    )
+    bound = (3 * structure.patch_size**2) ** -0.5  # torch's default for a convolution: 1 / sqrt(fan in)
+    state: dict[str, Tensor] = {}
+    for key, shape in expected_shapes(sizes).items():
+        tensor = torch.empty(shape)
+        if key.startswith("patch_embed."):
+            tensor.uniform_(-bound, bound, generator=generator)
+        elif len(shape) > 1:
+            # A normal of deviation 0.02 truncated at 2, which is a hundred deviations out: no sample gets there.
+            tensor.normal_(0, 0.02, generator=generator)
+        else:
+            tensor.fill_(1.0 if "norm" in key and key.endswith(".weight") else 0.0)
+        state[key] = tensor
+    return Loaded(recipe, state, [])

@@ -1,0 +1,115 @@
+"""The families of class-token ViTs: Evo-DeiT, and token evolution on any plain ViT of timm."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ...recipes import Evolution, Recipe, Structure
+from ...recipes.forms import Form
+from ..families import Family, Vanilla, register
+from . import evo_deit_checkpoint, facts, timm_source
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..options import ModelOptions
+
+__all__ = ["DEIT", "TIMM_VIT"]
+
+FORM = Form(Structure, Evolution)
+
+
+def _every_token(recipe: Recipe, family: str, name: str) -> Recipe:
+    depth = recipe.parts(Structure, Evolution)[0].depth
+    evolution = Evolution(keep_ratios=(1.0,) * depth, tradeoff=(1.0,) * depth, stage_starts=())
+    return dataclasses.replace(recipe, name=name, family=family, baseline="", evolution=evolution)
+
+
+def _deit(recipe: Recipe) -> Recipe:
+    return _every_token(recipe, "deit", recipe.baseline or f"{recipe.name}_vanilla")
+
+
+def _stock_deit(recipe: Recipe, seed: int) -> nn.Module:
+    from .vanilla import timm_deit
+
+    return timm_deit(recipe.parts(Structure, Evolution)[0], seed)
+
+
+def _deit_twin(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
+    from .vanilla import build_deit_twin
+
+    return build_deit_twin(recipe, state, options)
+
+
+def _evo_deit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
+    from .evo_deit import build_vit, rename
+
+    return build_vit(recipe, rename(state), options)
+
+
+def _vit(recipe: Recipe) -> Recipe:
+    from .timm_vit import timm_name
+
+    return _every_token(recipe, "vit", timm_name(recipe))
+
+
+def _stock_vit(recipe: Recipe, seed: int) -> nn.Module:
+    from .timm_vit import timm_vit
+
+    return timm_vit(recipe, seed)
+
+
+def _vit_twin(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
+    from .vanilla import build_timm_twin
+
+    return build_timm_twin(recipe, state, options)
+
+
+def _evo_vit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
+    from .evo_deit import build_vit
+    from .timm_vit import rename
+
+    return build_vit(recipe, rename(state, recipe.parts(Structure, Evolution)[0]), options)
+
+
+# What any method on such a body is compared with: other families of this form share these.
+DEIT = Vanilla("deit", "DeiT", FORM, _deit, _stock_deit, _deit_twin)
+TIMM_VIT = Vanilla("vit", "timm ViT", FORM, _vit, _stock_vit, _vit_twin)
+
+register(
+    Family(
+        name="evo_deit",
+        label="Evo-DeiT",
+        form=FORM,
+        vanilla=DEIT,
+        recognise=evo_deit_checkpoint.recognise,
+        load=evo_deit_checkpoint.load,
+        random=evo_deit_checkpoint.random,
+        build=_evo_deit,
+        grids=facts.grids,
+        sizes=facts.sizes,
+        schedule=facts.schedule,
+        auto_pattern="sort",
+        mark="qks.0.qk.weight",
+        near_miss=evo_deit_checkpoint.near_miss,
+    )
+)
+register(
+    Family(
+        name="evo_vit",
+        label="timm ViT, evolved",
+        form=FORM,
+        vanilla=TIMM_VIT,
+        recognise=lambda source: False,  # its name in timm says what it is
+        load=timm_source.load_timm,
+        random=timm_source.random_timm,
+        build=_evo_vit,
+        grids=facts.grids,
+        sizes=facts.sizes,
+        schedule=facts.timm_schedule,
+        auto_pattern="sort",
+        method="evo",
+    )
+)
