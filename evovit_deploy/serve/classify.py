@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..classes.scores import probabilities
+from ..classes.scores import probabilities, ranking
 from ..engines.batching.requests import Array, Outputs
 from ..errors import InputError
 from ..images.decode import upright_rgb
@@ -25,7 +25,7 @@ from .rejections import Rejected
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Opened", "Prepared", "classified", "decode", "ranking"]
+__all__ = ["Opened", "Prepared", "classified", "decode", "top_classes"]
 
 FORMATS = ("JPEG", "PNG")
 
@@ -109,7 +109,7 @@ def _rejecting(max_pixels: int) -> Iterator[None]:
         raise Rejected(400, "the image is damaged.") from None
 
 
-def ranking(model: ServedModel, outputs: Outputs, top_k: int) -> list[dict[str, Any]]:
+def top_classes(model: ServedModel, outputs: Outputs, top_k: int) -> list[dict[str, Any]]:
     """Return the most probable classes of the first image, best first; equal ones in class order.
 
     Raises:
@@ -118,6 +118,5 @@ def ranking(model: ServedModel, outputs: Outputs, top_k: int) -> list[dict[str, 
     row = probabilities(outputs)[0]
     if not np.isfinite(row).all():
         raise Rejected(422, "the model's answer to this image is not finite.")
-    best = (-row).argsort(kind="stable")[:top_k].tolist()
     labels = model.labels
-    return [{"class": i, "label": labels[i] if labels else None, "probability": float(row[i])} for i in best]
+    return [{"class": i, "label": labels[i] if labels else None, "probability": p} for i, p in ranking(row, top_k)]

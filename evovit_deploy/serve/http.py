@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines.batching.requests import Outputs, TransformChanged
 from .bodies import compress, read_body
-from .classify import classified, ranking
+from .classify import classified, top_classes
 from .documents import model_config, model_metadata, model_statistics, server_metadata
 from .edge import Edge
 from .json_body import MAX_DOCUMENT
@@ -169,7 +169,7 @@ class Http:
         body = await self._body(request, service.settings.max_bytes)
         work, limit = self._classify(model, body), service.settings.timeout
         outputs = await result_of(work, seconds=limit, gone=_disconnect(request.receive))
-        top = ranking(model, outputs, int(top_k[:9]))
+        top = top_classes(model, outputs, int(top_k[:9]))
         return self._json({"model": model.name, "version": model.version, "top": top})
 
     async def _classify(self, model: ServedModel, body: bytes) -> dict[str, Any]:
