@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelFileError, RecipeError
-from ..manifest import check
+from ..errors import EngineError, ModelFileError, RecipeError
+from ..manifest import KEY, read
 from ..manifest.onnx_file import load_onnx
 from ..recipes import Recipe
 from ..storage.files import sha256
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "describe_checkpoint", "describe_onnx", "describe_schedule"]
 
-_METADATA = "evovit"
 _FLOATS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
 
@@ -124,18 +123,14 @@ def _file(path: Path, kind: str) -> dict[str, Any]:
 
 def _manifest(metadata: dict[str, str]) -> tuple[dict[str, Any] | None, str]:
     """The manifest, or None and why there is none."""
-    if _METADATA not in metadata:
+    if KEY not in metadata:
         return None, "not exported by evovit: there is no evovit manifest in its metadata"
     try:
-        manifest = json.loads(metadata[_METADATA])
-    except (ValueError, RecursionError):
-        return None, "the evovit manifest in its metadata is not JSON; export the model again"
-    if not isinstance(manifest, dict) or manifest.get("schema") != 1:
-        return None, "the evovit manifest is of a schema that this version does not know; update evovit-deploy"
-    try:
-        check(manifest, "this file")
-    except ModelFileError as error:
+        manifest = read(metadata, "this file")
+    except (EngineError, ModelFileError) as error:
         return None, str(error)
+    if manifest is None:
+        return None, "the evovit manifest in its metadata is not JSON of a schema that is known; export the model again"
     return manifest, ""
 
 

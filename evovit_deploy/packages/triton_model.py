@@ -86,18 +86,13 @@ def _refuse_external_data(path: Path) -> None:
 
 
 def _read_plan(path: Path) -> TritonModel:
-    from ..engines.trt.engine_manifest import check_file, read_manifest, rebuild_command
+    from ..engines.trt.engine_manifest import described, rebuild_command
 
-    document = read_manifest(path)
-    header = check_file(path, document)
+    header, document = described(path)
     if header.flavour != "tensorrt":
         raise EngineError(
             f"{path} is an engine of {header.flavour}, and Triton has no backend for it. Package the ONNX file, or build with: "
             f"{rebuild_command(path, document, 'tensorrt')}"
-        )
-    if document is None:
-        raise ModelFileError(
-            f"{path} has no manifest beside it, so its inputs and outputs are not known; build it again."
         )
     io, batch = document["io"], document["batch"]
     image = io["input"]
@@ -108,4 +103,6 @@ def _read_plan(path: Path) -> TritonModel:
     )
     static = batch["max"] if batch["min"] == batch["max"] else None
     info = TensorInfo(image["name"], DATATYPES[image["dtype"]], tuple(image["shape"][1:]))
-    return TritonModel(path, "tensorrt", info, outputs, document["num_classes"], static, batch["opt"], batch["max"])
+    return TritonModel(
+        path, "tensorrt", info, outputs, document["num_classes"] or 0, static, batch["opt"], batch["max"]
+    )

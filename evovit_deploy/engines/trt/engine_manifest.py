@@ -28,6 +28,7 @@ __all__ = [
     "check_environment",
     "check_file",
     "describe_engine",
+    "described",
     "is_ours",
     "manifest_path",
     "plan_key",
@@ -254,23 +255,27 @@ def describe_engine(path: str | Path) -> dict[str, Any]:
     }
 
 
-def sealed(path: Path) -> Sealed:
-    """Check a plan against its manifest, for packages; needs neither TensorRT nor a GPU.
+def described(path: Path) -> tuple[PlanHeader, dict[str, Any]]:
+    """Return the header and the manifest of a plan that has to have one; needs neither TensorRT nor a GPU.
 
     Raises:
-        ModelFileError, EngineError: See :func:`check_file`. A plan without a manifest is refused too.
+        ModelFileError, EngineError: See :func:`read_manifest` and :func:`check_file`. A plan without a manifest is refused too.
     """
     document = read_manifest(path)
     header = check_file(path, document)
     if document is None:
         raise ModelFileError(
-            f"{path} has no manifest beside it ({manifest_path(path).name}); build it again with evovit."
+            f"{path} has no manifest beside it ({manifest_path(path).name}), so its inputs and outputs are not known; build it "
+            "again with evovit."
         )
-    try:
-        version, batch, classes = str(document["version"]), int(document["batch"]["max"]), int(document["num_classes"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{manifest_path(path)} is damaged: {type(error).__name__}: {error}.") from error
-    return Sealed(manifest_path(path), header.flavour, version, batch, classes, gpu_only=True)
+    return header, document
+
+
+def sealed(path: Path) -> Sealed:
+    """Check a plan against its manifest, for packages; see :func:`described`."""
+    header, document = described(path)
+    most, classes = document["batch"]["max"], document["num_classes"] or 0
+    return Sealed(manifest_path(path), header.flavour, document["version"], most, classes, gpu_only=True)
 
 
 def plan_key(path: Path) -> str:
