@@ -32,7 +32,7 @@ IMPORTED_AS = {
     "nvidia-ml-py": "pynvml",
     "tensorrt-rtx": "tensorrt_rtx",
 }
-UNNEEDED = ("uvloop",)  # the service runs without it, only slower
+UNNEEDED = ("uvloop", "simplejpeg")  # the service runs without, slower or with less to say about a damaged JPEG
 
 
 def _requirements() -> list[Requirement]:

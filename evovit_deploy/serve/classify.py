@@ -16,6 +16,7 @@ from ..engines.batching.requests import Array, Outputs
 from ..errors import InputError
 from ..images.decode import upright_rgb
 from ..images.limits import check_work
+from ..images.soundness import is_sound
 from ..images.transform import preprocess
 from ..recipes import Transform
 from .decoding import Pixels
@@ -42,6 +43,7 @@ class Opened(NamedTuple):
 
     image: Image
     pixels: int
+    data: bytes
 
 
 async def classified(data: bytes, model: ServedModel, threads: Executor, pixels: Pixels, max_pixels: int) -> Prepared:
@@ -77,7 +79,7 @@ def decode(data: bytes, model: ServedModel, pixels: Pixels, max_pixels: int) -> 
         width, height = image.size
         if width * height > max_pixels:
             raise Rejected(413, f"the image has {width} x {height} pixels; {max_pixels} are the limit.")
-    opened = Opened(image, width * height)
+    opened = Opened(image, width * height, data)
     return _finish(opened, model, pixels, max_pixels) if pixels.take(opened.pixels) else opened
 
 
@@ -87,6 +89,8 @@ def _finish(opened: Opened, model: ServedModel, pixels: Pixels, max_pixels: int)
         spec = model.engine.spec
         transform = spec.transform or Transform()
         with _rejecting(max_pixels), opened.image as image:
+            if not is_sound(opened.data):
+                raise Rejected(400, "the image is damaged.")
             return Prepared(preprocess(upright_rgb(image), transform, spec.image_size, spec.input)[None], transform)
     finally:
         pixels.give(opened.pixels)

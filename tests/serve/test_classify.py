@@ -25,6 +25,7 @@ from evovit_deploy.images.transform import preprocess
 from evovit_deploy.recipes import Transform
 
 from ..images.bombs import BOMBS
+from ..images.test_soundness import encoded, garbled, picture
 from .conftest import DIGITS
 from .engines import PATIENCE, NumberEngine
 from .running import Running, always, running
@@ -107,9 +108,11 @@ def test_bombs_are_refused(roomy: Running, name: str) -> None:
         (header(2**31 - 1, 2**31 - 1), 413, "pixels"),
         (header(0, 5), 400, ""),
         (header(50, 50), 400, "damaged"),
+        (garbled(encoded(picture().resize((96, 96))), b"\xff\xda", 0), 400, "damaged"),
+        (garbled(encoded(picture().resize((96, 96)), "PNG"), b"IDAT", 0, 1), 400, "damaged"),
         (bytes(2 << 20), 413, "larger than 1048576 bytes"),
     ],
-    ids=range(14),
+    ids=range(16),
 )
 def test_hostile_images(service: Running, body: bytes, status: int, reason: str) -> None:
     found, _, answer = service.call("POST", "/v1/classify", body)
