@@ -43,7 +43,7 @@ def is_sound(data: bytes) -> bool:
                 min_factor=SMALLEST,
                 strict=strict,
             )
-        except ValueError:
+        except (ValueError, LookupError):  # the second of a header with a subsampling that it does not know
             return False
         return True
 

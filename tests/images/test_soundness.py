@@ -83,7 +83,7 @@ def test_a_jpeg_with_garbled_data_is_found(name: str) -> None:
     broken = [garbled(data, b"\xff\xda", seed) for seed in range(40)]
     for each in broken:
         Image.open(io.BytesIO(each)).load()  # Pillow takes it
-    assert sum(map(is_sound, broken)) <= 5  # now and then other bytes mean as many blocks, which nothing can tell
+    assert sum(map(is_sound, broken)) <= 8  # now and then other bytes mean as many blocks, which nothing can tell
 
 
 def test_what_is_no_jpeg_or_cannot_be_looked_at_is_left_to_its_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
