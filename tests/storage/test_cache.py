@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from pathlib import Path
 
 import pytest
 
 from evovit_deploy.errors import OutputError
-from evovit_deploy.storage.cache import cache_file, cache_folder, merge, read
+from evovit_deploy.storage.cache import cache_file, cache_folder, locked, merge, read
 
 
 def lines_of_both(there: bytes, ours: bytes) -> bytes:
@@ -81,3 +82,20 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="EVOVIT_CACHE"):
         merge(tmp_path / "file" / "cache.bin", b"x", lines_of_both)
+
+
+def test_a_lock_shuts_out_other_threads_and_processes(tmp_path: Path) -> None:
+    path = tmp_path / "cache.bin"
+    waiting = [
+        multiprocessing.get_context("fork").Process(target=merge, args=(path, b"process\n", lines_of_both)),
+        threading.Thread(target=merge, args=(path, b"thread\n", lines_of_both)),
+    ]
+    with locked(path):
+        for one in waiting:
+            one.start()
+            one.join(0.3)
+            assert one.is_alive()
+        assert read(path) == b""
+    for one in waiting:
+        one.join()
+    assert read(path) == b"process\nthread\n"
