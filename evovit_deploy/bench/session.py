@@ -38,6 +38,7 @@ class Options:
         model: Model file or checkpoint, or None; the first model is the one that the baseline resembles.
         others: More model files.
         recipe: Recipe of a checkpoint; alone, it is measured with random weights.
+        keep: Keep ratios of the checkpoint; None is the recipe's.
         selections: Selection patterns to measure a recipe with; empty is the export's default.
         baseline: ``auto``, a kind, a file or ``none``.
         backend, provider, threads: What models run on, see :class:`.route.Route`.
@@ -55,6 +56,7 @@ class Options:
     model: Path | None = None
     others: tuple[Path, ...] = ()
     recipe: str | None = None
+    keep: tuple[float, ...] | None = None
     selections: tuple[str, ...] = ()
     baseline: str = "auto"
     backend: str = "auto"
@@ -134,7 +136,7 @@ def run(options: Options, tell: Tell = lambda share, text: None) -> BenchReport:
 def _open(opening: Opening, asked: Options) -> None:
     """Open what was asked for."""
     if asked.model is not None:
-        opening.file(asked.model, asked.recipe)
+        opening.file(asked.model, asked.recipe, asked.keep)
     elif asked.recipe is not None:
         for selection in asked.selections or (None,):
             opening.checkpoint(None, asked.recipe, selection)

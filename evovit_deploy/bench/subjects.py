@@ -51,32 +51,35 @@ class Opening:
         self._weights: Checkpoint | None = None  # of the first, if its baseline can have them too
         self._first: tuple[Engine, Recipe | None, Path | None] | None = None
 
-    def file(self, path: Path, recipe: str | None = None) -> str:
-        """Open an ONNX file, an engine or a checkpoint; returns its label."""
+    def file(self, path: Path, recipe: str | None = None, keep: tuple[float, ...] | None = None) -> str:
+        """Open an ONNX file, an engine or a checkpoint, the latter with a recipe and keep ratios; returns its label."""
         if path.is_file() and not is_exported(path):
-            return self.checkpoint(path, recipe)
+            return self.checkpoint(path, recipe, keep=keep)
         self.step(f"opening {path.name}")
         found = self.route.open_file(path)
         return self._add(found.but(label=plain(path.stem)), recipe_of(found.engine), path)
 
-    def checkpoint(self, path: Path | None, recipe: str | None, selection: str | None = None) -> str:
+    def checkpoint(
+        self, path: Path | None, recipe: str | None, selection: str | None = None, keep: tuple[float, ...] | None = None
+    ) -> str:
         """Open a checkpoint, or a recipe with random weights, through the export that `evovit export` does.
 
         Args:
             path: Checkpoint; None for random weights.
             recipe: Name or TOML file.
             selection: Selection pattern, in place of the route's; part of the label then.
+            keep: Keep ratios, in place of the recipe's.
         """
-        from ..checkpoint import load_checkpoint, random_checkpoint
+        from ..checkpoint.options import CheckpointOptions
         from ..export import ExportOptions
-        from ..recipes import load_recipe
 
         route = self.route
         if selection is not None:
             options = route.export or ExportOptions()
             model = dataclasses.replace(options.model, selection=selection)
             route = dataclasses.replace(route, export=dataclasses.replace(options, model=model))
-        found = random_checkpoint(load_recipe(recipe or "")) if path is None else load_checkpoint(path, recipe=recipe)
+        understood = CheckpointOptions(recipe, keep)
+        found = understood.random() if path is None else understood.load(path)
         opened = route.open_checkpoint(found, self.folder, self.step)
         if self._first is None and family_of(found.recipe).method and not found.random:
             self._weights = found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ..errors import EngineError
 from ..suggest import did_you_mean
 from ._choices import LATE
 
@@ -63,6 +65,14 @@ class _Parameters:
 
 class Command(_Parameters, TyperCommand):
     """A command of evovit."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """See click. Without a working folder no relative path means anything, and libraries fail in ways of their own."""
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            raise EngineError("the working folder was deleted. Go to one that exists: cd ~") from None
+        return super().invoke(ctx)
 
 
 class Group(_Parameters, TyperGroup):

@@ -187,7 +187,11 @@ Drain = Annotated[float, limit("drain", LIMITS)]
 # What is built.
 Target = Annotated[
     choices.Target | None,
-    typer.Option(help="auto: TensorRT where it and a GPU are found, else TensorRT-RTX.", rich_help_panel=ENGINE),
+    typer.Option(
+        metavar="TARGET",
+        help="tensorrt or tensorrt-rtx. auto: TensorRT where it and a GPU are found, else TensorRT-RTX.",
+        rich_help_panel=ENGINE,
+    ),
 ]
 Profile = Annotated[
     str | None,

@@ -66,7 +66,12 @@ class Asked:
         typer.Option(metavar="0-5", help="How long to search for kernels.", rich_help_panel=TENSORRT),
     ] = None
     hardware_compatibility: Annotated[
-        Hardware | None, typer.Option(help="Other GPUs that may run the engine.", rich_help_panel=TENSORRT)
+        Hardware | None,
+        typer.Option(
+            metavar="GPUS",
+            help="Other GPUs that may run the engine: none, ampere+ or same-compute-capability.",
+            rich_help_panel=TENSORRT,
+        ),
     ] = None
     version_compatible: Annotated[
         bool,
@@ -74,10 +79,19 @@ class Asked:
             "--version-compatible", help="Let newer minor versions load the engine.", rich_help_panel=TENSORRT
         ),
     ] = False
-    tiling: Annotated[Tiling | None, typer.Option(help="Tiling for the L2 cache.", rich_help_panel=TENSORRT)] = None
+    tiling: Annotated[
+        Tiling | None,
+        typer.Option(
+            metavar="LEVEL", help="Tiling for the L2 cache: none, fast, moderate or full.", rich_help_panel=TENSORRT
+        ),
+    ] = None
     timing_cache: Annotated[
         bool,
-        typer.Option("--timing-cache/--no-timing-cache", help="Reuse kernel timings.", rich_help_panel=TENSORRT),
+        typer.Option(
+            "--timing-cache/--no-timing-cache",
+            help="Reuse kernel timings; full TensorRT only.",
+            rich_help_panel=shared.ENGINE,
+        ),
     ] = True
     compute_capability: Annotated[
         str | None,

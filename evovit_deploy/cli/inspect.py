@@ -11,6 +11,8 @@ import typer
 from ..models.families import evolves, label_of
 from . import _options as shared
 from ._console import out, print_json, progress
+from ._groups import grouped
+from ._shared import Understood
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["inspect"]
 
 
+@grouped
 def inspect(
     file: Annotated[
         Path,
@@ -26,9 +29,8 @@ def inspect(
             help="Checkpoint (.pth, .pt, .bin, .safetensors), ONNX file or TensorRT engine (.engine, .plan, .trt).",
         ),
     ],
-    recipe: shared.Recipe = None,
-    num_heads: shared.NumHeads = None,
-    ema: shared.Ema = False,
+    *,
+    understood: Understood,
     json: shared.Json = False,
 ) -> None:
     """Show what a checkpoint, an ONNX file or an engine holds: model, sizes, schedule, precision, inputs and outputs.
@@ -43,7 +45,7 @@ def inspect(
 
     with progress() as bar:
         task = bar.add_task(f"reading {file.name}", total=1)
-        document = describe(file, recipe=recipe, num_heads=num_heads, ema=ema)
+        document = describe(file, understood.options())
         bar.update(task, completed=1)
     if json:
         print_json(document)

@@ -71,6 +71,8 @@ def _timm(pattern: str | None) -> list[dict[str, Any]]:
 
     plain = pattern is None or any(sign in pattern for sign in "*?[")
     with progress() as bar:
+        if bar.disable:  # no terminal, and it may take a minute
+            err().print("looking at timm's models, each of which is made without values", style="dim", soft_wrap=True)
         task = bar.add_task("looking at timm's models", total=1)
         return timm_models(
             (pattern or "*") if plain else f"*{pattern}*",

@@ -2,31 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
-from ..storage.files import exact, plain, printable
+from ..storage.files import plain, printable
 from . import _options as shared
 from ._choices import ClassOrder
 from ._console import err, note, out, print_json, progress, warn
+from ._groups import grouped
 from ._ray import predict_on_ray
+from ._shared import Understood
 
 if TYPE_CHECKING:
-    from ..classes.labels import ClassNames
-    from ..classes.scores import Ranking
-    from ..cluster.predicting import Described
-    from ..engines.base import Engine
-    from ..images.batches import Failure
+    from ..evaluate.predict import Predictions, PredictOptions, Ran
     from ..manifest.spec import ModelSpec
 
 
 __all__ = ["predict"]
 
 
+@dataclass(frozen=True)
+class OnRay:
+    """Where it runs, if not in this process."""
+
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Run on a Ray cluster (extra `ray`); the same command resumes after an interruption.",
+            rich_help_panel=shared.RAY,
+        ),
+    ] = False
+    ray_address: shared.RayAddress = "local"
+    replicas: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Copies of the model.", rich_help_panel=shared.RAY)
+    ] = 1
+    cpus: shared.Cpus = 1.0
+    gpus: shared.Gpus = 0.0
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart", help="Start over instead of resuming an interrupted run.", rich_help_panel=shared.RAY
+        ),
+    ] = False
+
+    def runner(self) -> Callable[..., Ran] | None:
+        """Return what classifies on Ray; None for this process.
+
+        Raises:
+            InputError: Options of Ray without it.
+        """
+        if self.ray:
+            return self._run
+        if self != OnRay():
+            raise InputError("--ray-address, --replicas, --cpus, --gpus and --restart go with --ray.")
+        return None
+
+    def _run(
+        self, model: Path, paths: Sequence[Path], options: PredictOptions, prepare: Callable[[ModelSpec], None]
+    ) -> Ran:
+        from ..evaluate.predict import Ran
+
+        found, best, failures = predict_on_ray(
+            model, paths, dict(options.open), options.top_k, options.batch_size, prepare,
+            address=self.ray_address, replicas=self.replicas, resources=(self.cpus, self.gpus), restart=self.restart,
+        )  # fmt: skip
+        return Ran(found.spec, found.backend, found.device, best, failures)
+
+
+@grouped
 def predict(
     model: shared.Model,
     images: shared.Images,
@@ -53,28 +103,9 @@ def predict(
     provider: shared.Provider = "auto",
     backend: shared.Backend = "auto",
     threads: shared.Threads = None,
-    recipe: shared.Recipe = None,
-    num_heads: shared.NumHeads = None,
-    ray: Annotated[
-        bool,
-        typer.Option(
-            "--ray",
-            help="Run on a Ray cluster (extra `ray`); the same command resumes after an interruption.",
-            rich_help_panel=shared.RAY,
-        ),
-    ] = False,
-    ray_address: shared.RayAddress = "local",
-    replicas: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Copies of the model.", rich_help_panel=shared.RAY)
-    ] = 1,
-    cpus: shared.Cpus = 1.0,
-    gpus: shared.Gpus = 0.0,
-    restart: Annotated[
-        bool,
-        typer.Option(
-            "--restart", help="Start over instead of resuming an interrupted run.", rich_help_panel=shared.RAY
-        ),
-    ] = False,
+    *,
+    understood: Understood,
+    on_ray: OnRay,
     json: shared.Json = False,
 ) -> None:
     """Classify images; exit 1 if any of them could not be classified.
@@ -84,138 +115,45 @@ def predict(
       evovit predict ckpt.pth photos/ --accuracy --json
       evovit predict model.onnx photos/ --ray --replicas 4
     """
-    from ..classes.folders import true_classes
-    from ..classes.labels import ClassNames
-    from ..engines import Engine
-    from ..images.folder import SUFFIXES, find_images
+    from ..evaluate.predict import PredictOptions, predict_files
 
-    if model.suffix.lower() in SUFFIXES:
-        raise InputError(f"{model} is an image. The model comes first: evovit predict MODEL.onnx {model}")
-    if class_order is not ClassOrder.auto and not accuracy:
-        raise InputError("--class-order goes with --accuracy.")
-    left_out: list[str] = []
-    paths = find_images(images, left_out)
-    for text in left_out:
-        warn(text)
-    options: dict[str, Any] = {
-        "backend": backend, "provider": provider, "threads": threads, "recipe": recipe, "num_heads": num_heads,
-    }  # fmt: skip
-    truth: dict[Path, int] | None = None
-    classes = ClassNames(())
-
-    def prepare(spec: ModelSpec) -> None:
-        """Check what has to be right before anything is run."""
-        nonlocal classes, truth
-        spec.require_scores()
-        classes = ClassNames.read(labels, spec.num_classes)
-        if accuracy:
-            truth, numbering = true_classes(paths, classes, class_order.order)
-            for text in numbering.warnings:
-                warn(text)
-            for text in numbering.notes:
-                note(text)
-        _notes(spec)
-
-    if not ray and ((ray_address, replicas, cpus, gpus) != ("local", 1, 1.0, 0.0) or restart):
-        raise InputError("--ray-address, --replicas, --cpus, --gpus and --restart go with --ray.")
-    opened: Engine | Described
-    if ray:
-        opened, best, failures = predict_on_ray(
-            model, paths, options, top_k, batch, prepare,
-            address=ray_address, replicas=replicas, resources=(cpus, gpus), restart=restart,
-        )  # fmt: skip
-    else:
-        with Engine.open(model, **options) as opened:
-            prepare(opened.spec)
-            best, failures = _classify(opened, paths, opened.spec.batch or batch, top_k)
-    spec = opened.spec
-    results = [_result(path, best.get(path, []), failures.get(path), classes) for path in paths]
-    score = None if truth is None else _score(results, [truth[path] for path in paths])
-    if json:
-        print_json(
-            {
-                "model": exact(model),
-                "name": spec.name,
-                "backend": opened.backend,
-                "device": opened.device,
-                "precision": spec.precision,
-                "results": results,
-                "failures": len(failures),
-                "accuracy": score,
-            }
+    how = understood.options()
+    options = PredictOptions(
+        {
+            "backend": backend, "provider": provider, "threads": threads, "recipe": how.recipe,
+            "num_heads": how.num_heads, "ema": how.ema, "keep": how.keep, "schedule": how.schedule,
+        },
+        labels,
+        accuracy,
+        class_order.order,
+        top_k,
+        batch,
+    )  # fmt: skip
+    run, bar = on_ray.runner(), progress()
+    task = bar.add_task("classifying", total=None)
+    with bar if run is None else nullcontext():  # what runs on Ray shows a bar of its own
+        result = predict_files(
+            model,
+            images,
+            options,
+            run=run,
+            note=lambda text: note(text, bar),
+            warn=lambda text: warn(text, bar),
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_failure=lambda path, why: bar.console.print(f"{printable(path)}: {why}", markup=False, soft_wrap=True),
         )
+    if json:
+        print_json(result.to_dict())
     else:
-        _show(results, score)
-    if failures:
-        count = len(failures)
-        err().print(f"{count} of {len(paths)} image{'s' * (len(paths) > 1)} could not be classified.")
+        _show(result)
+    if result.failures:
+        count = len(result.paths)
+        err().print(f"{result.failures} of {count} image{'s' * (count > 1)} could not be classified.")
         raise typer.Exit(1)
 
 
-def _notes(spec: ModelSpec) -> None:
-    if spec.transform is None:
-        note(
-            f"{spec.name} does not say how its images are prepared; the ImageNet transform is used (shorter side to "
-            f"256/224 of {spec.image_size}, bicubic, centre crop, mean and std of ImageNet)."
-        )
-    if spec.scores not in ("logits", "probabilities"):
-        note(
-            f"{spec.name} has no output called logits; {spec.scores}, the only [B, classes] there is, is taken for them."
-        )
-    if spec.manifest is not None and spec.manifest.get("weights", {}).get("random"):
-        note(f"{spec.name} has random weights: the classes mean nothing.")
-
-
-def _classify(
-    engine: Engine, paths: Sequence[Path], size: int, top_k: int
-) -> tuple[dict[Path, Ranking], dict[Path, str]]:
-    """The best classes of every image, and the reason for every image without; failures go to stderr as they come."""
-    import numpy as np
-
-    from ..classes.scores import NOT_FINITE, probabilities, ranking
-    from ..images.batches import batches
-
-    best: dict[Path, Ranking] = {}
-    unread: list[Failure] = []
-    failed: dict[Path, str] = {}
-
-    bar = progress()
-
-    def report(path: Path, reason: str) -> None:
-        failed[path] = reason
-        bar.console.print(f"{printable(path)}: {reason}", markup=False, soft_wrap=True)  # above the bar
-
-    def report_unread() -> None:
-        for failure in unread:
-            report(failure.path, failure.reason)
-        unread.clear()
-
-    with bar:
-        task = bar.add_task("classifying", total=len(paths))
-        for done, images in batches(paths, engine.spec, size, failures=unread):
-            for path, row in zip(done, probabilities(engine(images))):
-                if np.isfinite(row).all():
-                    best[path] = ranking(row, top_k)
-                else:
-                    report(path, NOT_FINITE)
-            report_unread()
-            bar.update(task, completed=len(best) + len(failed))
-        report_unread()
-    return best, failed
-
-
-def _result(path: Path, best: Ranking, error: str | None, classes: ClassNames) -> dict[str, Any]:
-    top = [{"class": i, "label": classes.label(i), "probability": p} for i, p in best]
-    return {"path": exact(path), "top": top, "error": error}
-
-
-def _score(results: Sequence[dict[str, Any]], truth: Sequence[int]) -> dict[str, Any]:
-    right = [result["top"][0]["class"] == number for result, number in zip(results, truth) if result["top"]]
-    return {"top1": sum(right) / len(right) if right else None, "correct": sum(right), "images": len(right)}
-
-
-def _show(results: Sequence[dict[str, Any]], score: dict[str, Any] | None) -> None:
-    console = out()
+def _show(found: Predictions) -> None:
+    console, results, score = out(), found.results, found.score
     good = [result for result in results if result["top"]]
 
     def label(entry: dict[str, Any]) -> str:

@@ -18,31 +18,34 @@ from .recipe import describe_schedule, describe_sizes
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
+    from ..checkpoint.options import CheckpointOptions
 
 __all__ = ["describe", "describe_checkpoint", "describe_onnx", "describe_schedule"]
 
 _FLOATS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
 
-def describe(
-    path: str | Path, *, recipe: str | None = None, num_heads: int | None = None, ema: bool = False
-) -> dict[str, Any]:
+def describe(path: str | Path, options: CheckpointOptions | None = None) -> dict[str, Any]:
     """Describe a checkpoint, an ONNX file or an engine; ``kind`` in the result says which it is.
 
     Args:
         path: ``.onnx``; an engine, by its suffix; or a checkpoint of any form.
-        recipe, num_heads, ema: As for ``load_checkpoint``; for checkpoints only.
+        options: How a checkpoint is understood; None is the defaults.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or recognised.
         ModelFileError: The ONNX file, the plan or its manifest cannot be read.
         EngineError: A plan that is not the one that its manifest describes.
+        InputError: Options of a checkpoint for another file.
     """
-    from ..checkpoint import load_checkpoint
+    from ..checkpoint.options import CheckpointOptions
     from ..engines.registry import backend_of
 
     path = Path(path)
     row = backend_of(path)
+    options = options or CheckpointOptions()
+    if row is not None and row.kind != "checkpoint" and (given := options.fixed_in_files):
+        raise InputError(f"--{given[0].replace('_', '-')} is for checkpoints, and {path} has it fixed. Leave it out.")
     if row is not None and row.kind == "onnx":
         return describe_onnx(path)
     if row is not None and row.kind == "engine":
@@ -50,7 +53,7 @@ def describe(
             raise no_such_file(path, ModelFileError)
         document = _file(path, row.name) if row.describe is None else row.describe(path)
         return {**document, **_schedule((document.get("manifest") or {}).get("model"))}
-    return describe_checkpoint(load_checkpoint(path, recipe=recipe, num_heads=num_heads, ema=ema))
+    return describe_checkpoint(options.load(path))
 
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:

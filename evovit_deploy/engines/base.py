@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import EngineError, InputError
 from ..manifest.spec import ModelSpec
 from ..recipes import Recipe
 from . import registry
@@ -45,6 +45,7 @@ class Engine(abc.ABC):
     device: str
     on_torch_stream = False
     _batcher: Batcher | None = None
+    _ended = False  # closed, so that no batcher is made any more
     _stale = False  # inherited from the parent process and not used here yet
 
     def __new__(cls: type[Self], *args: Any, **options: Any) -> Self:
@@ -119,7 +120,7 @@ class Engine(abc.ABC):
         """Answer what :meth:`submit` took, and free what the engine holds. Calling it again does nothing."""
         with _BATCHER:
             batcher = self._batcher
-            self._batcher = None
+            self._batcher, self._ended = None, True
         if batcher is not None:
             batcher.close()
 
@@ -161,6 +162,9 @@ class Engine(abc.ABC):
         """Queue images for this engine's own :class:`~evovit_deploy.Batcher`, made at the first call.
 
         Construct a Batcher yourself to choose its limits. See :meth:`Batcher.submit` for arguments, result and errors.
+
+        Raises:
+            EngineError: The engine is closed.
         """
         self._here()
         return self._own_batcher().submit(images, timeout=timeout)
@@ -172,6 +176,8 @@ class Engine(abc.ABC):
 
     def _own_batcher(self) -> Batcher:
         with _BATCHER:
+            if self._ended:
+                raise EngineError(f"{self.spec.name} is closed; open it again with Engine.open.")
             if self._batcher is None:
                 from .batching.batcher import Batcher
 

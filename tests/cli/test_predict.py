@@ -82,10 +82,15 @@ def test_json_of_one_image(engine: FakeEngine, paint: Callable[[str, int], Path]
 def test_options_reach_the_engine(engine: FakeEngine, paint: Callable[[str, int], Path]) -> None:
     call("m.onnx", paint("x.png", 0), "--provider", "cpu", "--backend", "onnxruntime", "--threads", 2)
     call("m.pth", paint("x.png", 0), "--recipe", "mine.toml", "--num-heads", 6)
-    unset = dict.fromkeys(("threads", "recipe", "num_heads"))
+    call("m.pth", paint("x.png", 0), "--keep", "0.7,0.5", "--schedule", "layer", "--ema")
+    unset = {**dict.fromkeys(("threads", "recipe", "num_heads", "keep", "schedule")), "ema": False}
     assert engine.opened == [  # type: ignore[attr-defined]
         (Path("m.onnx"), {**unset, "backend": "onnxruntime", "provider": "cpu", "threads": 2}),
         (Path("m.pth"), {**unset, "backend": "auto", "provider": "auto", "recipe": "mine.toml", "num_heads": 6}),
+        (
+            Path("m.pth"),
+            {**unset, "backend": "auto", "provider": "auto", "keep": (0.7, 0.5), "schedule": "layer", "ema": True},
+        ),
     ]
 
 

@@ -1,0 +1,230 @@
+"""`evovit bench` as a call: what is measured, a run for each model of a suite, kept as soon as it is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..classes.folders import ClassOrder
+from ..engines.registry import is_exported
+from ..errors import EvoVitError, InputError, UnstableMeasurement
+from ..machine.facts import physical_cores
+from ..recipes import recipe_names
+from ..storage.missing import no_such_file
+from ..storage.ownership import check_not_read
+from .answers import answers
+from .records import append, check_appendable
+from .report import BenchReport
+from .session import Options, run
+from .settings import Settings
+from .suites import Suite, load_suite
+
+__all__ = ["QUICK", "BenchOptions", "Measured", "measure"]
+
+# A first look: what `quick` makes of the settings.
+QUICK = {"min_seconds": 2.0, "min_calls": 20, "max_seconds": 10.0, "warmup_calls": 10, "warmup_limit": 2.0}
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured, and how.
+
+    Attributes:
+        model: Checkpoint, ONNX file or engine; with ``random_weights`` a recipe. The baseline resembles it.
+        others: More model files for the same run.
+        suite: Name or TOML file: models, a run each, unless there is a model, and the settings.
+        baseline: ``auto``, ``twin``, ``trimmed``, ``stock``, ``none`` or a file; None is ``auto``, or what the suite says.
+        random_weights: ``model`` or ``recipe`` is measured with random weights.
+        recipe: Of a checkpoint.
+        keep: Keep ratios of a checkpoint; None is the recipe's.
+        precision: Of checkpoints and recipes; None is FP32.
+        backend, provider, threads: What they run on; ``threads`` None is one for each core.
+        settings: Fields of :class:`Settings` that overrule the suite's; None counts as not given.
+        quick: A first look, shorter and without what the machine reaches.
+        images: See :func:`.images.choose_images`.
+        labels: File with class names for accuracy.
+        class_order: How training numbered the class folders; None goes by their names.
+        preprocess: Measure reading and transforming image files too.
+        record: JSON Lines file that every report is appended to.
+        force: Append to it whatever it holds.
+        command: For the record.
+    """
+
+    model: str | None = None
+    others: tuple[Path, ...] = ()
+    suite: str | None = None
+    baseline: str | None = None
+    random_weights: bool = False
+    recipe: str | None = None
+    keep: tuple[float, ...] | None = None
+    precision: str | None = None
+    backend: str = "auto"
+    provider: str = "auto"
+    threads: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    quick: bool = False
+    images: str = "sample"
+    labels: Path | None = None
+    class_order: ClassOrder | None = None
+    preprocess: bool = False
+    record: Path | None = None
+    force: bool = False
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.random_weights:
+            if (self.model is None) == (self.recipe is None):
+                raise InputError(
+                    "--random-weights needs one recipe: evovit bench evo_deit_small_patch16_224 --random-weights"
+                )
+            if self.keep is not None:
+                raise InputError(
+                    "--keep is for checkpoints; a recipe says its own keep ratios. Give a TOML file of yours."
+                )
+            return
+        if self.model is not None and self.model in recipe_names() and not Path(self.model).is_file():
+            raise InputError(f"{self.model} is a recipe. Give a checkpoint or an ONNX file, or add --random-weights.")
+        exported = bool(self.files) and all(map(is_exported, self.files))
+        if self.precision is not None and exported:
+            raise InputError(
+                f"--precision {self.precision} is for checkpoints and recipes; {self.files[0].name} has the precision it was "
+                f"exported with. Export it again: evovit export CKPT --precision {self.precision}"
+            )
+        if self.keep is not None and (self.model is None or is_exported(self.model)):
+            name = self.files[0].name if self.files else "a suite"
+            raise InputError(f"--keep is for checkpoints, and {name} has it fixed. Leave it out.")
+        if not self.files and self.suite is None:
+            raise InputError(
+                "nothing to measure: give an ONNX file, a checkpoint, a recipe with --random-weights, or --suite."
+            )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Model files that are given."""
+        return (*([] if self.model is None else [Path(self.model)]), *self.others)
+
+    def runs(self) -> list[Options]:
+        """Return what is measured, run by run.
+
+        Raises:
+            InputError: Settings that do not go together.
+            RecipeError: No such suite, or a broken one.
+        """
+        suite = None if self.suite is None else load_suite(self.suite)
+        common = Options(
+            others=self.others,
+            baseline=self.baseline or "auto",
+            keep=self.keep,
+            backend=self.backend,
+            provider=self.provider,
+            threads=self.threads or physical_cores(),
+            precision=self.precision,
+            settings=self._settings(suite),
+            batches_given=self.settings.get("batches") is not None or suite is not None,
+            images=self.images,
+            labels=self.labels,
+            class_order=self.class_order,
+            preprocess=self.preprocess,
+            peaks=not self.quick,
+            command=self.command,
+            suite="" if suite is None else suite.name,
+        )
+        if self.random_weights:
+            return [dataclasses.replace(common, recipe=self.model or self.recipe)]
+        if self.model is not None:
+            return [dataclasses.replace(common, model=Path(self.model), recipe=self.recipe)]
+        if self.others or suite is None:
+            return [common]
+        return [
+            dataclasses.replace(common, recipe=g.recipe, selections=g.selections, baseline=self.baseline or g.baseline)
+            for g in suite.groups
+        ]
+
+    def _settings(self, suite: Suite | None) -> Settings:
+        """The suite's or the default settings, shortened for a first look, overruled by what was given."""
+        given = {name: value for name, value in self.settings.items() if value is not None}
+        base = Settings() if suite is None else suite.settings
+        values: dict[str, Any] = {**dataclasses.asdict(base), **(QUICK if self.quick else {}), **given}
+        if "max_seconds" not in given:  # longer measurements are not cut off by a limit that was meant for shorter ones
+            values["max_seconds"] = max(values["max_seconds"], 3 * given.get("min_seconds", 0))
+        return Settings(**values)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured.
+
+    Attributes:
+        reports: One a run, until an error or an interruption.
+        failure: The error that ended it, if one did.
+    """
+
+    reports: tuple[BenchReport, ...]
+    failure: BaseException | None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        return bool(self.reports) and self.reports[-1].interrupted
+
+    def check_settled(self) -> None:
+        """Raise UnstableMeasurement unless every measurement settled."""
+        unstable = [f"{point.subject} at batch {point.batch}" for report in self.reports for point in report.unstable]
+        if unstable:
+            raise UnstableMeasurement(
+                f"the measurement did not settle: {', '.join(unstable)}. Close other programs, give it longer "
+                f"(--min-seconds 30), or fewer threads (--threads)."
+            )
+
+    def to_dict(self, budget_ms: float | None = None) -> dict[str, Any]:
+        """Return a JSON-ready form: the report with its answers, or a list of them for a suite.
+
+        Args:
+            budget_ms: Latency to pick a batch for, milliseconds.
+        """
+        runs = [
+            {**report.to_dict(), "answers": [dataclasses.asdict(answer) for answer in answers(report, budget_ms)]}
+            for report in self.reports
+        ]
+        suite = self.reports[0].suite
+        return runs[0] if len(runs) == 1 and not suite else {"suite": suite, "runs": runs}
+
+
+def measure(options: BenchOptions, tell: Callable[[float, str], None] = lambda share, text: None) -> Measured:
+    """Measure what was asked for; each report goes into the record as soon as it is there.
+
+    Args:
+        options: What is measured, and how.
+        tell: Called between steps and between measured calls with the share done and what is going on.
+
+    Raises:
+        EvoVitError: A mistake that shows before anything is opened. What goes wrong later is ``failure``, as what a suite
+            measured until then is not lost.
+    """
+    runs = options.runs()
+    labels, record = options.labels, options.record
+    if labels is not None and not labels.exists():  # now, not after a checkpoint was exported
+        raise no_such_file(labels, InputError, "It should hold the labels.")
+    if record is not None:
+        check_not_read([record], [*options.files, labels, options.suite, options.recipe, options.baseline])
+        check_appendable(record, force=options.force)
+    reports: list[BenchReport] = []
+    for number, one in enumerate(runs):
+
+        def told(share: float, text: str, number: int = number, one: Options = one) -> None:
+            name = f"{one.recipe}: " if len(runs) > 1 else ""
+            tell((number + share) / len(runs), name + text)
+
+        try:
+            report = run(one, told)
+        except (EvoVitError, KeyboardInterrupt) as error:
+            return Measured(tuple(reports), error)
+        reports.append(report)
+        if record is not None and report.points:
+            append(record, report.to_dict())
+        if report.interrupted:
+            break
+    return Measured(tuple(reports), None)
