@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["batch_sizes", "build", "plan_rows", "show_build"]
 
-BATCHES, CHECKS, TENSORRT = "Batch", "Checks", "Full TensorRT only"
+BATCHES, CHECKS, TENSORRT, TIME = "Batch", "Checks", "Full TensorRT only", "Build time, full TensorRT only"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Asked:
     ] = None
     optimization_level: Annotated[
         int | None,
-        typer.Option(metavar="0-5", help="How long to search for kernels.", rich_help_panel=TENSORRT),
+        typer.Option(metavar="0-5", help="How long to search for kernels.", rich_help_panel=TIME),
     ] = None
     hardware_compatibility: Annotated[
         Hardware | None,
@@ -82,15 +82,15 @@ class Asked:
     tiling: Annotated[
         Tiling | None,
         typer.Option(
-            metavar="LEVEL", help="Tiling for the L2 cache: none, fast, moderate or full.", rich_help_panel=TENSORRT
+            metavar="LEVEL", help="Tiling for the L2 cache: none, fast, moderate or full.", rich_help_panel=TIME
         ),
     ] = None
     timing_cache: Annotated[
         bool,
         typer.Option(
             "--timing-cache/--no-timing-cache",
-            help="Reuse kernel timings; full TensorRT only.",
-            rich_help_panel=shared.ENGINE,
+            help="Reuse kernel timings.",
+            rich_help_panel=TIME,
         ),
     ] = True
     compute_capability: Annotated[

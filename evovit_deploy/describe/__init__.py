@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EngineError, ModelFileError, RecipeError
+from ..errors import EngineError, InputError, ModelFileError, RecipeError
 from ..manifest import KEY, read
 from ..manifest.onnx_file import load_onnx
 from ..recipes import Recipe
