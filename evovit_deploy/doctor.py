@@ -18,12 +18,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from .engines import registry
 from .machine.extras import extras, install_advice, modules_of
 from .machine.facts import available_cpus, cpu_model, gpus, memory_bytes, package_version, physical_cores
 from .machine.needs import ESSENTIALS, IMPORTED, LOOKED_UP, NEEDS, Need, lacks
+
+if TYPE_CHECKING:
+    from .engines.registry import Backend
 
 __all__ = ["Command", "Diagnosis", "Finding", "examine", "judge", "probe_imports"]
 
@@ -123,8 +125,7 @@ def examine(imports: dict[str, dict[str, Any]] | None = None, commands: Sequence
         _guarded("GPU", _gpu),
         *(_library(name, found.get(name, {})) for name in ESSENTIALS),
         _cuda(found),
-        *(_guarded(f"backend {row.name}", partial(_backend, row, found)) for row in registry.backends()),
-        *(Finding(f"backend {name}", "broken", problem) for name, problem in registry.broken().items()),
+        *_backends(found),
         *(_guarded(f"extra {extra}", partial(_extra, extra, found)) for extra in extras()),
     ]
     return Diagnosis(tuple(findings), judge(found, commands))
@@ -275,7 +276,19 @@ def _cuda(imports: dict[str, dict[str, Any]]) -> Finding:
     return Finding("ONNX Runtime on the GPU", "missing" if problem else "ok", str(problem or "works"))
 
 
-def _backend(row: registry.Backend, imports: dict[str, dict[str, Any]]) -> tuple[Status, str] | str:
+def _backends(imports: dict[str, dict[str, Any]]) -> list[Finding]:
+    """Every backend, those of other packages too."""
+    try:
+        from .engines import registry  # which imports numpy: an install of it that is broken is found, and no end
+    except Exception as error:
+        return [Finding("backends", "broken", f"{type(error).__name__}: {error}")]
+    return [
+        *(_guarded(f"backend {row.name}", partial(_backend, row, imports)) for row in registry.backends()),
+        *(Finding(f"backend {name}", "broken", problem) for name, problem in registry.broken().items()),
+    ]
+
+
+def _backend(row: Backend, imports: dict[str, dict[str, Any]]) -> tuple[Status, str] | str:
     """Where a backend can run models here, in which version; or why it cannot, and what to do."""
     probe = imports.get(row.module) or {"state": "ok" if _exists(row.module) else "missing"}
     usable, problem = row.here({**imports, row.module: probe})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,11 @@ def test_nothing_is_known() -> None:
     assert not found.ok
     needless = {"doctor", "list", "bench report", "bench compare"}
     assert {name for name, reason in works(found).items() if not reason} == needless
+
+
+def test_an_install_of_numpy_that_is_broken_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "evovit_deploy.engines", None)
+    assert finding(doctor.examine(GOOD), "backends").status == "broken"
 
 
 def test_every_command_has_a_row() -> None:

@@ -33,10 +33,8 @@ class _Parameters:
 
     def get_params(self, ctx: Any) -> list[Any]:
         """See click. A flag has no type to show, and an argument is explained by its name and help."""
-        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        params: list[Any] = [_settled(param) for param in super().get_params(ctx)]  # type: ignore[misc]
         for param in params:
-            if param.metavar in LATE:
-                param.metavar = f"<{'|'.join(LATE[param.metavar]())}>"
             if getattr(param, "is_flag", False) and param.metavar is None:
                 param.metavar = ""
             if "--help" in param.opts and any(getattr(p, "rich_help_panel", None) == OUTPUT for p in params):
@@ -95,6 +93,15 @@ def _renamed(args: Iterable[str], old: Mapping[str, str]) -> Iterator[str]:
         yield old.get(name, name) + equals + value
         if word == "--":
             yield from words
+
+
+def _settled(param: Any) -> Any:
+    """The parameter, with the values that it takes now in place of a placeholder; what was declared stays."""
+    if param.metavar not in LATE:
+        return param
+    shown = copy.copy(param)
+    shown.metavar = f"<{'|'.join(LATE[param.metavar]())}>"
+    return shown
 
 
 def _nothing(ctx: Any) -> None:

@@ -49,8 +49,6 @@ def describe(path: str | Path, options: CheckpointOptions | None = None) -> dict
     if row is not None and row.kind == "onnx":
         return describe_onnx(path)
     if row is not None and row.kind == "engine":
-        if not path.is_file():
-            raise no_such_file(path, ModelFileError)
         document = _file(path, row.name) if row.describe is None else row.describe(path)
         return {**document, **_schedule((document.get("manifest") or {}).get("model"))}
     return describe_checkpoint(options.load(path))
@@ -121,6 +119,8 @@ def describe_onnx(path: str | Path) -> dict[str, Any]:
 
 def _file(path: Path, kind: str) -> dict[str, Any]:
     """What can be said of any file."""
+    if not path.is_file():
+        raise no_such_file(path, ModelFileError)
     return {"kind": kind, "path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path), "notes": []}
 
 

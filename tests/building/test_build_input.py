@@ -49,7 +49,7 @@ def test_files_that_are_no_model_never_reach_tensorrt(tmp_path: Path, monkeypatc
     broken = {
         "garbage": (tmp_path / "garbage.onnx", "not an ONNX"),
         "cut": (tmp_path / "cut.onnx", "damaged or truncated|not valid ONNX"),
-        "empty": (tmp_path / "empty.onnx", "no graph"),
+        "empty": (tmp_path / "empty.onnx", "is empty"),
         "types": (save(tmp_path / "types.onnx", MEAN, HEAD, constants=(half, AXES)), "head"),
         "shapes": (save(tmp_path / "shapes.onnx", MEAN, HEAD, constants=(wide, AXES)), "head"),
         "op": (save(tmp_path / "op.onnx", MEAN, made_up, constants=(AXES,)), "MakeBelieve"),

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from evovit_deploy.engines import OrtEngine, TorchEngine
 from evovit_deploy.errors import InputError
 from evovit_deploy.explain import Explainer
 from evovit_deploy.models.options import ModelOptions
+from evovit_deploy.recipes import load_recipe
 
 
 def images(count: int, size: int) -> np.ndarray[Any, Any]:
@@ -73,23 +73,14 @@ def test_an_unknown_grid() -> None:
 
 
 def test_stages_on_grids_of_their_own() -> None:
-    """As Evo-LeViT has them: the first stage selects nothing here."""
-
-    def stage(keep: int | None) -> Any:
-        return SimpleNamespace(groups=[SimpleNamespace(keep=None), SimpleNamespace(keep=keep)])
+    """As Evo-LeViT has them: the first stage of 128S, on 14 x 14 patches, selects nothing."""
+    manifest = {"recipe": load_recipe("evo_levit_128s_224").to_dict()}
 
     def looks(kept: list[list[int]]) -> Any:
-        engine: Any = telling(kept)
-        engine.module = SimpleNamespace(
-            structure=SimpleNamespace(grids=(8, 2, 1), prefix_tokens=1),
-            stages=[stage(None), stage(2), stage(None)],
-            selection_of=None,
-            pattern="topk",
-        )
-        return Explainer(engine)(images(1, 8))
+        return Explainer(telling(kept, manifest=manifest))(images(1, 8))
 
     [look] = looks([[0, 3]])
-    assert look.selections[0].grid == 2
-    assert look.selections[0].kept.tolist() == [True, False, False, True]
-    with pytest.raises(InputError, match="outside of a grid of 2 x 2"):
-        looks([[4]])
+    assert look.selections[0].grid == 7
+    assert np.flatnonzero(look.selections[0].kept).tolist() == [0, 3]
+    with pytest.raises(InputError, match="outside of a grid of 7 x 7"):
+        looks([[49]])
