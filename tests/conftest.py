@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from . import exports
+
 REFERENCE = Path(__file__).resolve().parents[1].parent / "shared" / "reference"
 
-# Before torch is imported, here or in a process that a test starts: as many threads as there are cores for a worker.
-if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+# Before torch is imported, here or in a process that a test starts. The models here are small: a second thread mostly waits for
+# the first, and where workers share the cores it takes from the others what it waits.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # An export makes millions of objects that live long; looking through them every 700 is a tenth of its time.
 gc.set_threshold(50_000, 20, 20)
 
@@ -34,12 +36,22 @@ def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shared_exports(session_folder: Path) -> Iterator[None]:
-    """Let equal modules be exported once: :mod:`tests.exports`."""
-    from evovit_deploy.export import onnx
+def one_thread_in_onnx_runtime() -> Iterator[None]:
+    """Let sessions have one thread where a test does not say how many; a proof in FP16 takes a fifteenth of the CPU so."""
+    import onnxruntime
 
-    from .exports import SharedExports
+    class OneThread(onnxruntime.SessionOptions):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.intra_op_num_threads = 1
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx, "to_onnx", SharedExports(session_folder / "exports", onnx.to_onnx))
+        patch.setattr(onnxruntime, "SessionOptions", OneThread)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_exports(session_folder: Path) -> None:
+    """Let equal modules be exported once, here and in the processes that ask for it."""
+    os.environ[exports.FOLDER] = str(session_folder / "exports")
+    exports.install()

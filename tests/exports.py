@@ -9,6 +9,7 @@ where that cannot be told, the exporter runs.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,15 @@ import onnx
 from filelock import FileLock
 
 LARGE = 30_000_000  # parameters; nothing so large is exported twice
+FOLDER = "TESTS_SHARED_EXPORTS"  # in the environment, for processes that a test starts
+
+
+def install() -> None:
+    """Let this process share what the exporter makes, in the folder that the environment names."""
+    from evovit_deploy.export import onnx as module
+
+    if folder := os.environ.get(FOLDER):
+        module.to_onnx = SharedExports(Path(folder), module.to_onnx)  # type: ignore[assignment]
 
 
 class UnknownAttribute(Exception):

@@ -40,6 +40,10 @@ for words in json.loads(sys.argv[1]):
         print(f"\\0{code}\\0", end="", file=stream, flush=True)
 """
 
+SHARED = (
+    "from tests.exports import install; install()"  # an export that a test of this session has made is not made again
+)
+
 
 @dataclass(frozen=True)
 class Said:
@@ -154,7 +158,7 @@ def evovit(*words: str) -> list[str]:
 def run_all(commands: Sequence[Sequence[str]], folder: Path, columns: int, **variables: str) -> list[Said]:
     """Run commands in turn, in one process and one terminal."""
     with terminal(
-        ["-c", DRIVER, json.dumps([list(words) for words in commands])], folder, columns, **variables
+        ["-c", SHARED + DRIVER, json.dumps([list(words) for words in commands])], folder, columns, **variables
     ) as opened:
         opened.wait()
         out, err = (text.split("\0") for text in (opened.out, opened.err))
