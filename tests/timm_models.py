@@ -33,12 +33,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 @functools.cache
-def timm_model(family: str) -> nn.Module:
+def timm_model(family: str, depth: int = SMALL["depth"]) -> nn.Module:
     """A small model of the family; biases, norms and LayerScale are random too, so that one that is forgotten shows."""
     import timm
 
     name = family.split()[0]
-    model = timm.create_model(name, pretrained=False, **{**SMALL, **FAMILIES[family]}).eval().requires_grad_(False)
+    model = (
+        timm.create_model(name, pretrained=False, **{**SMALL, "depth": depth, **FAMILIES[family]})
+        .eval()
+        .requires_grad_(False)
+    )
     generator = torch.Generator().manual_seed(0)
     for key, parameter in model.named_parameters():
         values = torch.randn(parameter.shape, generator=generator)
@@ -62,11 +66,10 @@ def images_for(model: Any, count: int = 3) -> Tensor:
 
 def checkpoint_of(family: str, evolution: Evolution | None = None) -> Checkpoint:
     """The model as a checkpoint, half of the patches kept unless told otherwise."""
-    model = timm_model(family)
+    evolution = evolution or scaled_evolution(SMALL["depth"])
+    model = timm_model(family, len(evolution.keep_ratios))
     name = family.split()[0]
-    recipe = Recipe(
-        f"evo_{name}", "evo_vit", structure_of(model, name), evolution or scaled_evolution(4), baseline=name
-    )
+    recipe = Recipe(f"evo_{name}", "evo_vit", structure_of(model, name), evolution, baseline=name)
     return Checkpoint(None, recipe, dict(model.state_dict()), "test", "float32", None)
 
 
