@@ -219,13 +219,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 RAY = ("--ray", "--cpus", 0.5)
 
 
-def test_predict_is_the_same_with_ray(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
-    code, alone, _ = predict(digits_model, pictures)
-    assert code == 0
-    assert predict(digits_model, pictures, *RAY)[:2] == (0, alone)
-    assert not list(cache.rglob("*.json"))  # everything is done
-
-
 def test_predict_names_unreadable_images(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
     (pictures / "39.png").write_bytes(b"no image")
     code, document_, errors = predict(digits_model, pictures, *RAY)
@@ -233,9 +226,10 @@ def test_predict_names_unreadable_images(ray_: Ray, digits_model: Path, pictures
     assert "not an image" in document_["results"][39]["error"]
     assert "39.png: not an image" in errors
     assert document_ == predict(digits_model, pictures)[1]
+    assert not list(cache.rglob("*.json"))  # everything is done
 
 
-def test_predict_goes_on_after_an_interruption(
+def test_predict_goes_on_after_an_interruption_and_is_the_same_with_ray(
     ray_: Ray, digits_model: Path, pictures: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from evovit_deploy.cluster import predicting
@@ -315,20 +309,24 @@ def test_a_stage_of_ray_data(ray_: Ray, digits_model: Path, pictures: Path) -> N
         assert row["classes"].tolist() == [top["class"] for top in entry["top"]][:2]
         np.testing.assert_allclose(row["probabilities"], [top["probability"] for top in entry["top"]][:2], atol=1e-5)
 
-    encoded = [{"id": path, "bytes": Path(path).read_bytes()} for path in paths[:3]]
-    for row in score(ray.data.from_items(encoded), digits_model, column="bytes", **common).take_all():
-        assert set(row) == {"id", "classes", "probabilities", "error"}
-        assert row["classes"].tolist() == by_path[row["id"]]["classes"].tolist()
     pixels = [{"id": path, "image": np.asarray(Image.open(path).convert("RGB"))} for path in paths[1:3]]
     for row in score(ray.data.from_items(pixels), digits_model, column="image", **common).take_all():
+        assert set(row) == {"id", "classes", "probabilities", "error"}
         assert row["probabilities"].tolist() == pytest.approx(by_path[row["id"]]["probabilities"].tolist(), abs=1e-5)
 
 
 def test_the_stage_of_the_documentation(ray_: Ray, digits_model: Path, pictures: Path, tmp_path: Path) -> None:
+    """Encoded images in a column of bytes."""
     import ray.data
 
     classify = definitions("ray data")["classify"]
+    (pictures / "00.png").write_bytes(b"no image")
     classify(str(pictures), str(tmp_path / "scored"), str(digits_model), replicas=1)
-    rows = ray.data.read_parquet(str(tmp_path / "scored")).take_all()
-    assert {Path(row["path"]).name for row in rows} == {path.name for path in pictures.iterdir()}
-    assert {(len(row["classes"]), row["error"]) for row in rows} == {(3, "")}
+    rows = {Path(row["path"]).name: row for row in ray.data.read_parquet(str(tmp_path / "scored")).take_all()}
+    assert set(rows) == {path.name for path in pictures.iterdir()}
+    assert {frozenset(row) for row in rows.values()} == {frozenset({"path", "classes", "probabilities", "error"})}
+    assert "not an image" in rows["00.png"]["error"]
+    _, alone, _ = predict(digits_model, pictures)
+    for entry in alone["results"][1:]:
+        row = rows[Path(entry["path"]).name]
+        assert (list(row["classes"]), row["error"]) == ([top["class"] for top in entry["top"]][:3], "")
