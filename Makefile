@@ -49,7 +49,7 @@ else
 endif
 
 test: check $(TRITON)/.installed
-	$(BIN)/python -m pytest -n logical --dist worksteal
+	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf $(VENV) demo build dist
