@@ -116,14 +116,18 @@ class Quantity:
         return None if value is None else (value, value)
 
 
-def shown(place: Place, measured: Iterable[Measured] = ()) -> list[Quantity]:
-    """Return the rows that are shown in a place, without columns that none of the measured points has a value for."""
+def shown(place: Place, measured: Iterable[Measured] | None = None) -> list[Quantity]:
+    """Return the rows that are shown in a place.
+
+    Args:
+        place: Where.
+        measured: What the columns of a table are for; those that ask for it are left out if none of these has a value.
+    """
+    rows = [row for row in QUANTITIES if place in row.places]
+    if measured is None:
+        return rows
     points = list(measured)
-    return [
-        row
-        for row in QUANTITIES
-        if place in row.places and not (row.known_only and all(row.value(*one) is None for one in points))
-    ]
+    return [row for row in rows if not row.known_only or any(row.value(*one) is not None for one in points)]
 
 
 def quantity(name: str) -> Quantity:

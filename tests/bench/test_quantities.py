@@ -27,10 +27,13 @@ def add(monkeypatch: pytest.MonkeyPatch) -> Callable[[Quantity], None]:
     return added
 
 
-def test_a_new_row_is_in_the_text_in_markdown_on_the_page_and_in_comparisons(add: Callable[[Quantity], None]) -> None:
+@pytest.mark.parametrize("known_only", [False, True])
+def test_a_new_row_is_in_the_text_in_markdown_on_the_page_and_in_comparisons(
+    add: Callable[[Quantity], None], known_only: bool
+) -> None:
     runs = [report(point("evo", 1, 10.0), baseline=None)], [report(point("evo", 1, 12.0), baseline=None)]
     before = tables(runs[0][0])[0].header, compare(*runs)
-    add(WORST)
+    add(dataclasses.replace(WORST, known_only=known_only))
     table = tables(runs[0][0])[0]
     assert table.header == (*before[0], "worst ms")
     assert table.rows[0][-1] == "20.00"
@@ -65,7 +68,7 @@ def test_a_row_that_no_point_has_a_value_for_is_left_out_where_it_says_so(add: C
 def test_values_are_read_where_the_record_holds_them() -> None:
     found = report()
     measured = (found, found.points[0])
-    values = {row.label: row.value(*measured) for row in shown("text") if row.unit.name}
+    values = {row.label: row.value(*measured) for row in shown("text", [measured]) if row.unit.name}
     assert values["p50 ms"] == 10.0
     assert values["img/s"] == 100.0
     assert SPEEDUP.value(*measured) == 1.02
