@@ -1,68 +1,28 @@
-"""What this machine has, and which commands therefore work.
-
-Libraries are imported in separate processes: a broken install may crash the interpreter, and the one that reports
-on it must survive.
-"""
+"""What this machine has, and which commands therefore work."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import platform
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from .machine.extras import extras, install_advice, modules_of
 from .machine.facts import available_cpus, cpu_model, gpus, memory_bytes, package_version, physical_cores
-from .machine.needs import ESSENTIALS, IMPORTED, LOOKED_UP, NEEDS, Need, lacks
+from .machine.needs import ESSENTIALS, NEEDS, Need, lacks
+from .machine.probing import OPTIONAL, OPTIONAL_LOOKED_UP, exists, probe_imports
 
 if TYPE_CHECKING:
     from .engines.registry import Backend
 
-__all__ = ["Command", "Diagnosis", "Finding", "examine", "judge", "probe_imports"]
+__all__ = ["OPTIONAL", "OPTIONAL_LOOKED_UP", "Command", "Diagnosis", "Finding", "examine", "judge", "probe_imports"]
 
 Status = Literal["ok", "missing", "broken"]
-SECONDS = 60.0
 LOW_DISK_GIB = 2.0
-
-# Run by a fresh interpreter with module names as arguments: one line of JSON for each, written as soon as it is known.
-_PROBE = """
-import importlib, json, sys
-for name in sys.argv[1:]:
-    found = {"name": name, "state": "ok"}
-    try:
-        module = importlib.import_module(name)
-        found["version"] = str(getattr(module, "__version__", ""))
-        if name == "torch":
-            found["cuda"] = module.version.cuda
-            found["gpu"] = module.cuda.get_device_name(0) if module.cuda.is_available() else None
-        if name == "onnxruntime":
-            found["providers"] = module.get_available_providers()
-            try:
-                from evovit_deploy.engines.onnxruntime import cuda_problem
-                found["cuda_problem"] = cuda_problem()
-                if found["cuda_problem"] is None:
-                    from evovit_deploy.doctor import tiny_model
-                    from evovit_deploy.engines.onnxruntime import session
-                    session(tiny_model(), "cuda", 1)
-            except BaseException as error:
-                found["cuda_problem"] = f"{type(error).__name__}: {error}"
-    except BaseException as error:
-        found["state"], found["error"] = "broken", f"{type(error).__name__}: {error}"
-    print(json.dumps(found), flush=True)
-"""
-
-# Not imported: TensorRT's libraries may not load without a driver, and Ray takes seconds.
-OPTIONAL_LOOKED_UP = ("ray", "tensorrt", "tensorrt_rtx")
-OPTIONAL = tuple({module: 0 for extra in extras() for module in modules_of(extra) if module not in OPTIONAL_LOOKED_UP})
 
 
 @dataclass(frozen=True)
@@ -143,78 +103,6 @@ def judge(imports: dict[str, dict[str, Any]], commands: Sequence[str] = ()) -> t
     return tuple(Command(name, not reason, reason) for name, reason in reasons.items())
 
 
-def probe_imports(
-    imported: tuple[str, ...] = IMPORTED + OPTIONAL,
-    looked_up: tuple[str, ...] = LOOKED_UP + OPTIONAL_LOOKED_UP,
-    seconds: float = SECONDS,
-) -> dict[str, dict[str, Any]]:
-    """Import modules in another process.
-
-    Args:
-        imported: Modules to import; after a crash the rest is tried in a new process.
-        looked_up: Modules that only have to be installed.
-        seconds: Time limit of each process.
-
-    Returns:
-        Module -> ``state`` (``ok``, ``missing`` or ``broken``), ``version``, ``error``, and for torch and onnxruntime
-        what they say about CUDA.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for name in looked_up:
-        found[name] = {"name": name, "state": "ok" if _exists(name) else "missing", "version": package_version(name)}
-    todo = []
-    for name in imported:
-        if _exists(name):
-            todo.append(name)
-        else:
-            found[name] = {"name": name, "state": "missing"}
-    package_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    variables = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, (package_folder, os.environ.get("PYTHONPATH")))),
-    }
-    while todo:
-        ended, output = "", ""
-        try:
-            done = subprocess.run(
-                [sys.executable, "-c", _PROBE, *todo],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                timeout=seconds,
-                check=False,
-                env=variables,
-            )
-            output, ended = done.stdout, f"the process ended with code {done.returncode}"
-        except subprocess.TimeoutExpired as error:
-            raw = error.stdout or b""
-            output, ended = raw if isinstance(raw, str) else raw.decode(errors="replace"), f"no answer in {seconds:g} s"
-        except OSError as error:
-            ended = f"no process could be started: {error}"
-        reached = _parse(output, found)
-        # The first without an answer took the interpreter down.
-        culprit = next((name for name in todo if name not in reached), None)
-        if culprit is None:
-            break
-        found[culprit] = {"name": culprit, "state": "broken", "error": f"importing it failed: {ended}"}
-        todo = todo[todo.index(culprit) + 1 :]
-    return found
-
-
-def _parse(output: str, found: dict[str, dict[str, Any]]) -> set[str]:
-    """Enter finished probes into ``found`` and return their names; other lines are what a library printed."""
-    reached = set()
-    for line in output.splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(entry, dict) and entry.get("state") in ("ok", "broken") and "name" in entry:
-            found[entry["name"]] = entry
-            reached.add(entry["name"])
-    return reached
-
-
 def tiny_model() -> bytes:
     """Return the smallest ONNX model, to see whether a provider really loads."""
     import onnx
@@ -290,7 +178,7 @@ def _backends(imports: dict[str, dict[str, Any]]) -> list[Finding]:
 
 def _backend(row: Backend, imports: dict[str, dict[str, Any]]) -> tuple[Status, str] | str:
     """Where a backend can run models here, in which version; or why it cannot, and what to do."""
-    probe = imports.get(row.module) or {"state": "ok" if _exists(row.module) else "missing"}
+    probe = imports.get(row.module) or {"state": "ok" if exists(row.module) else "missing"}
     usable, problem = row.here({**imports, row.module: probe})
     if problem:
         return ("broken" if probe["state"] == "broken" else "missing"), problem
@@ -309,10 +197,3 @@ def _extra(extra: str, imports: dict[str, dict[str, Any]]) -> tuple[Status, str]
     if missing:
         return "missing", f"without {', '.join(missing)}. {install_advice(extra)}"
     return ", ".join(f"{title} {package_version(title.partition('[')[0]) or ''}".strip() for title in states)
-
-
-def _exists(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except (ImportError, ValueError, AttributeError):
-        return False

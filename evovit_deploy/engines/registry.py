@@ -82,7 +82,7 @@ class Backend:
         extra: Extra of this package that installs ``module``.
         built: `evovit build` makes its files from an ONNX file, with the name as its target.
         usable: Of ``providers``, those that work here, given module -> ``state``, ``version`` and what else
-            :func:`evovit_deploy.doctor.probe_imports` found; called only where ``module`` is installed. By default all.
+            :func:`evovit_deploy.machine.probing.probe_imports` found; called only where ``module`` is installed. By default all.
         elsewhere: What to do where it does not run, one sentence.
         missing: What to do where there is no such file, a sentence with ``{path}`` and ``{stem}`` (the path without suffix).
         describe: Describes a file for `evovit inspect` without running it. ``kind`` in the result says what it is, and
