@@ -21,7 +21,7 @@ from ..storage.files import printable, sha256
 from ..storage.ownership import check_replaceable
 from .data import Dataset
 from .decoding import Decoded, View, check_not_starting, decode, default_workers
-from .journal import Journal, Row
+from .journal import Row, open_journal
 from .metrics import TOP
 from .report import Evaluation, describe, gather, is_predictions, write_predictions
 
@@ -130,7 +130,7 @@ def evaluate(
     if predictions is not None:
         check_replaceable({predictions: is_predictions}, force=force)
     key = _key(subjects, dataset)
-    with Journal(_folder() / f"{key[:32]}.jsonl", key, fresh=restart) as journal:
+    with open_journal(_folder() / f"{key[:32]}.jsonl", key, fresh=restart) as journal:
         resumed = journal.count
         on_progress(Progress(resumed, len(dataset.paths), resumed))
         paths = dataset.paths[resumed:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 from ..errors import Overloaded
@@ -30,18 +29,27 @@ class Capacity:
         self.places, self.memory = places, memory
         self.at_work = self.held = 0
         self.arriving: dict[Visit, None] = {}  # oldest first
-        self.leaving: dict[Visit, float] = {}  # answers of gRPC on their way to clients, since when
+        self.leaving: dict[Visit, int] = {}  # answers of gRPC on their way to clients: how often `unread` saw them
 
     @property
     def idle(self) -> bool:
         """Whether no request is at work or arrives, and no answer is on its way."""
         return not self.at_work and not self.arriving and not self.leaving
 
-    def unread(self, now: float, seconds: float, patience: float) -> list[Visit]:
-        """Return the answers that clients have not read in time: ``seconds``, or ``patience`` when half of a limit is used."""
+    def unread(self, most: float, patience: float) -> list[Visit]:
+        """Return the answers that clients have not read in time; asked at intervals, in which time is counted.
+
+        So a service that is behind itself does not take its own delay for its clients'.
+
+        Args:
+            most: Intervals that a client has.
+            patience: That it has when half of the memory or of the places is used.
+        """
         full = 2 * self.held > self.memory or 2 * len(self.leaving) > self.places
-        limit = min(seconds, patience) if full else seconds
-        return [visit for visit, since in self.leaving.items() if now - since > limit]
+        limit = max(1.0, min(most, patience) if full else most)
+        for visit in self.leaving:
+            self.leaving[visit] += 1
+        return [visit for visit, seen in self.leaving.items() if seen > limit]
 
     def check(self) -> None:
         """Raise Overloaded if no place is free."""
@@ -147,7 +155,7 @@ class Visit:
         if len(waiting) >= self._capacity.places:
             raise Overloaded(f"{len(waiting)} answers wait to be read by their clients; try again later.")
         self.peer = peer
-        waiting[self] = time.monotonic()
+        waiting[self] = 0
 
     def leave(self) -> None:
         """Give everything back."""

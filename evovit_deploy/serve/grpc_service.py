@@ -34,6 +34,7 @@ __all__ = ["GrpcService", "add_grpc"]
 
 log = logging.getLogger("evovit.serve")
 PATIENCE = 2.0  # seconds after which a message that still arrives is given up if others wait
+UNREAD = 5.0  # seconds that a client has to read its answer when half of the memory or of the places is used
 SWEEP = 1.0  # seconds between looks at what clients have not read
 
 
@@ -89,7 +90,8 @@ class GrpcService:
         """End the connections of clients that do not read their answers, for ever."""
         while True:
             await asyncio.sleep(SWEEP)
-            unread = self.service.capacity.unread(time.monotonic(), self.service.settings.body_timeout, PATIENCE)
+            seconds = self.service.settings.body_timeout
+            unread = self.service.capacity.unread(seconds / SWEEP, UNREAD / SWEEP)
             peers = {visit.peer for visit in unread if visit.peer is not None}
             if peers:
                 ended = await asyncio.to_thread(hang_up, peers)
