@@ -104,14 +104,17 @@ def check_writable(path: Path) -> None:
         OutputError: ``path`` is a folder, a device or a pipe, its parent does not exist, or the parent cannot be written.
     """
     path = Path(path)
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()  # raises for a name that no file can have
+    except OSError as error:
+        raise OutputError(f"cannot write {printable(path)}: {error.strerror or error}. Give another name.") from error
     if path.is_dir():
         raise OutputError(f"{path} is a folder; give a file name, such as {path / 'model.onnx'}.")
     _check_ordinary(path)
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist. Create it first: mkdir -p {path.parent}")
     try:
-        with contextlib.suppress(FileNotFoundError):
-            path.lstat()
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:

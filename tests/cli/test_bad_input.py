@@ -183,17 +183,54 @@ def foreign_onnx(tmp_path):
 
 
 def test_onnx_of_another_tool(evovit, foreign_onnx):
+    before = sorted(path.name for path in foreign_onnx.parent.iterdir())
     for arguments in (
         ("predict", foreign_onnx, DIGITS / "test" / "3"),
         ("verify", CHECKPOINT, foreign_onnx),
         ("bench", "--engine", foreign_onnx),
     ):
-        code, _, err = evovit(*arguments)
-        assert code == 1, arguments
+        code, out, err = evovit(*arguments)
+        assert (code, out) == (1, ""), arguments
+        assert err.count("error: ") == 1
         assert "not exported by evovit" in err
     code, out, _ = evovit("inspect", foreign_onnx)
     assert code == 0
-    assert "not exported by evovit" in out or "no" in out
+    assert "Inputs and outputs" in out
+    assert "not exported by evovit" in out
+    assert sorted(path.name for path in foreign_onnx.parent.iterdir()) == before
+
+
+def test_an_output_that_is_read_is_refused(evovit, tmp_path):
+    """Under any name, and with --force too."""
+    model, data = tmp_path / "model.onnx", tmp_path / "data.csv"
+    shutil.copy(CHECKPOINT, model)
+    data.write_text("path,label\n")
+    (tmp_path / "sweep").mkdir()
+    recipe, other = tmp_path / "sweep" / "recipe.toml", tmp_path / "other.onnx"
+    recipe.write_text("")
+    other.symlink_to(model)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for arguments in (
+        ("export", model, "-o", model),
+        ("export", model, "-o", other),
+        ("eval", CHECKPOINT, "--data", data, "-o", data),
+        ("sweep", CHECKPOINT, "--data", data, "-o", recipe.parent, "--recipe", recipe, "--max-drop", "1"),
+        ("bench", CHECKPOINT, "--record", CHECKPOINT),
+    ):
+        code, out, err = evovit(*arguments, "--force")
+        assert (code, out) == (2, ""), (arguments, err)
+        assert "is read by this command, and would be written by it" in " ".join(err.split())
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_deleted_working_folder_is_named(evovit, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, out, err = evovit("predict", CHECKPOINT, DIGITS / "test" / "3")
+    assert (code, out) == (4, "")
+    assert err.startswith("error: the working folder was deleted.")
 
 
 def test_unreadable_image_is_named_and_the_rest_goes_on(evovit, tmp_path):
@@ -203,11 +240,14 @@ def test_unreadable_image_is_named_and_the_rest_goes_on(evovit, tmp_path):
     for image in source:
         shutil.copy(image, folder)
     (folder / "broken.png").write_bytes(source[0].read_bytes()[:100])
+    before = sorted(path.name for path in tmp_path.rglob("*"))
     code, out, err = evovit("predict", CHECKPOINT, folder, "--labels", DIGITS / "labels.txt", "--provider", "cpu")
     assert code == 1
-    assert "broken.png" in err
-    assert out.count(".png") >= 2
+    assert f"{folder / 'broken.png'}: " in err
+    assert "1 of 3 images could not be classified." in err
+    assert [Path(line.split()[0]).name for line in out.splitlines()] == [image.name for image in source]
     assert "Traceback" not in err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
 def test_verify_exits_3_and_says_what_differs(evovit, tmp_path):

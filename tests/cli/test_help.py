@@ -49,6 +49,11 @@ def help_of(name: str, columns: int = 100) -> str:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_no_name_is_cut_at_80_columns(name: str) -> None:
+    assert "…" not in help_of(name, 80)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_many_options_are_in_panels(name: str) -> None:
     shown = options(COMMANDS[name])
     if len(shown) <= MANY:

@@ -122,4 +122,9 @@ def test_the_twin_of_a_file_is_found(evovit, checkpoint, tmp_path):
     )
     assert code == 0
     report = json.loads(out)
-    assert any("vanilla" in label or "levit" in label for label in json.dumps(report).split('"') if "twin" in label)
+    first, twin = report["subjects"]
+    assert (first["label"], first["family"]) == ("model", "evo_levit")
+    assert (twin["label"], twin["family"]) == (report["baseline"], "levit")
+    assert report["baseline"].endswith(" twin")
+    assert {row["subject"] for row in report["points"]} == {first["label"], twin["label"]}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.onnx"]

@@ -70,3 +70,5 @@ def test_a_closed_engine_answers_no_more() -> None:
     with pytest.raises(EngineError, match="fake is closed"):
         engine(np.zeros((1, 3, 8, 8), np.float32))
     assert engine.batches == [1]
+    with pytest.raises(EngineError, match="fake is closed"):
+        engine.submit(np.zeros((1, 3, 8, 8), np.float32))

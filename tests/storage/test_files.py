@@ -76,3 +76,17 @@ def test_devices_and_pipes_are_not_replaced(kind: str, tmp_path: Path) -> None:
         pytest.fail("the work began")
     assert path.lstat() == before
     assert {found.name for found in tmp_path.iterdir()} == {"pipe", "out.onnx"}
+
+
+def test_a_name_as_long_as_a_name_may_be(tmp_path: Path) -> None:
+    for name in ("a" * 255, "\u00e9" * 127):
+        path = tmp_path / name
+        check_writable(path)
+        with atomic(path) as temporary:
+            temporary.write_text("new")
+        assert path.read_text() == "new"
+        with staged(path) as folder:
+            (folder / name).write_text("newer")
+        assert path.read_text() == "newer"
+    with pytest.raises(OutputError, match="File name too long"):
+        check_writable(tmp_path / ("a" * 256))
