@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from ...recipes import Recipe
 from ...recipes.levit import LevitEvolution, LevitStructure
 from ..options import DTYPES, ModelOptions
-from .folding import Model, fold, fold_positions
+from .folding import Model, fold
 from .levit import EvoLevit
 
 __all__ = ["build_evo_levit", "finish_levit", "rename", "tradeoffs"]
@@ -86,19 +86,14 @@ def build_evo_levit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelO
         outputs=options.outputs,
         trim=options.trim,
     )
-    return finish_levit(model, rename(state, structure), options, fold_positions)
+    return finish_levit(model, rename(state, structure), options)
 
 
-def finish_levit(
-    model: Model,
-    state: Mapping[str, Tensor],
-    options: ModelOptions,
-    fold_more: Callable[[Model], None] = lambda model: None,
-) -> Model:
+def finish_levit(model: Model, state: Mapping[str, Tensor], options: ModelOptions) -> Model:
     """Load FP32 parameters, fold, convert and freeze an :class:`.EvoLevit` or :class:`.VanillaLevit`."""
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]  # of training only
     assert not missing, missing
     assert not unexpected, unexpected
-    model = fold(model.eval(), fold_more) if options.fold else model.eval()
+    model = fold(model.eval()) if options.fold else model.eval()
     return model.requires_grad_(False).to(DTYPES[options.precision])

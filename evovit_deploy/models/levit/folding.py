@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -22,18 +21,14 @@ from .layers import Attention, ConvNorm, Head, LinearNorm, Subsample
 from .levit import EvoLevit
 from .vanilla import VanillaLevit
 
-__all__ = ["Model", "fold", "fold_positions"]
+__all__ = ["Model", "fold"]
 
 PIXEL_SCALE = 1 / 64  # keeps folded weights clear of FP16's subnormal range
 Model = TypeVar("Model", EvoLevit, VanillaLevit)
 
 
-def fold(model: Model, fold_more: Callable[[Model], None] = lambda model: None) -> Model:
+def fold(model: Model) -> Model:
     """Return a folded copy of an :class:`.EvoLevit` or :class:`.VanillaLevit`. Fold before changing precision.
-
-    Args:
-        model: With BatchNorm in eval mode.
-        fold_more: What only this model has to fold, in place: :func:`fold_positions` of an :class:`.EvoLevit`.
 
     Raises:
         ValueError: The model's parameters are not float32.
@@ -57,7 +52,7 @@ def fold(model: Model, fold_more: Callable[[Model], None] = lambda model: None) 
             elif isinstance(module, Subsample):
                 _subsample(module)
         _heads(folded.heads)
-        fold_more(folded)
+        folded.fold_positions()
         if folded.image_input == "uint8":
             _pixels(folded)
     return folded.float()
@@ -109,17 +104,6 @@ def _heads(heads: nn.ModuleList) -> None:
     linears[0].weight.copy_(torch.stack([linear.weight for linear in linears]).mean(0))
     linears[0].bias.copy_(torch.stack([linear.bias for linear in linears]).mean(0))
     del heads[1:]
-
-
-def fold_positions(model: EvoLevit) -> None:
-    """Put the bias of the stem and the class token into the position embedding, in place."""
-    last = model.patch_embed[-1]
-    assert isinstance(last, ConvNorm)
-    assert last.conv.bias is not None
-    model.pos_embed[:, 1:] += last.conv.bias
-    last.conv.bias = None
-    model.pos_embed[:, :1] += model.cls_token
-    model.cls_token.zero_()
 
 
 def _pixels(model: EvoLevit | VanillaLevit) -> None:

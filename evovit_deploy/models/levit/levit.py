@@ -11,7 +11,7 @@ Tokens are [B, 1 + N, C], the class token at place 0. It takes part in every sel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,15 @@ class EvoLevit(Lowered):
         for output in self.outputs:
             names += [f"kept_{i + 1}" for i in range(len(selecting))] if output == "kept" else [output]
         return tuple(names)
+
+    def fold_positions(self) -> None:
+        """Put the bias of the folded stem and the class token into the position embedding, in place: see :mod:`.folding`."""
+        last: Any = self.patch_embed[-1]
+        with torch.no_grad():
+            self.pos_embed[:, 1:] += last.conv.bias
+            self.pos_embed[:, :1] += self.cls_token
+            self.cls_token.zero_()
+        last.conv.bias = None
 
     def tokens_of(self, images: Tensor) -> Tensor:
         """Map images -> [B, 1 + N, C] tokens."""

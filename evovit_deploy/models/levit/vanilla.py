@@ -59,6 +59,9 @@ class VanillaLevit(nn.Module):
         """ONNX output names."""
         return self.outputs
 
+    def fold_positions(self) -> None:
+        """Do nothing: there is no position embedding that the bias of the stem could go into."""
+
     def tokens_of(self, images: Tensor) -> Tensor:
         """Map images -> [B, N, C] tokens."""
         if self.image_input == "uint8":
