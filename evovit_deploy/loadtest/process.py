@@ -111,14 +111,18 @@ class Served:
 
 
 @contextmanager
-def serving(command: Sequence[str]) -> Iterator[Served]:
+def serving(command: Sequence[str], **environment: str) -> Iterator[Served]:
     """Start a service and wait until it is ready; it is gone at the end in any case.
+
+    Args:
+        command: That starts it.
+        environment: Variables beside those of this process.
 
     Raises:
         EngineError: It did not get ready; the message holds the end of its log.
     """
-    environment = {**os.environ, "EVOVIT_TOKEN": ""}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    variables = {**os.environ, "EVOVIT_TOKEN": "", **environment}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables) as process:
         try:
             yield Served(process)
         finally:

@@ -86,6 +86,11 @@ def test_the_config_file_of_the_documentation() -> None:
     assert built._bound_deployment.max_ongoing_requests == 32
 
 
+@pytest.mark.parametrize("module", ["evovit_deploy.cluster", "evovit_deploy.serve.ray"])
+def test_config_files_find_the_application(module: str) -> None:
+    assert importlib.import_module(module).app is app
+
+
 def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "x.onnx").touch()
     (tmp_path / "x.png").touch()
