@@ -77,7 +77,7 @@ def benchmark(
         images, described = seeded_images(first.spec, max(settings.batches), settings.seed)
     else:
         first.check(images)
-    run = _Run(runnable, settings, baseline, clock, sleep, on_progress or (lambda share, text: None))
+    run = _SubjectRun(runnable, settings, baseline, clock, sleep, on_progress or (lambda share, text: None))
     where = environment(threads, [row.module for engine in runnable.values() if (row := find(engine.backend))])
     interrupted, stopped = False, list[str]()
     try:
@@ -111,7 +111,7 @@ def benchmark(
     )
 
 
-class _Run:
+class _SubjectRun:
     """One run over all batch sizes; holds what was measured so far, also when it is interrupted."""
 
     def __init__(

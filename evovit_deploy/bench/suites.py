@@ -13,11 +13,11 @@ from ..storage.tables import build_table, read_toml
 from ..suggest import did_you_mean
 from .settings import KINDS, Settings
 
-__all__ = ["Group", "Suite", "load_suite", "suite_names"]
+__all__ = ["Suite", "SuiteGroup", "load_suite", "suite_names"]
 
 
 @dataclass(frozen=True)
-class Group:
+class SuiteGroup:
     """Models that are measured in one run, side by side, each with random weights.
 
     Attributes:
@@ -44,7 +44,7 @@ class Suite:
 
     name: str
     description: str
-    groups: tuple[Group, ...]
+    groups: tuple[SuiteGroup, ...]
     settings: Settings = field(default_factory=Settings)
 
 
@@ -81,7 +81,7 @@ def load_suite(name_or_path: str) -> Suite:
     if not recipes:
         raise RecipeError(f"{path}: models is empty; name at least one recipe.")
     settings = build_table(Settings, file.settings or {}, f"{path}: settings")
-    groups = tuple(Group(recipe, file.selections, file.baseline) for recipe in dict.fromkeys(recipes))
+    groups = tuple(SuiteGroup(recipe, file.selections, file.baseline) for recipe in dict.fromkeys(recipes))
     return Suite(path.stem, file.description, groups, settings)
 
 

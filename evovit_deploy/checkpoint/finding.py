@@ -30,7 +30,7 @@ class Found(NamedTuple):
     notes: list[str]
 
 
-class _Candidate(NamedTuple):
+class _WeightsFile(NamedTuple):
     section: tuple[str, ...]  # entries of the file that lead to the state dict
     root: str  # prefix of the model's names in it
     averaged: bool
@@ -81,11 +81,11 @@ def find_weights(content: Any, where: str, ema: bool) -> Found:
     return Found(_source(chosen, len(candidates) > 1), chosen.state, notes)
 
 
-def _candidates(content: Mapping[Any, Any], where: str) -> list[_Candidate]:
+def _candidates(content: Mapping[Any, Any], where: str) -> list[_WeightsFile]:
     """Every model in the file; if none is recognised, what is called weights, or else the file itself."""
     lightning_average = "current_model_state" in content  # Lightning's callback then has the average in `state_dict`
-    found: list[_Candidate] = []
-    others: list[_Candidate] = []
+    found: list[_WeightsFile] = []
+    others: list[_WeightsFile] = []
     for section, value in _sections(content):
         state, taken = unwrap(value, where)
         named = any(map(is_averaged, section)) or (lightning_average and section == ("state_dict",))
@@ -101,9 +101,9 @@ def _candidates(content: Mapping[Any, Any], where: str) -> list[_Candidate]:
                 beside[key] = tensor
         for root, part in parts.items():
             average = part.pop("n_averaged", None) is not None or any(map(is_averaged, root.split(".")))
-            found.append(_Candidate(section, root, named or average, part, beside, taken))
+            found.append(_WeightsFile(section, root, named or average, part, beside, taken))
         if not prefixes and (not section or section[0] in _KNOWN or named):
-            others.append(_Candidate(section, "", named, state, {}, taken))
+            others.append(_WeightsFile(section, "", named, state, {}, taken))
     return found or [c for c in others if c.section] or others
 
 
@@ -121,9 +121,9 @@ def _sections(
                 yield from _sections(inner, (*section, name))
 
 
-def _one_of(candidates: list[_Candidate], where: str) -> _Candidate:
+def _one_of(candidates: list[_WeightsFile], where: str) -> _WeightsFile:
     """The only candidate, or the one that is called the model."""
-    different: list[_Candidate] = []
+    different: list[_WeightsFile] = []
     for candidate in candidates:
         if not any(_same(candidate.state, other.state) for other in different):
             different.append(candidate)
@@ -157,7 +157,7 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     )
 
 
-def _check_head(chosen: _Candidate, where: str) -> None:
+def _check_head(chosen: _WeightsFile, where: str) -> None:
     """Refuse to leave out a classifier that lies beside the model.
 
     Raises:
@@ -175,7 +175,7 @@ def _check_head(chosen: _Candidate, where: str) -> None:
         )
 
 
-def _source(chosen: _Candidate, several: bool) -> str:
+def _source(chosen: _WeightsFile, several: bool) -> str:
     name = ".".join(chosen.section)
     if name in ("", "state_dict"):
         name = "state dict"
@@ -184,7 +184,7 @@ def _source(chosen: _Candidate, several: bool) -> str:
     return f"{name}, {chosen.root.rstrip('.')}" if several and chosen.root else name
 
 
-def _notes(chosen: _Candidate, candidates: list[_Candidate], asked: bool) -> list[str]:
+def _notes(chosen: _WeightsFile, candidates: list[_WeightsFile], asked: bool) -> list[str]:
     notes = []
     if chosen.root:
         notes.append(f"the prefix {quoted(chosen.root)} was stripped from the names")

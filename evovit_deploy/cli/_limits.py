@@ -7,13 +7,13 @@ from typing import Any
 import typer
 
 from ..serve.limits import about
-from ..serve.settings import Settings
+from ..serve.settings import ServiceSettings
 
-__all__ = ["Settings", "limit"]
+__all__ = ["ServiceSettings", "limit"]
 
 
 def limit(name: str, panel: str) -> Any:
-    """Return the option of a limit of :class:`Settings`; a time that has to be more than 0 is checked there, not here."""
-    found = about(name, Settings)
+    """Return the option of a limit of :class:`ServiceSettings`; a time that has to be more than 0 is checked there, not here."""
+    found = about(name, ServiceSettings)
     bounds: dict[str, Any] = {} if found.least is None else {"min": int(found.least)}
     return typer.Option(metavar=found.unit, help=found.help, rich_help_panel=panel, **bounds)

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from ..classes.scores import Ranking
     from ..cluster.predicting import Described, Row
     from ..manifest.spec import ModelSpec
-    from ..serve.settings import ModelSource, Settings
+    from ..serve.settings import ModelSource, ServiceSettings
 
 __all__ = ["predict_on_ray", "serve_on_ray", "stdout_is_for_results"]
 
 
 def serve_on_ray(
     sources: list[ModelSource],
-    settings: Settings,
+    settings: ServiceSettings,
     labels: Path | None,
     address: str,
     replicas: str,

@@ -17,7 +17,7 @@ from ..storage.missing import no_such_file
 from ..storage.names import label_of
 from . import _options as shared
 from ._console import err
-from ._limits import Settings, limit
+from ._limits import ServiceSettings, limit
 from ._ray import serve_on_ray
 
 __all__ = ["serve"]
@@ -40,10 +40,10 @@ def serve(
         typer.Option(
             metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for all of this machine's.", rich_help_panel=NETWORK
         ),
-    ] = Settings.host,
+    ] = ServiceSettings.host,
     port: Annotated[
         int, typer.Option(metavar="PORT", help="HTTP port; 0 takes a free one.", rich_help_panel=NETWORK)
-    ] = Settings.port,
+    ] = ServiceSettings.port,
     grpc_port: Annotated[
         int, typer.Option(metavar="PORT", help="gRPC port; 0 takes a free one.", rich_help_panel=NETWORK)
     ] = 8001,
@@ -72,9 +72,9 @@ def serve(
     labels: shared.Labels = None,
     provider: shared.Provider = "auto",
     threads: shared.Threads = None,
-    workers: Annotated[int, limit("workers", shared.RUN)] = Settings.workers,
-    max_batch: shared.ServedBatch = Settings.max_batch,
-    max_delay_ms: shared.MaxDelayMs = Settings.max_delay_ms,
+    workers: Annotated[int, limit("workers", shared.RUN)] = ServiceSettings.workers,
+    max_batch: shared.ServedBatch = ServiceSettings.max_batch,
+    max_delay_ms: shared.MaxDelayMs = ServiceSettings.max_delay_ms,
     fixed_batch: Annotated[
         bool,
         typer.Option(
@@ -83,20 +83,20 @@ def serve(
             rich_help_panel=shared.BATCHING,
         ),
     ] = False,
-    max_queue: shared.MaxQueue = Settings.max_queue,
-    timeout: Annotated[float, limit("timeout", shared.LIMITS)] = Settings.timeout,
-    run_timeout: Annotated[float, limit("run_timeout", shared.LIMITS)] = Settings.run_timeout,
-    max_request_mib: Annotated[int, limit("max_request_mib", shared.LIMITS)] = Settings.max_request_mib,
-    max_pixels: Annotated[int, limit("max_pixels", shared.LIMITS)] = Settings.max_pixels,
-    max_concurrent: Annotated[int, limit("max_concurrent", shared.LIMITS)] = Settings.max_concurrent,
-    body_timeout: Annotated[float, limit("body_timeout", shared.LIMITS)] = Settings.body_timeout,
-    max_body_mib: Annotated[int, limit("max_body_mib", shared.LIMITS)] = Settings.max_body_mib,
-    drain: shared.Drain = Settings.drain,
-    max_connections: Annotated[int, limit("max_connections", CONNECTIONS)] = Settings.max_connections,
-    max_streams: Annotated[int, limit("max_streams", CONNECTIONS)] = Settings.max_streams,
-    max_header_kib: Annotated[int, limit("max_header_kib", CONNECTIONS)] = Settings.max_header_kib,
-    header_timeout: Annotated[float, limit("header_timeout", CONNECTIONS)] = Settings.header_timeout,
-    idle_timeout: Annotated[float, limit("idle_timeout", CONNECTIONS)] = Settings.idle_timeout,
+    max_queue: shared.MaxQueue = ServiceSettings.max_queue,
+    timeout: Annotated[float, limit("timeout", shared.LIMITS)] = ServiceSettings.timeout,
+    run_timeout: Annotated[float, limit("run_timeout", shared.LIMITS)] = ServiceSettings.run_timeout,
+    max_request_mib: Annotated[int, limit("max_request_mib", shared.LIMITS)] = ServiceSettings.max_request_mib,
+    max_pixels: Annotated[int, limit("max_pixels", shared.LIMITS)] = ServiceSettings.max_pixels,
+    max_concurrent: Annotated[int, limit("max_concurrent", shared.LIMITS)] = ServiceSettings.max_concurrent,
+    body_timeout: Annotated[float, limit("body_timeout", shared.LIMITS)] = ServiceSettings.body_timeout,
+    max_body_mib: Annotated[int, limit("max_body_mib", shared.LIMITS)] = ServiceSettings.max_body_mib,
+    drain: shared.Drain = ServiceSettings.drain,
+    max_connections: Annotated[int, limit("max_connections", CONNECTIONS)] = ServiceSettings.max_connections,
+    max_streams: Annotated[int, limit("max_streams", CONNECTIONS)] = ServiceSettings.max_streams,
+    max_header_kib: Annotated[int, limit("max_header_kib", CONNECTIONS)] = ServiceSettings.max_header_kib,
+    header_timeout: Annotated[float, limit("header_timeout", CONNECTIONS)] = ServiceSettings.header_timeout,
+    idle_timeout: Annotated[float, limit("idle_timeout", CONNECTIONS)] = ServiceSettings.idle_timeout,
     ray: Annotated[
         bool,
         typer.Option(
@@ -129,7 +129,7 @@ def serve(
 
     if not ray:  # which has to find its settings in the environment when it is imported
         require("serve", "serving")
-    settings = Settings(
+    settings = ServiceSettings(
         host=host,
         port=port,
         grpc_port=None if no_grpc else grpc_port,

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 from ..engines.batching.batcher import DEFAULT_MAX_BATCH
 from ..errors import InputError
 from ..serve.limits import Limits, limit
-from ..serve.settings import ModelSource, Settings
+from ..serve.settings import ModelSource, ServiceSettings
 
 __all__ = ["RayOptions"]
 
@@ -100,10 +100,10 @@ class RayOptions(Limits):
         """Return the models."""
         return ModelSource.parse_all(list(self.models))
 
-    def settings(self, token: str | None = None) -> Settings:
+    def settings(self, token: str | None = None) -> ServiceSettings:
         """Of the service in each replica, which has no address itself."""
         threads = self.threads or max(1, int(self.num_cpus))  # or replicas on one node would crowd each other out
-        return Settings(
+        return ServiceSettings(
             port=0,
             grpc_port=None,
             token=token,

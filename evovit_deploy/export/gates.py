@@ -8,7 +8,7 @@ from typing import Any
 
 from ..recipes import Tolerance
 
-__all__ = ["Flip", "Gate", "ParityReport"]
+__all__ = ["CutFlip", "Gate", "ParityReport"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Flip:
+class CutFlip:
     """An image whose top-1 class differs.
 
     Attributes:
@@ -93,7 +93,7 @@ class ParityReport:
     worst: str
     cosine: float | None
     top1: float | None
-    flips: tuple[Flip, ...]
+    flips: tuple[CutFlip, ...]
     flip_limit: float
     not_finite: tuple[str, ...]
     jaccard: dict[str, float]
@@ -121,7 +121,7 @@ class ParityReport:
                 )
             )
             open_flips = [flip for flip in self.flips if not flip.near_cut]
-            widest = max(open_flips, key=lambda flip: flip.margin, default=Flip("", 0.0, 0.0))
+            widest = max(open_flips, key=lambda flip: flip.margin, default=CutFlip("", 0.0, 0.0))
             excused = len(self.flips) - len(open_flips)
             text = f"top-1 differs in {len(self.flips)}{f', {excused} at the cut' if excused else ''}: margin"
             gates.append(Gate("top1_margin", widest.margin, self.flip_limit, False, text, widest.image))

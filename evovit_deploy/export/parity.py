@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..classes.scores import scores_of
 from ..errors import InputError
 from ..recipes import Tolerance
-from .gates import Flip, ParityReport
+from .gates import CutFlip, ParityReport
 
 __all__ = ["compare", "jaccard"]
 
@@ -114,7 +114,7 @@ def _compare_scores(
         worst=names[sound[worst]],
         cosine=float(cosine.min()),
         top1=float(same.mean()),
-        flips=tuple(Flip(names[sound[i]], float(margins[i]), float(errors[i])) for i in np.flatnonzero(~same)),
+        flips=tuple(CutFlip(names[sound[i]], float(margins[i]), float(errors[i])) for i in np.flatnonzero(~same)),
         flip_limit=2 * float(errors[same].max()) if same.any() else 0.0,
     )
 

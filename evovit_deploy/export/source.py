@@ -14,11 +14,11 @@ from ..recipes import Recipe
 from .baseline import BaselineKind, export_baseline
 from .onnx import ExportResult, export_onnx
 
-__all__ = ["ExportSource", "Loaded"]
+__all__ = ["ExportSource", "LoadedSource"]
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedSource:
     """A model that is ready to be exported.
 
     Attributes:
@@ -83,7 +83,7 @@ class ExportSource:
         recipe = self.options.recipe
         return self.checkpoint, self.weights, recipe if isinstance(recipe, str) else None
 
-    def load(self) -> Loaded:
+    def load(self) -> LoadedSource:
         """Read the model.
 
         Raises:
@@ -94,11 +94,11 @@ class ExportSource:
         kind = self.baseline_kind or "twin"
         if self.baseline is not None:
             export = partial(export_baseline, self.baseline, kind=kind, seed=self.seed)
-            return Loaded(vanilla_recipe(self.baseline), (), export)
+            return LoadedSource(vanilla_recipe(self.baseline), (), export)
         options = dataclasses.replace(self.options, keep=(1.0,)) if self.original else self.options
         path = self.checkpoint or self.weights
         found = options.random(self.seed) if path is None else options.load(path)
         if self.original:
             export = partial(export_baseline, found.recipe, kind=kind, weights=found)
-            return Loaded(vanilla_recipe(found.recipe), found.notes, export)
-        return Loaded(found.recipe, found.notes, partial(export_onnx, found))
+            return LoadedSource(vanilla_recipe(found.recipe), found.notes, export)
+        return LoadedSource(found.recipe, found.notes, partial(export_onnx, found))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..serve.memory import worst_memory
-from ..serve.settings import Settings
+from ..serve.settings import ServiceSettings
 from .clients import HttpPool
 from .process import Served, serving
 from .results import surroundings
@@ -200,7 +200,7 @@ async def attack(attacker: Attacker, clients: int) -> dict[str, Any]:
         started = time.monotonic()
         served.signal()
         code = await asyncio.to_thread(served.wait)
-        settings = Settings(**SETTINGS)
+        settings = ServiceSettings(**SETTINGS)
         return {
             **total(before + during + after),
             "clients": clients,

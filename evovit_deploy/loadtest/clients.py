@@ -10,7 +10,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any, cast
 
-from .wire import Answer, read_grpc, read_http
+from .wire import Reply, read_grpc, read_http
 
 if TYPE_CHECKING:
     import grpc
@@ -48,7 +48,7 @@ class HttpClient(asyncio.Protocol):
         _, client = await asyncio.get_running_loop().create_connection(cls, host.strip("[]"), int(port))
         return client
 
-    async def infer(self, request: bytes) -> Answer:
+    async def infer(self, request: bytes) -> Reply:
         """Send a request of :func:`~.wire.http_request`.
 
         Raises:
@@ -125,7 +125,7 @@ class HttpPool:
         self._address = address
         self._free: list[HttpClient] = []
 
-    async def infer(self, request: bytes) -> Answer:
+    async def infer(self, request: bytes) -> Reply:
         """As :meth:`HttpClient.infer`, over a connection that is free or new."""
         return read_http(*await self.send(request))
 
@@ -159,7 +159,7 @@ class GrpcClient:
         self._channel: grpc.aio.Channel = grpc.aio.insecure_channel(address, options=options)
         self._stub: Any = stubs.GRPCInferenceServiceStub(self._channel)
 
-    async def infer(self, request: Any) -> Answer:
+    async def infer(self, request: Any) -> Reply:
         """Send a message of :func:`~.wire.grpc_request`; a refusal is an answer too.
 
         Raises:
@@ -174,7 +174,7 @@ class GrpcClient:
             # Not the service's own words but gRPC's: on a broken connection, or for what comes while a server is stopping.
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) and PUSHBACK not in told:
                 raise Closed(False) from error
-            return Answer(error.code().name, PUSHBACK in told, reason=error.details() or "")
+            return Reply(error.code().name, PUSHBACK in told, reason=error.details() or "")
 
     async def close(self) -> None:
         """End the connection."""

@@ -17,12 +17,12 @@ from ..errors import EngineError
 from .clients import GrpcClient, HttpPool
 from .process import Served
 from .results import Ceiling, Overhead, SpeedSettings, Throughput
-from .wire import Answer, grpc_request, http_request
+from .wire import Reply, grpc_request, http_request
 
 __all__ = ["Part", "Tell"]
 
 Tell = Callable[[float, str], None]
-Caller = Callable[[], Awaitable[Answer]]
+Caller = Callable[[], Awaitable[Reply]]
 PROTOCOLS = ("http", "grpc")
 MAX_CALLS = 64  # in a turn
 MIN_BATCHES = 4  # in a turn
@@ -222,7 +222,7 @@ class Part:
         found = self.served.statistics()
         return found["inference_count"], found["execution_count"]
 
-    async def _check(self, answer: Answer) -> None:
+    async def _check(self, answer: Reply) -> None:
         """The service gives what the engine gives: otherwise something else would be compared."""
         _ok(answer)
         expected = self.engine(self.image)[self.engine.spec.require_scores()]
@@ -254,6 +254,6 @@ def _timed(engine: Engine, images: NDArray[Any]) -> float:
     return time.perf_counter() - start
 
 
-def _ok(answer: Answer) -> None:
+def _ok(answer: Reply) -> None:
     if not answer.ok:
         raise EngineError(f"the service answered {answer.status}: {answer.reason}")

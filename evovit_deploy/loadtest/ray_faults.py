@@ -22,7 +22,7 @@ from ..cluster.options import RayOptions
 from ..engines.base import Engine
 from ..errors import EngineError
 from ..serve.listening import free_port
-from ..serve.settings import ModelSource, Settings
+from ..serve.settings import ModelSource, ServiceSettings
 from .clients import HttpPool
 from .stand_in import NAME, StandIn, numbered, stand_in_engine
 from .tally import FIELDS, own
@@ -30,7 +30,7 @@ from .wire import http_request, read_http
 
 __all__ = [
     "HANGS",
-    "Pair",
+    "TwoNodes",
     "deploy",
     "node_killed",
     "prepare_environment",
@@ -53,7 +53,7 @@ ENVIRONMENT = {
 }
 
 
-class Pair:
+class TwoNodes:
     """An application of two replicas, one on each of two nodes.
 
     Attributes:
@@ -89,7 +89,7 @@ def prepare_environment() -> None:
 
 
 @contextmanager
-def ray_cluster() -> Iterator[Pair]:
+def ray_cluster() -> Iterator[TwoNodes]:
     """Yield a cluster of one node with Ray Serve on it; :func:`deploy` adds the other.
 
     Raises:
@@ -109,14 +109,14 @@ def ray_cluster() -> Iterator[Pair]:
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         port = free_port("127.0.0.1", 0)
         serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
-        yield Pair(cluster, f"127.0.0.1:{port}")
+        yield TwoNodes(cluster, f"127.0.0.1:{port}")
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
         cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
-def deploy(pair: Pair) -> None:
+def deploy(pair: TwoNodes) -> None:
     """Add the second node, and put the application on both: there is room for one replica on each."""
     from ray import serve
 
@@ -132,11 +132,11 @@ def deploy(pair: Pair) -> None:
     serve.run(application(options, opener=_open), name=APPLICATION, route_prefix="/")
 
 
-def _open(source: ModelSource, settings: Settings) -> Engine:
+def _open(source: ModelSource, settings: ServiceSettings) -> Engine:
     return stand_in_engine(ABOUT)
 
 
-async def replica_killed(pair: Pair, requests: int = 300) -> dict[str, Any]:
+async def replica_killed(pair: TwoNodes, requests: int = 300) -> dict[str, Any]:
     """One of the two replicas is killed after a third of the requests; Ray puts another in its place."""
     import ray
 
@@ -146,7 +146,7 @@ async def replica_killed(pair: Pair, requests: int = 300) -> dict[str, Any]:
     return {**found, "replaced": await pair.complete(lambda now: name not in now)}
 
 
-async def node_killed(pair: Pair, requests: int = 300) -> dict[str, Any]:
+async def node_killed(pair: TwoNodes, requests: int = 300) -> dict[str, Any]:
     """The node that is not the first is killed after a third of the requests; a new one gets a replica."""
     before = pair.replicas()
     node = next(iter(pair.cluster.worker_nodes))
@@ -155,7 +155,7 @@ async def node_killed(pair: Pair, requests: int = 300) -> dict[str, Any]:
     return {**found, "replaced": await pair.complete(lambda now: now != before)}
 
 
-async def retried(pair: Pair, requests: int, strike: Callable[[], object] | None = None) -> dict[str, Any]:
+async def retried(pair: TwoNodes, requests: int, strike: Callable[[], object] | None = None) -> dict[str, Any]:
     """Callers that send the next request when the last is answered, and each again until it is.
 
     Args:

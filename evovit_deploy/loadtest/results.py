@@ -10,7 +10,16 @@ from ..bench.quantities import MISSING
 from ..bench.text import Table
 from ..machine.facts import environment, package_version
 
-__all__ = ["SCHEMA", "Ceiling", "Overhead", "SpeedReport", "SpeedSettings", "Subject", "Throughput", "surroundings"]
+__all__ = [
+    "SCHEMA",
+    "Ceiling",
+    "Overhead",
+    "ServedSubject",
+    "SpeedReport",
+    "SpeedSettings",
+    "Throughput",
+    "surroundings",
+]
 
 SCHEMA = 1
 PACKAGES = ("starlette", "uvicorn", "uvloop", "httptools", "grpcio", "tritonclient", "ray")
@@ -42,7 +51,7 @@ class SpeedSettings:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ServedSubject:
     """An engine behind the service, and the same called directly.
 
     Attributes:
@@ -133,7 +142,7 @@ class SpeedReport:
         command: What was typed, with file names in place of paths.
     """
 
-    subjects: tuple[Subject, ...]
+    subjects: tuple[ServedSubject, ...]
     overhead: tuple[Overhead, ...]
     throughput: tuple[Throughput, ...]
     ceiling: tuple[Ceiling, ...]

@@ -15,7 +15,7 @@ from typing import Any
 from ..engines.base import Engine
 from .part import Part, Tell
 from .process import serve_command, serving
-from .results import SpeedReport, SpeedSettings, Subject, surroundings
+from .results import ServedSubject, SpeedReport, SpeedSettings, surroundings
 from .stand_in import NAME, StandIn, stand_in_engine
 
 __all__ = ["SpeedSettings", "measure_speed"]
@@ -53,7 +53,7 @@ def measure_speed(
             with serving(words) as served:
                 part = Part(label, name, engine, served, settings, tell, 2 * number / parts, 2 / parts)
                 found = _run(part.measure())
-            subjects.append(Subject(label, engine.backend, engine.device, engine.spec.image_shape, engine.spec.input,
+            subjects.append(ServedSubject(label, engine.backend, engine.device, engine.spec.image_shape, engine.spec.input,
                                     settings.max_batch))  # fmt: skip
             overhead += found[0]
             throughput += found[1]

@@ -34,7 +34,7 @@ class StandIn:
         size: S of its uint8 images, pixels.
         fail_every: It raises on every image whose number leaves 1 when divided by it (the warm-up's is 0); 0 never.
         hang_at: Numbers on which it hangs for ever.
-        settings: Of :class:`~evovit_deploy.serve.settings.Settings`, where they are not the defaults.
+        settings: Of :class:`~evovit_deploy.serve.settings.ServiceSettings`, where they are not the defaults.
         access_log: One line on stderr for each request.
     """
 
@@ -90,14 +90,14 @@ def generations(logits: NDArray[Any]) -> list[int]:
 def main(text: str) -> int:
     """Serve until SIGTERM, like `evovit serve`; returns its exit code."""
     from ..serve.server import run
-    from ..serve.settings import ModelSource, Settings
+    from ..serve.settings import ModelSource, ServiceSettings
 
     about = StandIn(**json.loads(text))
     logging.basicConfig(format="%(message)s", level=logging.INFO if about.access_log else logging.WARNING)
     generation = count()
     lost = run(
         ModelSource.parse_all([f"{NAME}=none"]),
-        Settings(port=0, grpc_port=0, **about.settings),
+        ServiceSettings(port=0, grpc_port=0, **about.settings),
         on_ready=_ready,
         opener=lambda source, settings: stand_in_engine(about, next(generation)),
     )

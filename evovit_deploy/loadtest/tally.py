@@ -9,7 +9,7 @@ from typing import Any
 
 from .clients import Closed
 from .stand_in import numbers
-from .wire import Answer
+from .wire import Reply
 
 __all__ = ["FIELDS", "outcome", "own", "total"]
 
@@ -26,7 +26,7 @@ FIELDS = (
 )
 
 
-async def outcome(send: Callable[[], Awaitable[Answer]], number: int) -> str:
+async def outcome(send: Callable[[], Awaitable[Reply]], number: int) -> str:
     """Send one request whose image carries ``number``, and whose id is the same; one of :data:`FIELDS`."""
     try:
         answer = await send()
@@ -45,7 +45,7 @@ async def outcome(send: Callable[[], Awaitable[Answer]], number: int) -> str:
     return "failed" if answer.status in (500, "INTERNAL") else "other"
 
 
-def own(answer: Answer, number: int) -> str:
+def own(answer: Reply, number: int) -> str:
     """Return ``answered`` if an answer with logits repeats the request's number and id, else ``crossed``."""
     right = answer.logits is not None and answer.id == str(number) and numbers(answer.logits) == [number]
     return "answered" if right else "crossed"

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from ..classes.scores import scores_output
 
-__all__ = ["Answer", "grpc_request", "http_request", "read_grpc", "read_http", "unread_calls"]
+__all__ = ["Reply", "grpc_request", "http_request", "read_grpc", "read_http", "unread_calls"]
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What came back, the same for both protocols.
 
     Attributes:
@@ -82,14 +82,14 @@ def http_request(
     return "\r\n".join((*lines, "", "")).encode() + head + data
 
 
-def read_http(status: int, headers: dict[str, str], body: bytes) -> Answer:
+def read_http(status: int, headers: dict[str, str], body: bytes) -> Reply:
     """Return the answer to :func:`http_request`; header names are lower case.
 
     Raises:
         ValueError, LookupError: It is not what the protocol says.
     """
     if status != 200:
-        return Answer(status, "retry-after" in headers, reason=str(json.loads(body)["error"]))
+        return Reply(status, "retry-after" in headers, reason=str(json.loads(body)["error"]))
     size = int(headers[HEADER_LENGTH.lower()])
     document, offset = json.loads(body[:size]), size
     name = scores_output(o["name"] for o in document["outputs"] if o["datatype"] == "FP32" and len(o["shape"]) == 2)
@@ -97,7 +97,7 @@ def read_http(status: int, headers: dict[str, str], body: bytes) -> Answer:
         length = output["parameters"]["binary_data_size"]
         if output["name"] == name:
             logits = np.frombuffer(body, np.float32, length // 4, offset).reshape(output["shape"])
-            return Answer(status, id=document.get("id"), logits=logits)
+            return Reply(status, id=document.get("id"), logits=logits)
         offset += length
     raise ValueError("the answer has no class scores")
 
@@ -114,12 +114,12 @@ def grpc_request(model: str, images: NDArray[Any], *, id: str | None = None, tim
     return request
 
 
-def read_grpc(response: Any) -> Answer:
+def read_grpc(response: Any) -> Reply:
     """Return the answer to :func:`grpc_request`."""
     name = scores_output(o.name for o in response.outputs if o.datatype == "FP32" and len(o.shape) == 2)
     for output, raw in zip(response.outputs, response.raw_output_contents):
         if output.name == name:
-            return Answer(
+            return Reply(
                 "OK", id=response.id or None, logits=np.frombuffer(raw, np.float32).reshape(list(output.shape))
             )
     raise ValueError("the answer has no class scores")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..cluster.options import RayOptions
 from ..errors import InputError
-from ..serve.settings import Settings
+from ..serve.settings import ServiceSettings
 from .options import HTTP_PORT
 from .templates import quoted, render, write_file, written_by
 
@@ -45,7 +45,7 @@ def ray_config(
     for path in paths:
         if not path.startswith("/"):
             raise InputError(f"{path} is not an absolute path, and Ray opens it on other machines.")
-    Settings(host=host, port=port)  # refuses what a service would
+    ServiceSettings(host=host, port=port)  # refuses what a service would
     defaults = {field.name: field.default for field in fields(RayOptions)}
     text = render(
         "ray.yaml.j2",

@@ -19,14 +19,14 @@ from ..images.limits import check_work
 from ..images.soundness import is_sound
 from ..images.transform import preprocess
 from ..recipes import Transform
-from .decoding import Pixels
+from .decoding import PixelBudget
 from .models import ServedModel
 from .rejections import Rejected
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Opened", "Prepared", "classified", "decode", "top_classes"]
+__all__ = ["OpenedImage", "Prepared", "classified", "decode", "top_classes"]
 
 FORMATS = ("JPEG", "PNG")
 
@@ -38,7 +38,7 @@ class Prepared(NamedTuple):
     transform: Transform  # that it went through; a reload may bring an engine with another
 
 
-class Opened(NamedTuple):
+class OpenedImage(NamedTuple):
     """An image whose size is known and whose pixels are not decoded yet."""
 
     image: Image
@@ -46,7 +46,9 @@ class Opened(NamedTuple):
     data: bytes
 
 
-async def classified(data: bytes, model: ServedModel, threads: Executor, pixels: Pixels, max_pixels: int) -> Prepared:
+async def classified(
+    data: bytes, model: ServedModel, threads: Executor, pixels: PixelBudget, max_pixels: int
+) -> Prepared:
     """Send a JPEG or PNG through the eval transform of the engine in use, in a thread.
 
     Raises:
@@ -62,7 +64,7 @@ async def classified(data: bytes, model: ServedModel, threads: Executor, pixels:
     return await asyncio.wrap_future(work)
 
 
-def decode(data: bytes, model: ServedModel, pixels: Pixels, max_pixels: int) -> Prepared | Opened:
+def decode(data: bytes, model: ServedModel, pixels: PixelBudget, max_pixels: int) -> Prepared | OpenedImage:
     """Open a JPEG or PNG, and decode it unless its pixels are too many just now.
 
     Raises:
@@ -79,11 +81,11 @@ def decode(data: bytes, model: ServedModel, pixels: Pixels, max_pixels: int) -> 
         width, height = image.size
         if width * height > max_pixels:
             raise Rejected(413, f"the image has {width} x {height} pixels; {max_pixels} are the limit.")
-    opened = Opened(image, width * height, data)
+    opened = OpenedImage(image, width * height, data)
     return _finish(opened, model, pixels, max_pixels) if pixels.take(opened.pixels) else opened
 
 
-def _finish(opened: Opened, model: ServedModel, pixels: Pixels, max_pixels: int) -> Prepared:
+def _finish(opened: OpenedImage, model: ServedModel, pixels: PixelBudget, max_pixels: int) -> Prepared:
     """Decode, with pixels that were taken for it."""
     try:
         spec = model.engine.spec

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
-__all__ = ["DaemonThreads", "Pixels"]
+__all__ = ["DaemonThreads", "PixelBudget"]
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ def _fail(future: Future[Any], error: Exception) -> bool:
     return True
 
 
-class Pixels:
+class PixelBudget:
     """How many pixels are decoded at once: as many as the largest allowed image has, whatever the number of threads.
 
     What does not fit waits without a thread, and the smallest image goes first: many large ones do not hold up the others.

@@ -27,7 +27,7 @@ from .protocol import pick_outputs, timeout_of
 from .rejections import Rejected, rejection
 from .service import Service
 from .tensors import DATATYPES
-from .turns import Turns
+from .turns import MessageTurns
 from .waiting import result_of
 
 __all__ = ["GrpcService", "add_grpc"]
@@ -51,7 +51,7 @@ class GrpcService:
     def __init__(self, service: Service) -> None:
         self.service = service
         settings = service.settings
-        self._turns = Turns(grpc_turns(settings), settings.max_concurrent, PATIENCE)
+        self._turns = MessageTurns(grpc_turns(settings), settings.max_concurrent, PATIENCE)
         self.streams = Streams(settings.max_streams)
 
     def handlers(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .logs import access
-from .settings import Settings
+from .settings import ServiceSettings
 
 __all__ = ["Guard", "LimitedProtocol"]
 
@@ -36,7 +36,7 @@ class Guard:
         connections: How many may be open.
     """
 
-    def __init__(self, settings: Settings, connections: int) -> None:
+    def __init__(self, settings: ServiceSettings, connections: int) -> None:
         self.head_bytes = settings.max_header_kib << 10
         self._limit, self._settings = connections, settings
         self._open: set[LimitedProtocol] = set()

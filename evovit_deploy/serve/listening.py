@@ -8,7 +8,7 @@ import socket
 import ssl
 
 from ..errors import InputError
-from .settings import Settings
+from .settings import ServiceSettings
 
 __all__ = ["check_tls", "connections", "free_port", "joined", "listen", "more_files"]
 
@@ -16,7 +16,7 @@ OWN_FILES = 128  # that the process needs beside its connections
 log = logging.getLogger("evovit.serve")
 
 
-def check_tls(settings: Settings) -> None:
+def check_tls(settings: ServiceSettings) -> None:
     """Raise InputError unless the certificate and the key can be read and belong together."""
     certificate, key = settings.certificate, settings.private_key
     if certificate is None or key is None:
@@ -42,13 +42,13 @@ def free_port(host: str, port: int) -> int:
     Raises:
         InputError: It is taken, or the host is not this machine's.
     """
-    listening = listen(Settings(host=host, port=port, grpc_port=None))
+    listening = listen(ServiceSettings(host=host, port=port, grpc_port=None))
     with listening:
         found: int = listening.getsockname()[1]
     return found
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: ServiceSettings) -> socket.socket:
     """Return a socket on the address and port of HTTP.
 
     Raises:
@@ -69,7 +69,7 @@ def listen(settings: Settings) -> socket.socket:
     return listening
 
 
-def connections(settings: Settings) -> int:
+def connections(settings: ServiceSettings) -> int:
     """Connections that may be open, of each protocol: as many as the settings say and the system's limit of files allows."""
     try:
         import resource

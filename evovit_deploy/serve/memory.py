@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .logs import LINES, MAX_LINE
-from .settings import Settings
+from .settings import ServiceSettings
 
 __all__ = ["grpc_turns", "handshakes", "worst_memory"]
 
@@ -14,7 +14,7 @@ PIXEL = 12  # bytes while an image is decoded
 READERS = 2  # threads that read large requests
 
 
-def grpc_turns(settings: Settings) -> int:
+def grpc_turns(settings: ServiceSettings) -> int:
     """Return how many messages of gRPC may arrive at once outside of streams."""
     return max(1, settings.body_bytes // settings.max_bytes)
 
@@ -24,7 +24,7 @@ def handshakes(connections: int) -> int:
     return max(1, connections // 4)
 
 
-def worst_memory(settings: Settings, image_bytes: int, models: int = 1) -> dict[str, int]:
+def worst_memory(settings: ServiceSettings, image_bytes: int, models: int = 1) -> dict[str, int]:
     """Return the bytes that each kind of thing may take at most, beside the process with its idle engines and what runs in them.
 
     Args:

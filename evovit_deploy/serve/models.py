@@ -17,16 +17,16 @@ from ..recipes import Transform
 from ..storage.files import printable
 from .json_body import MAX_DOCUMENT
 from .metrics import Metrics, Statistics
-from .settings import ModelSource, Settings
+from .settings import ModelSource, ServiceSettings
 from .tensors import DATATYPES, TensorInfo, image_tensor
 
 __all__ = ["Opener", "ServedModel", "open_engine"]
 
 TEXT = {"uint8": 8, "float32": 32}  # most characters of a number in JSON, spaces and brackets included
-Opener = Callable[[ModelSource, Settings], Engine]
+Opener = Callable[[ModelSource, ServiceSettings], Engine]
 
 
-def open_engine(source: ModelSource, settings: Settings) -> Engine:
+def open_engine(source: ModelSource, settings: ServiceSettings) -> Engine:
     """Open the file of a model as the settings say."""
     return Engine.open(source.path, provider=settings.provider, threads=settings.threads)
 
@@ -50,7 +50,7 @@ class ServedModel:
     """
 
     def __init__(
-        self, source: ModelSource, engine: Engine, settings: Settings, metrics: Metrics, labels: list[str] | None
+        self, source: ModelSource, engine: Engine, settings: ServiceSettings, metrics: Metrics, labels: list[str] | None
     ) -> None:
         self.source, self.labels = source, labels
         self.name, self.version = source.name, source.version

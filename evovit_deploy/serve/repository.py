@@ -13,7 +13,7 @@ from .gauges import Gauges
 from .metrics import Metrics
 from .models import Opener, ServedModel, open_engine
 from .rejections import Rejected
-from .settings import ModelSource, Settings
+from .settings import ModelSource, ServiceSettings
 
 __all__ = ["ModelRepository"]
 
@@ -42,7 +42,7 @@ class ModelRepository:
     """
 
     def __init__(
-        self, sources: list[ModelSource], settings: Settings, metrics: Metrics, *, labels: Path | None = None,
+        self, sources: list[ModelSource], settings: ServiceSettings, metrics: Metrics, *, labels: Path | None = None,
         opener: Opener = open_engine,
     ) -> None:  # fmt: skip
         self._settings, self._metrics, self._labels, self._opener = settings, metrics, labels, opener

@@ -13,7 +13,7 @@ from ..machine.extras import require
 from .listening import check_tls, connections, joined, listen, more_files
 from .models import Opener, open_engine
 from .service import GRACE, STEP, Service
-from .settings import ModelSource, Settings
+from .settings import ModelSource, ServiceSettings
 
 if TYPE_CHECKING:
     import grpc
@@ -28,7 +28,7 @@ Addresses = dict[str, str]  # protocol -> address; what `on_ready` is told
 
 
 def run(
-    sources: list[ModelSource], settings: Settings, *, labels: Path | None = None,
+    sources: list[ModelSource], settings: ServiceSettings, *, labels: Path | None = None,
     on_ready: Callable[[Addresses], None] | None = None, opener: Opener = open_engine,
 ) -> int:  # fmt: skip
     """Serve models in an event loop of this call's own until a signal comes; see :class:`Service` and :func:`serve`."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from ..engines.batching.requests import Array, Outputs
 from ..recipes import Transform
 from .capacity import Capacity
-from .decoding import DaemonThreads, Pixels
+from .decoding import DaemonThreads, PixelBudget
 from .metrics import Metrics
 from .models import Opener, ServedModel, open_engine
 from .rejections import Rejected
 from .repository import ModelRepository
-from .settings import ModelSource, Settings
+from .settings import ModelSource, ServiceSettings
 
 __all__ = ["GRACE", "STEP", "Service"]
 
@@ -44,7 +44,7 @@ class Service:
     def __init__(
         self,
         sources: list[ModelSource],
-        settings: Settings,
+        settings: ServiceSettings,
         *,
         labels: Path | None = None,
         opener: Opener = open_engine,
@@ -53,7 +53,7 @@ class Service:
         self.models = ModelRepository(sources, settings, self.metrics, labels=labels, opener=opener)
         self.started = self.stopping = False
         self.threads = DaemonThreads(4, "evovit-decode")
-        self.pixels = Pixels(settings.max_pixels)
+        self.pixels = PixelBudget(settings.max_pixels)
         self.readers = DaemonThreads(2, "evovit-read")
         self._loaders = DaemonThreads(1, "evovit-load")
         self.capacity = Capacity(settings.max_concurrent, settings.body_bytes)

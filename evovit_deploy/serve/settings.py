@@ -12,13 +12,13 @@ from ..storage.missing import no_such_file
 from ..storage.names import check_name, label_of, name_of
 from .limits import Limits, limit, seconds
 
-__all__ = ["ModelSource", "Settings"]
+__all__ = ["ModelSource", "ServiceSettings"]
 
 MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Settings(Limits):
+class ServiceSettings(Limits):
     """How to serve; the defaults suit one machine behind nothing.
 
     Attributes:

@@ -11,12 +11,12 @@ from typing import TypeVar
 from ..errors import Overloaded
 from .capacity import Visit
 
-__all__ = ["Turns"]
+__all__ = ["MessageTurns"]
 
 T = TypeVar("T")
 
 
-class Turns:
+class MessageTurns:
     """At most ``places`` messages arrive at once, so that memory is bounded; others wait, first come, first served.
 
     Args:

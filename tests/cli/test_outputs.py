@@ -21,7 +21,7 @@ from evovit_deploy.classes.scores import scores_output
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.packages.triton import TritonOptions, package_triton
 from evovit_deploy.serve import classify
-from evovit_deploy.serve.decoding import Pixels
+from evovit_deploy.serve.decoding import PixelBudget
 from tests.export.conftest import TINY
 
 KINDS = ("logits", "probabilities", "kept")
@@ -197,9 +197,9 @@ def test_serve(files, photos, choice):
         model = SimpleNamespace(engine=engine, labels=None)
         if scores_in(choice) is None:
             with pytest.raises(InputError, match="no class scores"):  # 400, before the image is decoded
-                classify.decode(stream.getvalue(), model, Pixels(10**6), 10**6)
+                classify.decode(stream.getvalue(), model, PixelBudget(10**6), 10**6)
             return
-        images = classify.decode(stream.getvalue(), model, Pixels(10**6), 10**6).images
+        images = classify.decode(stream.getvalue(), model, PixelBudget(10**6), 10**6).images
         assert classify.ranking(model, engine(images), 1)[0]["class"] == int(path.parent.name)
 
 

@@ -30,7 +30,7 @@ from evovit_deploy.recipes import Transform
 from evovit_deploy.serve.documents import model_metadata
 from evovit_deploy.serve.metrics import Metrics
 from evovit_deploy.serve.repository import ModelRepository
-from evovit_deploy.serve.settings import ModelSource, Settings
+from evovit_deploy.serve.settings import ModelSource, ServiceSettings
 from tests.cli.test_bench import MICRO, SHORT
 from tests.engines.foreign_onnx import CLASSES, SIZE, make_onnx
 
@@ -237,7 +237,7 @@ def test_bench_makes_its_files_of_a_checkpoint_and_its_twin(row: Backend, tmp_pa
 
 
 def test_the_service_opens_it(files: tuple[Path, Path]) -> None:
-    models = ModelRepository(ModelSource.parse_all([f"m={files[1]}"]), Settings(), Metrics())
+    models = ModelRepository(ModelSource.parse_all([f"m={files[1]}"]), ServiceSettings(), Metrics())
     models.load_all()
     try:
         served = models.find("m")

@@ -16,7 +16,7 @@ from evovit_deploy.engines.base import Engine
 from evovit_deploy.serve.models import Opener
 from evovit_deploy.serve.server import serve
 from evovit_deploy.serve.service import Service
-from evovit_deploy.serve.settings import ModelSource, Settings
+from evovit_deploy.serve.settings import ModelSource, ServiceSettings
 
 from .engines import PATIENCE
 
@@ -55,7 +55,7 @@ def running(
 ) -> Iterator[Running]:
     """Serve ``names`` (``m`` by default), each opened by ``opener``; fails unless it ends with ``lost`` requests lost."""
     sources = ModelSource.parse_all([f"{name}=unused.onnx" for name in names or ("m",)])
-    service = Service(sources, Settings(port=0, grpc_port=0, **settings), labels=labels, opener=opener)
+    service = Service(sources, ServiceSettings(port=0, grpc_port=0, **settings), labels=labels, opener=opener)
     ready, result = threading.Event(), {}
 
     async def main() -> None:

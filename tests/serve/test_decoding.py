@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from evovit_deploy.serve.decoding import DaemonThreads, Pixels
+from evovit_deploy.serve.decoding import DaemonThreads, PixelBudget
 
 from ..docs.pages import ROOT
 from .engines import NumberEngine
@@ -72,7 +72,7 @@ def test_a_process_ends_while_a_thread_is_at_work() -> None:
 
 def test_pixels_at_once_are_limited() -> None:
     async def main() -> int:
-        pixels, used, most = Pixels(100), 0, 0
+        pixels, used, most = PixelBudget(100), 0, 0
 
         async def decode(count: int) -> None:
             nonlocal used, most
@@ -93,7 +93,7 @@ def test_pixels_at_once_are_limited() -> None:
 
 def test_the_smallest_goes_first_and_a_larger_one_than_allowed_alone() -> None:
     async def main() -> list[int]:
-        pixels, order = Pixels(100), list[int]()
+        pixels, order = PixelBudget(100), list[int]()
 
         async def decode(count: int) -> None:
             await pixels.wait(count)
@@ -113,7 +113,7 @@ def test_the_smallest_goes_first_and_a_larger_one_than_allowed_alone() -> None:
 
 def test_who_goes_away_takes_no_pixels() -> None:
     async def main() -> None:
-        pixels = Pixels(100)
+        pixels = PixelBudget(100)
         for at_once in (False, True):
             assert pixels.take(100)
             waiting = [asyncio.ensure_future(pixels.wait(80)) for _ in range(3)]
@@ -137,7 +137,7 @@ def test_who_goes_away_takes_no_pixels() -> None:
 
 def test_the_end_of_a_service_ends_what_waits_for_pixels() -> None:
     async def main() -> None:
-        pixels = Pixels(100)
+        pixels = PixelBudget(100)
         assert pixels.take(100)
         waiting = [asyncio.ensure_future(pixels.wait(count)) for count in (10, 20, 30)]
         await asyncio.sleep(0)

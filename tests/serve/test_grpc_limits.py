@@ -27,7 +27,7 @@ from evovit_deploy.serve.capacity import Capacity, Visit
 from evovit_deploy.serve.grpc_messages import parse
 from evovit_deploy.serve.rejections import Rejected
 from evovit_deploy.serve.tensors import TensorInfo
-from evovit_deploy.serve.turns import Turns
+from evovit_deploy.serve.turns import MessageTurns
 
 from .engines import PATIENCE, NumberEngine, images
 from .running import Running, always, running, until
@@ -235,7 +235,7 @@ def visits(count: int) -> list[Visit]:
 
 def test_turns_are_taken_in_order_and_given_back_whatever_happens() -> None:
     async def main() -> None:
-        turns, begun = Turns(2, 3, 1000.0), []
+        turns, begun = MessageTurns(2, 3, 1000.0), []
         gates = [asyncio.get_running_loop().create_future() for _ in range(6)]
 
         def reading(number: int, visit: Visit) -> asyncio.Task[Any]:
@@ -269,7 +269,7 @@ def test_turns_are_taken_in_order_and_given_back_whatever_happens() -> None:
 
 def test_a_message_that_takes_long_goes_when_others_wait() -> None:
     async def main() -> None:
-        turns = Turns(1, 10, 0.0)
+        turns = MessageTurns(1, 10, 0.0)
         never = asyncio.get_running_loop().create_future()
         slow, other = visits(2)
 

@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 
 from evovit_deploy.engines import Engine, FakeEngine
 from evovit_deploy.errors import EngineError, ModelFileError
-from evovit_deploy.serve.settings import ModelSource, Settings
+from evovit_deploy.serve.settings import ModelSource, ServiceSettings
 
 from .engines import PATIENCE, NumberEngine, images, numbers
 from .running import Running, always, running
@@ -112,7 +112,7 @@ def test_metadata_config_statistics_and_index(digits: Running) -> None:
 
 
 def test_versions(digits_model: Path) -> None:
-    def opener(source: ModelSource, settings: Settings) -> Engine:
+    def opener(source: ModelSource, settings: ServiceSettings) -> Engine:
         return NumberEngine(add=100 * int(source.version))
 
     with running(opener, "m:1", "m:12", "m:3") as service:
@@ -334,7 +334,7 @@ def test_control_is_refused_unless_allowed() -> None:
 def test_a_reload_under_load_loses_nothing_and_a_bad_file_changes_nothing() -> None:
     opened: list[Engine] = []
 
-    def opener(source: ModelSource, settings: Settings) -> Engine:
+    def opener(source: ModelSource, settings: ServiceSettings) -> Engine:
         if len(opened) == 4:
             opened.append(FakeEngine(3, 4, image_input="uint8"))  # another number of classes
         elif len(opened) == 5:
@@ -391,7 +391,7 @@ def test_metrics_page_and_access_log(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_readiness_comes_with_the_models_and_a_failure_to_load_ends_the_service() -> None:
-    def opener(source: ModelSource, settings: Settings) -> Engine:
+    def opener(source: ModelSource, settings: ServiceSettings) -> Engine:
         raise EngineError("no such GPU")
 
     with pytest.raises(EngineError, match="no such GPU"), running(opener):

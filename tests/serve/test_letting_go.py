@@ -24,7 +24,7 @@ from tritonclient.grpc import service_pb2_grpc as stubs
 
 from evovit_deploy.serve.http import build_app
 from evovit_deploy.serve.service import Service
-from evovit_deploy.serve.settings import ModelSource, Settings
+from evovit_deploy.serve.settings import ModelSource, ServiceSettings
 
 from .engines import PATIENCE, NumberEngine, images
 from .running import Running, always, running
@@ -141,7 +141,7 @@ def test_a_refused_body_is_in_no_circle(
     path: str, body: list[bytes], packed: bool, status: int, no_collector: None
 ) -> None:
     opener = always(NumberEngine(bad=(3,)))
-    service = Service(ModelSource.parse_all(["m=x"]), Settings(max_request_mib=1), opener=opener)
+    service = Service(ModelSource.parse_all(["m=x"]), ServiceSettings(max_request_mib=1), opener=opener)
     service.load()
     logging.disable(logging.CRITICAL)  # pytest keeps what is logged, with tracebacks
     try:

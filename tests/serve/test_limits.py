@@ -24,13 +24,13 @@ from evovit_deploy.packages import ServiceOptions
 from evovit_deploy.packages.triton import TritonOptions
 from evovit_deploy.serve.limits import Limits, about
 from evovit_deploy.serve.memory import worst_memory
-from evovit_deploy.serve.settings import Settings
+from evovit_deploy.serve.settings import ServiceSettings
 
 from .test_docs import PAGE
 
 IMAGE = 3 * 224 * 224 * 4
 ELSEWHERE = {"max_batch", "max_delay_ms", "workers", "threads", "drain"}  # they limit no client
-LIMITS = {field.name: about(field.name, Settings) for field in fields(Settings) if field.metadata}
+LIMITS = {field.name: about(field.name, ServiceSettings) for field in fields(ServiceSettings) if field.metadata}
 
 
 def rows() -> list[tuple[str, str, str]]:
@@ -40,22 +40,24 @@ def rows() -> list[tuple[str, str, str]]:
     return re.findall(r"^\|[^|]*\| `--([a-z-]+) ([0-9.]+)` \|[^|]*\| ([0-9.]*) \|$", page, re.MULTILINE)
 
 
-def public() -> Settings:
+def public() -> ServiceSettings:
     """The settings for strangers."""
     names = {option.replace("-", "_"): value for option, _, value in rows()}
-    kinds = {field.name: field.type for field in fields(Settings)}
-    return Settings(**{name: (int if kinds[name] == "int" else float)(value) for name, value in names.items()})  # type: ignore[arg-type]
+    kinds = {field.name: field.type for field in fields(ServiceSettings)}
+    return ServiceSettings(**{name: (int if kinds[name] == "int" else float)(value) for name, value in names.items()})  # type: ignore[arg-type]
 
 
 def test_every_limit_is_on_the_page_with_its_default() -> None:
     found = {option.replace("-", "_"): float(default) for option, default, _ in rows()}
-    assert found == {name: float(getattr(Settings(), name)) for name in LIMITS if name not in ELSEWHERE}
-    timed = {field.name for field in fields(Settings) if field.name.startswith("max_") or "timeout" in field.name}
+    assert found == {name: float(getattr(ServiceSettings(), name)) for name in LIMITS if name not in ELSEWHERE}
+    timed = {
+        field.name for field in fields(ServiceSettings) if field.name.startswith("max_") or "timeout" in field.name
+    }
     assert timed <= set(LIMITS)
     assert all(value for _, _, value in rows())
 
 
-def mib(settings: Settings) -> int:
+def mib(settings: ServiceSettings) -> int:
     return round(sum(worst_memory(settings, IMAGE).values()) / (1 << 20))
 
 
@@ -64,7 +66,7 @@ def test_the_formula_is_the_pages() -> None:
         r"is ([0-9,]+) MiB by default, ([0-9,]+) MiB with `--no-grpc`, and ([0-9,]+) MiB", PAGE.read_text()
     )
     assert [int(number.replace(",", "")) for number in said] == [
-        mib(Settings()), mib(Settings(grpc_port=None)), mib(public())
+        mib(ServiceSettings()), mib(ServiceSettings(grpc_port=None)), mib(public())
     ]  # fmt: skip
 
 
@@ -73,11 +75,11 @@ def test_every_term_is_on_the_page(encrypted: bool, tmp_path: Path) -> None:
     for name in ("c", "k"):
         (tmp_path / name).touch()
     tls = {"certificate": tmp_path / "c", "private_key": tmp_path / "k"} if encrypted else {}
-    for term in worst_memory(Settings(**tls), IMAGE):  # type: ignore[arg-type]
+    for term in worst_memory(ServiceSettings(**tls), IMAGE):  # type: ignore[arg-type]
         assert re.search(rf"^{term}  +\S", PAGE.read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("options", [Settings, RayOptions, ServiceOptions, TritonOptions])
+@pytest.mark.parametrize("options", [ServiceSettings, RayOptions, ServiceOptions, TritonOptions])
 def test_a_limit_is_defined_once(options: type) -> None:
     own = {field.name: field for field in fields(Limits)}
     found = {field.name: field for field in fields(options) if field.name in own}
@@ -92,14 +94,17 @@ def test_the_command_line_has_the_defaults(command: Callable[..., None]) -> None
     shared = {name: each.default for name, each in parameters.items() if name in LIMITS}
     if command is triton:
         del shared["timeout"]  # a request's wait in Triton's queue
-    assert shared == {name: getattr(Settings, name) for name in shared}
+    assert shared == {name: getattr(ServiceSettings, name) for name in shared}
     if command is serve:
         assert set(shared) == set(LIMITS)
 
 
 def wrong(name: str) -> list[Any]:
     """Values just out of the bounds of a limit."""
-    limit, whole = about(name, Settings), "int" in str({field.name: field.type for field in fields(Settings)}[name])
+    limit, whole = (
+        about(name, ServiceSettings),
+        "int" in str({field.name: field.type for field in fields(ServiceSettings)}[name]),
+    )
     values: list[Any] = [-1, 1.5, True] if whole else [math.nan, math.inf, -1.0]
     values += [] if limit.least is None else [limit.least - (1 if whole else 0.001)]
     values += [] if limit.above is None else [limit.above]
@@ -110,7 +115,7 @@ def wrong(name: str) -> list[Any]:
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name in LIMITS for value in wrong(name)])
 def test_what_is_out_of_bounds_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(InputError, match=rf"^{name} is .*; give .+\.$"):
-        Settings(**{name: value})
+        ServiceSettings(**{name: value})
 
 
 def test_the_batcher_waits_as_long_as_a_service_may() -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from evovit_deploy.engines import Engine
 from evovit_deploy.errors import InputError
-from evovit_deploy.serve.settings import ModelSource, Settings
+from evovit_deploy.serve.settings import ModelSource, ServiceSettings
 
 from .engines import PATIENCE, NumberEngine
 from .running import always, running
@@ -41,7 +41,7 @@ class Numbered(NumberEngine):
             self.spec = dataclasses.replace(self.spec, transform=None)
 
 
-def by_version(source: ModelSource, settings: Settings) -> Engine:
+def by_version(source: ModelSource, settings: ServiceSettings) -> Engine:
     return Numbered(source.version)
 
 
@@ -83,7 +83,7 @@ def test_a_load_that_the_stop_overtakes_is_refused_with_503(loaded: bool) -> Non
     opening, go_on = threading.Event(), threading.Event()
     opened: list[NumberEngine] = []
 
-    def opener(source: ModelSource, settings: Settings) -> Engine:
+    def opener(source: ModelSource, settings: ServiceSettings) -> Engine:
         opened.append(NumberEngine())
         if len(opened) > 1:
             opening.set()

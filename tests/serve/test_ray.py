@@ -25,9 +25,9 @@ from evovit_deploy.cluster.predicting import predict as predict_files
 from evovit_deploy.engines import Engine, FakeEngine
 from evovit_deploy.errors import EngineError, ModelFileError
 from evovit_deploy.loadtest.faults import RAY_SCENARIOS
-from evovit_deploy.loadtest.ray_faults import HANGS, Pair, deploy, ray_cluster, retried
+from evovit_deploy.loadtest.ray_faults import HANGS, TwoNodes, deploy, ray_cluster, retried
 from evovit_deploy.loadtest.stand_in import NAME, numbered
-from evovit_deploy.serve.settings import ModelSource, Settings
+from evovit_deploy.serve.settings import ModelSource, ServiceSettings
 
 from .conftest import DIGITS
 from .engines import PATIENCE, NumberEngine
@@ -37,14 +37,14 @@ from .test_http import document, some_images, tensor
 pytestmark = pytest.mark.slow
 
 
-def slow(source: ModelSource, settings: Settings) -> Engine:
+def slow(source: ModelSource, settings: ServiceSettings) -> Engine:
     return NumberEngine(latency=iter(lambda: 0.2, None))
 
 
 class Ray:
     """The cluster, and the address of its HTTP."""
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: TwoNodes) -> None:
         self.pair, self.host = pair, pair.http
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -158,7 +158,7 @@ def test_beyond_the_queue_requests_get_503(ray_: Ray) -> None:
 
 
 @pytest.fixture(scope="module")
-def pair(ray_: Ray) -> Pair:
+def pair(ray_: Ray) -> TwoNodes:
     from ray import serve
 
     serve.delete("digits")
@@ -167,13 +167,13 @@ def pair(ray_: Ray) -> Pair:
 
 
 @pytest.mark.parametrize("name", RAY_SCENARIOS)
-def test_killed_under_load_nothing_is_lost(pair: Pair, name: str) -> None:
+def test_killed_under_load_nothing_is_lost(pair: TwoNodes, name: str) -> None:
     counts = asyncio.run(RAY_SCENARIOS[name].run(pair))  # type: ignore[arg-type]
     assert RAY_SCENARIOS[name].broken(counts) == [], counts
     assert counts["answered"] == counts["requests"] >= 300
 
 
-def test_replicas_whose_engine_hangs_are_replaced(ray_: Ray, pair: Pair) -> None:
+def test_replicas_whose_engine_hangs_are_replaced(ray_: Ray, pair: TwoNodes) -> None:
     before = pair.replicas()
     assert len(before) == 2
     batch = numbered(HANGS, 8)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from evovit_deploy.errors import InputError
-from evovit_deploy.serve.settings import ModelSource, Settings
+from evovit_deploy.serve.settings import ModelSource, ServiceSettings
 
 TIMES = ("timeout", "run_timeout", "body_timeout", "drain")
 
@@ -48,8 +48,8 @@ def test_wrong_sources(texts: list[str]) -> None:
 )
 def test_wrong_settings(options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        Settings(**options)
+        ServiceSettings(**options)
 
 
 def test_ports_that_are_free_are_no_conflict() -> None:
-    assert Settings(port=0, grpc_port=0).max_bytes == 64 << 20
+    assert ServiceSettings(port=0, grpc_port=0).max_bytes == 64 << 20

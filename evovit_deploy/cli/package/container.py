@@ -9,7 +9,7 @@ import typer
 
 from ...storage.files import sha256
 from .._console import note
-from .._limits import Settings
+from .._limits import ServiceSettings
 from . import _options as shared
 
 __all__ = ["container"]
@@ -33,11 +33,11 @@ def container(
         bool,
         typer.Option("--gpu", help="For an NVIDIA GPU; a TensorRT engine always is.", rich_help_panel=shared.RUN),
     ] = False,
-    max_batch: shared.ServedBatch = Settings.max_batch,
-    max_delay_ms: shared.MaxDelayMs = Settings.max_delay_ms,
-    max_queue: shared.MaxQueue = Settings.max_queue,
+    max_batch: shared.ServedBatch = ServiceSettings.max_batch,
+    max_delay_ms: shared.MaxDelayMs = ServiceSettings.max_delay_ms,
+    max_queue: shared.MaxQueue = ServiceSettings.max_queue,
     threads: shared.Threads = None,
-    drain: shared.Drain = Settings.drain,
+    drain: shared.Drain = ServiceSettings.drain,
     wheel: Annotated[
         Path | None,
         typer.Option(

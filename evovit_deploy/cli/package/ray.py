@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .._limits import Settings
+from .._limits import ServiceSettings
 from .._ray import read_replicas
 from . import _options as shared
 
@@ -60,14 +60,14 @@ def ray(
     ] = None,
     model_name: shared.ModelName = None,
     labels: shared.Labels = None,
-    max_batch: shared.ServedBatch = Settings.max_batch,
-    max_delay_ms: shared.MaxDelayMs = Settings.max_delay_ms,
-    max_queue: shared.MaxQueue = Settings.max_queue,
+    max_batch: shared.ServedBatch = ServiceSettings.max_batch,
+    max_delay_ms: shared.MaxDelayMs = ServiceSettings.max_delay_ms,
+    max_queue: shared.MaxQueue = ServiceSettings.max_queue,
     threads: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="CPU threads per operator. Default: --cpus.", rich_help_panel=shared.RUN),
     ] = None,
-    drain: shared.Drain = Settings.drain,
+    drain: shared.Drain = ServiceSettings.drain,
     template: shared.Template = None,
     force: shared.Force = False,
     json: shared.Json = False,

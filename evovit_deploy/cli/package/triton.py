@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .._console import out, print_json
-from .._limits import Settings
+from .._limits import ServiceSettings
 from . import _options as shared
 
 __all__ = ["triton"]
@@ -31,12 +31,12 @@ def triton(
         int, typer.Option(min=1, metavar="N", help="Version folder.", rich_help_panel=shared.OUTPUT)
     ] = 1,
     labels: shared.Labels = None,
-    max_batch: shared.ServedBatch = Settings.max_batch,
-    max_delay_ms: shared.MaxDelayMs = Settings.max_delay_ms,
+    max_batch: shared.ServedBatch = ServiceSettings.max_batch,
+    max_delay_ms: shared.MaxDelayMs = ServiceSettings.max_delay_ms,
     max_delay_us: Annotated[int | None, typer.Option(min=0, hidden=True)] = None,
     max_queue: Annotated[
         int, typer.Option(min=1, metavar="N", help="Requests that may wait.", rich_help_panel=shared.LIMITS)
-    ] = Settings.max_queue,
+    ] = ServiceSettings.max_queue,
     timeout: Annotated[
         float,
         typer.Option(min=0.001, metavar="SECONDS", help="How long a request may wait.", rich_help_panel=shared.LIMITS),

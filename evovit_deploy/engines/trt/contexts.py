@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["GraphCache", "Pool", "Slot", "TensorInfo"]
+__all__ = ["GraphCache", "PlanTensor", "Pool", "Slot"]
 
 T = TypeVar("T")
 MAX_GRAPHS = 16
@@ -105,7 +105,7 @@ class GraphCache:
 
 
 @dataclass(frozen=True)
-class TensorInfo:
+class PlanTensor:
     """An input or output of an engine: name, shape without the batch, torch dtype."""
 
     name: str
@@ -126,7 +126,7 @@ class Slot:
     """
 
     def __init__(
-        self, device: Device, context: Callable[[], Any], image: TensorInfo, outputs: tuple[TensorInfo, ...], max_batch: int,
+        self, device: Device, context: Callable[[], Any], image: PlanTensor, outputs: tuple[PlanTensor, ...], max_batch: int,
         *, graphs: bool, static_buffers: bool,
     ) -> None:  # fmt: skip
         self.device, self.stream = device, device.stream()
@@ -208,12 +208,12 @@ class Slot:
         if not context.execute_async_v3(self.device.handle(self.stream)):
             raise EngineError("the engine failed while running; see `evovit doctor` for driver and versions.")
 
-    def _buffer(self, info: TensorInfo) -> torch.Tensor:
+    def _buffer(self, info: PlanTensor) -> torch.Tensor:
         if info.name not in self._device_buffers:
             self._device_buffers[info.name] = self.device.empty((self._max, *info.shape), info.dtype)
         return self._device_buffers[info.name]
 
-    def _host(self, info: TensorInfo) -> torch.Tensor:
+    def _host(self, info: PlanTensor) -> torch.Tensor:
         if info.name not in self._host_buffers:
             self._host_buffers[info.name] = self.device.pinned((self._max, *info.shape), info.dtype)
         return self._host_buffers[info.name]
