@@ -12,7 +12,7 @@ from evovit_deploy.checkpoint import random_checkpoint, timm_recipe
 from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.export import ExportOptions, export_baseline, export_onnx
 from evovit_deploy.models.options import ModelOptions
-from evovit_deploy.models.vit.vanilla import vanilla_recipe
+from evovit_deploy.models.vanilla import vanilla_recipe
 from tests.timm_models import checkpoint_of
 
 from .test_kernel_counts import DEPTH, STOCK, TWIN
