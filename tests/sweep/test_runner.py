@@ -17,6 +17,7 @@ from evovit_deploy import load_checkpoint
 from evovit_deploy.cli import app
 from evovit_deploy.engines.trt.api import find_gpu
 from evovit_deploy.errors import EngineError, EvoVitError, InputError, ModelFileError
+from evovit_deploy.evaluate import Subject
 from evovit_deploy.recipes import read_recipe
 from evovit_deploy.sweep import runner
 from evovit_deploy.sweep.runner import SweepSettings, read_outcomes
@@ -58,15 +59,15 @@ def call(*arguments: object, code: int = 0) -> Any:
 
 @pytest.mark.slow
 def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, ran = runner._run, []
+    real, ran = runner.evaluate, []
 
-    def run(checkpoint: Any, full: Any, candidate: Any, *rest: Any) -> Any:
-        ran.append(candidate.name)
+    def evaluated(subject: Subject, *rest: Any, **options: Any) -> Any:
+        ran.append(subject.path.stem.removesuffix("_fp32"))
         if len(ran) == 2:
             raise KeyboardInterrupt
-        return real(checkpoint, full, candidate, *rest)
+        return real(subject, *rest, **options)
 
-    monkeypatch.setattr(runner, "_run", run)
+    monkeypatch.setattr(runner, "evaluate", evaluated)
     folder = tmp_path / "out"
     command = ("--data", some, "-o", folder, "--ratios", "0.25,1")
     result = call(*command, code=130)
