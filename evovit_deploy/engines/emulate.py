@@ -1,7 +1,8 @@
-"""BF16 on a machine without BF16 kernels: the same graph in FP32, rounded to BF16 after every operation.
+"""Half precision on a CPU as a GPU has it: the same graph in FP32, rounded to the half type after every operation.
 
-ONNX Runtime's CPU provider has no BF16 kernels, so a BF16 export could not be proven on a laptop. Accumulating in FP32 and
-rounding each result is what tensor cores do too, up to the order of a sum.
+ONNX Runtime's CPU provider has no BF16 kernels, so a BF16 export could not be proven on a laptop. Of most FP16 operators it has
+none either and computes them in FP32, without rounding in between: a value beyond FP16's range (65504) passes unseen there, and
+is infinity on a GPU. Accumulating in FP32 and rounding each result is what tensor cores do, up to the order of a sum.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["emulate_bf16", "has_bf16"]
+__all__ = ["FP16_MAX", "WATCH", "emulate_bf16", "emulate_fp16", "has_bf16", "has_fp16"]
+
+FP16_MAX = 65504.0
+WATCH = "largest:"  # prefix of the outputs that tell the largest magnitude of a value
 
 
 def has_bf16(model: onnx.ModelProto) -> bool:
@@ -21,33 +25,74 @@ def has_bf16(model: onnx.ModelProto) -> bool:
     return any(tensor.data_type == onnx.TensorProto.BFLOAT16 for tensor in model.graph.initializer)
 
 
+def has_fp16(model: onnx.ModelProto) -> bool:
+    """Return whether any constant of the graph is FP16."""
+    import onnx
+
+    return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
+
+
 def emulate_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy in which every BF16 tensor is FP32 holding BF16 values."""
+    import onnx
+
+    return _emulate(model, onnx.TensorProto.BFLOAT16, watch=False)
+
+
+def emulate_fp16(model: onnx.ModelProto, *, watch: bool = False) -> onnx.ModelProto:
+    """Return a copy in which every FP16 tensor is FP32 holding FP16 values; what is out of range is infinity.
+
+    Args:
+        model: With FP16 types in the graph.
+        watch: Add an output ``largest:NAME`` (scalar float32) for every FP16 tensor NAME that a node computes: its largest
+            magnitude before rounding.
+    """
+    import onnx
+
+    return _emulate(model, onnx.TensorProto.FLOAT16, watch=watch)
+
+
+def _emulate(model: onnx.ModelProto, kind: int, *, watch: bool) -> onnx.ModelProto:
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    bf16, fp32 = TensorProto.BFLOAT16, TensorProto.FLOAT
+    fp32 = TensorProto.FLOAT
     typed = onnx.shape_inference.infer_shapes(model)
-    half = {info.name for info in typed.graph.value_info if info.type.tensor_type.elem_type == bf16}
+    graph = typed.graph
+    half = {
+        info.name
+        for info in (*graph.value_info, *graph.input, *graph.output)
+        if info.type.tensor_type.elem_type == kind
+    }
+    edges = {info.name: info for info in (*graph.input, *graph.output)}
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.value_info[:], result.graph.node[:], result.graph.initializer[:]
+    for info in (*result.graph.input, *result.graph.output):
+        if info.name in half and info.name in edges:
+            info.type.tensor_type.elem_type = fp32
     for tensor in model.graph.initializer:
-        if tensor.data_type == bf16:
+        if tensor.data_type == kind:
             tensor = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
         result.graph.initializer.append(tensor)
     for node in model.graph.node:
         node = onnx.NodeProto.FromString(node.SerializeToString())
-        if node.op_type == "Cast":
-            for attribute in node.attribute:
-                if attribute.name == "to" and attribute.i == bf16:
-                    attribute.i = fp32
-        rounded = []
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == kind:
+                attribute.i = fp32
+            elif attribute.t.data_type == kind:  # of Constant and ConstantOfShape
+                value = numpy_helper.to_array(attribute.t).astype(np.float32)
+                attribute.t.CopyFrom(numpy_helper.from_array(value, attribute.t.name))
+        after = []
         for i, value in enumerate(node.output):
             if value in half:
-                node.output[i] = f"{value}.exact"
-                rounded.append(helper.make_node("Cast", [f"{value}.exact"], [f"{value}.bf16"], to=bf16))
-                rounded.append(helper.make_node("Cast", [f"{value}.bf16"], [value], to=fp32))
-        result.graph.node.extend([node, *rounded])
+                exact = node.output[i] = f"{value}.exact"
+                after.append(helper.make_node("Cast", [exact], [f"{value}.half"], to=kind))
+                after.append(helper.make_node("Cast", [f"{value}.half"], [value], to=fp32))
+                if watch:
+                    after.append(helper.make_node("Abs", [exact], [f"{value}.size"]))
+                    after.append(helper.make_node("ReduceMax", [f"{value}.size"], [f"{WATCH}{value}"], keepdims=0))
+                    result.graph.output.append(helper.make_tensor_value_info(f"{WATCH}{value}", fp32, []))
+        result.graph.node.extend([node, *after])
     return result

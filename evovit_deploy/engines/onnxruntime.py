@@ -68,7 +68,7 @@ def session(model: str | bytes, provider: str, threads: int | None, *, optimise:
     try:
         result = ort.InferenceSession(model, options, providers=[PROVIDERS[provider]])
     except Exception as error:  # onnxruntime raises its own classes, which share no base
-        if provider == "cpu" and _is_bf16(model):
+        if provider == "cpu" and _is_half(model):
             raise EngineError(
                 "ONNX Runtime's CPU provider cannot run BF16. Build a TensorRT engine, use --provider cuda on a GPU machine, "
                 "or export with --precision fp16 or fp32."
@@ -91,17 +91,24 @@ class OrtEngine(Engine):
         threads: CPU threads within an operator.
         emulate: Run a BF16 graph on a CPU by rounding after every operation (:mod:`evovit_deploy.engines.emulate`); right
             for comparing outputs, meaningless for timing. Without it a BF16 graph on a CPU is an EngineError.
+        strict: With ``emulate``, FP16 too, most of which ONNX Runtime's CPU provider computes in FP32, where nothing overflows.
     """
 
     backend = "onnxruntime"
 
     def __init__(
-        self, path: str | Path, *, provider: str = "auto", threads: int | None = None, emulate: bool = False
+        self,
+        path: str | Path,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        emulate: bool = False,
+        strict: bool = False,
     ) -> None:
         if provider == "auto":
             provider = "cpu" if cuda_problem() else "cuda"
         self._path, self._threads = Path(path), threads
-        self._emulate = provider == "cpu" and emulate and _is_bf16(path)
+        self._emulate = provider == "cpu" and emulate and _is_half(path, strict)
         self._file = _identity(self._path)
         self.session = self._session(provider)
         self.device = "cpu" if provider == "cpu" else "cuda:0"
@@ -159,22 +166,24 @@ def _identity(path: Path) -> tuple[int, ...] | None:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _is_bf16(model: str | bytes | Path) -> bool:
-    """Whether a model has BF16 constants; False for what is not ONNX at all."""
+def _is_half(model: str | bytes | Path, fp16: bool = False) -> bool:
+    """Whether a model has BF16 constants, or those or FP16 ones; False for what is not ONNX at all."""
     import onnx
 
-    from .emulate import has_bf16
+    from .emulate import has_bf16, has_fp16
 
     try:
-        return has_bf16(onnx.load_model_from_string(model) if isinstance(model, bytes) else load_onnx(Path(model)))
+        loaded = onnx.load_model_from_string(model) if isinstance(model, bytes) else load_onnx(Path(model))
+        return has_bf16(loaded) or (fp16 and has_fp16(loaded))
     except Exception:  # not ONNX: the caller has a better message
         return False
 
 
 def _emulated(path: str | Path) -> bytes:
-    from .emulate import emulate_bf16
+    from .emulate import emulate_bf16, emulate_fp16, has_bf16
 
-    return bytes(emulate_bf16(load_onnx(Path(path), external=True)).SerializeToString())
+    model = load_onnx(Path(path), external=True)
+    return bytes((emulate_bf16 if has_bf16(model) else emulate_fp16)(model).SerializeToString())
 
 
 def _spec(session_: Any, path: Path) -> ModelSpec:
@@ -232,7 +241,7 @@ register(
         suffixes=(".onnx",),
         open=_open,
         module="onnxruntime",
-        accepts=("emulate",),
+        accepts=("emulate", "strict"),
         any_suffix=True,
         platform="onnxruntime_onnx",
         missing="Make one with: evovit export CKPT -o {stem}.onnx",

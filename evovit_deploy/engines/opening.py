@@ -58,8 +58,8 @@ def open_models(
         paths: Model files.
         options: How.
         outputs: Of a checkpoint's module; other files have the outputs they were exported with.
-        plain: For a proof: a checkpoint as the plain FP32 module on the CPU, with the input type of the file beside it, and BF16
-            emulated on a CPU, which has no kernels for it.
+        plain: For a proof: a checkpoint as the plain FP32 module on the CPU, with the input type of the file beside it, and half
+            precision emulated on a CPU, which has no kernels for BF16 and does not round what is FP16.
         note: Called with what was assumed.
 
     Raises:
@@ -90,7 +90,7 @@ def open_models(
         row = opener(path)
         # In a proof the provider says where a file runs that has a choice; a TensorRT engine is held against it.
         provider = options.provider if not plain or options.provider in row.providers else "auto"
-        emulate: dict[str, Any] = {"emulate": True} if plain and "emulate" in row.accepts else {}
+        emulate: dict[str, Any] = {name: plain for name in ("emulate", "strict") if plain and name in row.accepts}
         engine = Engine.open(path, provider=provider, threads=options.threads, **emulate)
         opened[path] = stack.enter_context(engine)
     like = next((recipe for e in opened.values() if (recipe := _evolved_recipe(e, plain)) is not None), None)

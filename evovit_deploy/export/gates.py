@@ -16,7 +16,8 @@ class Gate:
     """One condition of a proof.
 
     Attributes:
-        name: ``finite``, ``error``, ``cosine``, ``top1_margin``, ``top1``, ``kept_1`` (Jaccard index), ``kept_1_cut``, ...
+        name: ``finite``, ``overflow``, ``error``, ``cosine``, ``top1_margin``, ``top1``, ``kept_1`` (Jaccard index),
+            ``kept_1_cut``, ...
         found: What was found.
         limit: What is accepted.
         at_least: Whether ``limit`` is the smallest value accepted; else it is the largest.
@@ -82,6 +83,8 @@ class ParityReport:
         tolerance: What is accepted.
         names: Of the images.
         differences: How the two files differ where that changes what they compute: keep ratios, weights, ...
+        overflows: What is beyond FP16 (65504) within the graph, in the order of computation, such as
+            "blocks.3/fc1/MatMul: 9.1e+04, white"; None where that was not looked at.
     """
 
     images: int
@@ -101,6 +104,7 @@ class ParityReport:
     tolerance: Tolerance
     names: tuple[str, ...] = ()
     differences: tuple[str, ...] = field(default=())
+    overflows: tuple[str, ...] | None = None
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -108,6 +112,9 @@ class ParityReport:
         t = self.tolerance
         first = self.not_finite[0] if self.not_finite else ""
         gates = [Gate("finite", float(len(self.not_finite)), 0.0, False, "images that are not finite", first)]
+        if self.overflows is not None:
+            where = self.overflows[0].partition(":")[0] if self.overflows else ""
+            gates.append(Gate("overflow", float(len(self.overflows)), 0.0, False, "values inside beyond FP16", where))
         if self.error is not None and self.cosine is not None and self.top1 is not None:
             what = self._quantity
             gates.append(Gate("error", self.error, t.max_abs, False, f"{what} error, relative", self.worst))
@@ -144,7 +151,11 @@ class ParityReport:
         if gate is None:
             return ""
         if gate.name == "finite":
-            return f"the outputs are not finite ({'; '.join(self.not_finite[:3])})"
+            inside = f". Overflow begins at {self.overflows[0]}" if self.overflows else ""
+            return f"the outputs are not finite ({'; '.join(self.not_finite[:3])}){inside}"
+        if gate.name == "overflow":
+            assert self.overflows
+            return f"{len(self.overflows)} values inside the graph are beyond FP16 (65504), the first at {self.overflows[0]}"
         where = f" in image {gate.where}" if gate.where else ""
         if gate.name == "error":
             assert self.scale is not None

@@ -95,7 +95,7 @@ def export_onnx(
         path: ONNX file to write; a JSON with the same stem is written beside it.
         options: See :class:`ExportOptions`.
         images: [n, 3, S, S] float32 normalised (or [n, S, S, 3] uint8 for uint8 input) to prove with; by default the shipped
-            photographs, seeded images, and white, black and noise.
+            photographs, seeded images, and hard ones (white, black, noise, saturated, high contrast, a large token).
         force: Replace files that evovit did not write; its own are replaced always.
         step: Called with a few words at the start of each of :data:`STEPS`.
 
@@ -160,7 +160,7 @@ def write(
 ) -> ExportResult:
     """Export ``module``, prove it against ``reference``, and only then give the files their names."""
     from ..images.probes import probe_images
-    from .proof import compare_onnx
+    from .proof import compare_onnx, patch_kernels
 
     step(STEPS[1])
     full = to_onnx(
@@ -183,7 +183,7 @@ def write(
             step(STEPS[2])
             named: tuple[str, ...] = ()
             if images is None:
-                probes = probe_images(recipe)
+                probes = probe_images(recipe, kernels=patch_kernels(reference))
                 images, named = probes.prepared(recipe.transform, options.model.image_input), probes.names
             step(STEPS[3])
             tolerance = recipe.tolerances[options.model.precision]

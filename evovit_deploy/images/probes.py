@@ -14,10 +14,12 @@ from .decode import load_image
 from .folder import find_images
 from .transform import normalise, preprocess
 
-__all__ = ["Probes", "probe_images", "sample_images"]
+__all__ = ["HARD", "Probes", "probe_images", "sample_images"]
 
 Array = NDArray[Any]
 SEEDED = 4
+HARD = ("white", "black", "noise", "saturated", "high contrast", "large token")
+CELL = 16  # pixels a side of what the hard images are made of: the usual patch
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Probes:
     """Images to compare two models on.
 
     Attributes:
-        names: Of every image: ``astronaut.jpg``, ..., ``seeded 1``, ..., ``white``, ``black``, ``noise``.
+        names: Of every image: ``astronaut.jpg``, ..., ``seeded 1``, ..., and those of :data:`HARD`.
         pixels: [n, S, S, 3] uint8, resized and cropped as the model's transform says.
     """
 
@@ -37,15 +39,18 @@ class Probes:
         return self.pixels if image_input == "uint8" else normalise(self.pixels, transform)
 
 
-def probe_images(recipe: Recipe, seed: int = 0) -> Probes:
-    """Return the shipped photographs, seeded images with structure, and what is hard on half precision: white, black, noise.
+def probe_images(recipe: Recipe, seed: int = 0, kernels: Array | None = None) -> Probes:
+    """Return the shipped photographs, seeded images with structure, and what is hard on half precision (:data:`HARD`).
 
-    Photographs are what a model sees in use. A flat image has the largest activations of one kind and scores that nearly
-    tie; white noise makes all patches alike.
+    Photographs are what a model sees in use. A flat image (white, black) has the largest activations of one kind and scores
+    that nearly tie; white noise makes all patches alike; saturated colours and a chequerboard of black and white have the
+    largest contrast between patches; and one patch that the patch embedding answers to most strongly, on grey, gives the
+    largest token.
 
     Args:
         recipe: Image size and transform.
         seed: Of the seeded images and the noise.
+        kernels: [C, 3, P, P] of a patch embedding, for the largest token; without them its patch is noise of black and white.
 
     Raises:
         InputError: A shipped photograph is missing or cannot be read: the installation is damaged.
@@ -57,12 +62,33 @@ def probe_images(recipe: Recipe, seed: int = 0) -> Probes:
         images.append(preprocess(load_image(path), recipe.transform, size, "uint8"))
     names += [f"seeded {number}" for number in range(1, SEEDED + 1)]
     images += list(sample_images(recipe, "uint8", SEEDED, seed))
-    hard = {
-        "white": np.full((size, size, 3), 255, np.uint8),
-        "black": np.zeros((size, size, 3), np.uint8),
-        "noise": np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8),
-    }
-    return Probes((*names, *hard), np.stack([*images, *hard.values()]))
+    return Probes((*names, *HARD), np.stack([*images, *_hard_images(recipe, seed, kernels)]))
+
+
+def _hard_images(recipe: Recipe, seed: int, kernels: Array | None) -> list[Array]:
+    """The images of :data:`HARD`, each [S, S, 3] uint8."""
+    size, random = recipe.structure.image_size, np.random.default_rng(seed)
+    noise = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
+    cells = -(-size // CELL)
+    colours = 255 * random.integers(0, 2, (cells, cells, 3), dtype=np.uint8)
+    board = 255 * (np.indices((cells, cells)).sum(0) % 2).astype(np.uint8)[..., None].repeat(3, 2)
+    blown = [part.repeat(CELL, 0).repeat(CELL, 1)[:size, :size] for part in (colours, board)]
+    token = np.full((size, size, 3), 128, np.uint8)
+    patch = _strongest_patch(kernels, recipe.transform) if kernels is not None else None
+    if patch is None:
+        patch = 255 * random.integers(0, 2, (CELL, CELL, 3), dtype=np.uint8)
+    start = size // 2 // len(patch) * len(patch)
+    place = token[start : start + len(patch), start : start + len(patch)]
+    place[:] = patch[: len(place), : len(place)]
+    white, black = (np.full((size, size, 3), value, np.uint8) for value in (255, 0))
+    return [white, black, noise, *blown, token]
+
+
+def _strongest_patch(kernels: Array, transform: Transform) -> Array:
+    """The patch [P, P, 3] uint8 with the largest answer of any kernel [C, 3, P, P]: white where that is positive, else black."""
+    weights = kernels / np.asarray(transform.std, kernels.dtype)[:, None, None]
+    strongest = weights[np.abs(weights).sum((1, 2, 3)).argmax()]
+    return np.where(strongest > 0, 255, 0).astype(np.uint8).transpose(1, 2, 0)
 
 
 def sample_images(recipe: Recipe, image_input: str, count: int = SEEDED, seed: int = 0) -> Array:
