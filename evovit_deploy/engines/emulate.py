@@ -1,8 +1,8 @@
 """Half precision on a CPU as a GPU has it: the same graph in FP32, rounded to the half type after every operation.
 
-ONNX Runtime's CPU provider has no BF16 kernels, so a BF16 export could not be proven on a laptop. Of most FP16 operators it has
-none either and computes them in FP32, without rounding in between: a value beyond FP16's range (65504) passes unseen there, and
-is infinity on a GPU. Accumulating in FP32 and rounding each result is what tensor cores do, up to the order of a sum.
+ONNX Runtime's CPU provider has no BF16 kernels, so a BF16 export could not be proven on a laptop. Of many FP16 operators it has
+none either and computes them in FP32, without rounding between two of them: a value beyond FP16's range (65504) can pass unseen
+there, and is infinity on a GPU. Accumulating in FP32 and rounding each result is what tensor cores do, up to the order of a sum.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class OrtEngine(Engine):
         threads: CPU threads within an operator.
         emulate: Run a BF16 graph on a CPU by rounding after every operation (:mod:`evovit_deploy.engines.emulate`); right
             for comparing outputs, meaningless for timing. Without it a BF16 graph on a CPU is an EngineError.
-        strict: With ``emulate``, FP16 too, most of which ONNX Runtime's CPU provider computes in FP32, where nothing overflows.
+        strict: With ``emulate``, FP16 too, much of which ONNX Runtime's CPU provider computes in FP32, where nothing overflows.
     """
 
     backend = "onnxruntime"

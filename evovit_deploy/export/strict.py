@@ -1,7 +1,7 @@
 """An FP16 graph as a GPU computes it, and where in it values leave FP16.
 
-ONNX Runtime's CPU provider computes most FP16 operators in FP32 and does not round between them, so that what overflows on a GPU
-has right outputs there. :class:`StrictRun` rounds after every operation and keeps the largest magnitude of every value.
+ONNX Runtime's CPU provider computes many FP16 operators in FP32 and does not round between them, so that what overflows on a GPU
+can have right outputs there. :class:`StrictRun` rounds after every operation and keeps the largest magnitude of every value.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from evovit_deploy import ExportOptions, OrtEngine, ParityError, cli, export_onnx
+from evovit_deploy import ExportOptions, ParityError, cli, export_onnx
+from evovit_deploy.engines.onnxruntime import session
 from evovit_deploy.export.strict import StrictRun
 from evovit_deploy.images.probes import HARD, probe_images
 from evovit_deploy.models.options import ModelOptions
@@ -25,26 +26,37 @@ def changed(checkpoint, **factors):
 
 
 @pytest.fixture
-def hidden_overflow(tiny):
+def overflowing(tiny):
     """The hidden layer of block 1 beyond FP16, and fc2 after it as much smaller."""
     return changed(tiny, blocks__1__mlp__fc1__weight=2.0**20, blocks__1__mlp__fc2__weight=2.0**-20)
 
 
-def test_an_overflow_that_the_cpu_provider_hides_does_not_pass(hidden_overflow, tmp_path):
+def test_what_the_cpu_provider_hides_is_seen():
+    """100 x 1000 x 0.001 in FP16: the product in between is infinite on a GPU, and not rounded on a CPU."""
+    half, make = onnx.TensorProto.FLOAT16, onnx.helper
+    factors = [make.make_tensor(name, half, [], [value]) for name, value in (("large", 1000.0), ("small", 0.001))]
+    nodes = [make.make_node("Mul", ["images", "large"], ["between"], "first")]
+    nodes.append(make.make_node("Mul", ["between", "small"], ["logits"], "second"))
+    ends = [make.make_tensor_value_info(name, half, [1, 1]) for name in ("images", "logits")]
+    graph = make.make_graph(nodes, "graph", ends[:1], ends[1:], factors)
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 20)], ir_version=9)
+    image = np.array([[100]], np.float16)
+    assert session(model.SerializeToString(), "cpu", 1).run(None, {"images": image})[0] == pytest.approx(100, rel=1e-2)
+    run = StrictRun(model)
+    assert np.isinf(run(image.astype(np.float32))["logits"]).all()
+    assert run.overflows(["hundred"]) == ("first: 1e+05, hundred",)
+
+
+def test_an_overflow_does_not_pass(overflowing, tmp_path):
     with pytest.raises(ParityError, match=r"Overflow begins at blocks\.1/fc1/MatMul: "):
-        export_onnx(hidden_overflow, tmp_path / "model.onnx", FP16)
+        export_onnx(overflowing, tmp_path / "model.onnx", FP16)
     assert not list(tmp_path.iterdir())
-    result = export_onnx(hidden_overflow, tmp_path / "model.onnx", dataclasses.replace(FP16, prove=False))
-    with OrtEngine(result.path, provider="cpu") as engine:  # what made the gate necessary
-        assert np.isfinite(engine(np.zeros((1, 3, 64, 64), np.float32))["logits"]).all()
 
 
-def test_verify_sees_it_too(hidden_overflow, tmp_path, capsys, monkeypatch):
+def test_verify_sees_it_too(overflowing, tmp_path, capsys, monkeypatch):
     options = dataclasses.replace(FP16, prove=False)
-    half = export_onnx(hidden_overflow, tmp_path / "half.onnx", options).path
-    whole = export_onnx(
-        hidden_overflow, tmp_path / "whole.onnx", dataclasses.replace(options, model=ModelOptions())
-    ).path
+    half = export_onnx(overflowing, tmp_path / "half.onnx", options).path
+    whole = export_onnx(overflowing, tmp_path / "whole.onnx", dataclasses.replace(options, model=ModelOptions())).path
     monkeypatch.setattr("sys.argv", ["evovit", "verify", str(whole), str(half)])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
