@@ -25,7 +25,7 @@ FLOORS = (
     "engines",
     "export describe explain evaluate serve",
     "building cluster",
-    "bench packages serve.ray",
+    "bench diagnose packages serve.ray",
     "sweep loadtest",
     "catalogue doctor",
     "",  # evovit_deploy itself: the public names

@@ -15,6 +15,7 @@ from ._root_group import RootGroup
 from ._streams import guarded, prepare
 from .bench_group import bench_app
 from .build import build
+from .diagnose import diagnose
 from .doctor import doctor
 from .eval import evaluate
 from .explain import explain
@@ -69,7 +70,7 @@ def options(
 
 NAMES: dict[Callable[..., None], str] = {evaluate: "eval", list_: "list"}  # these two are builtins
 for panel, commands in {
-    "Convert": (export, verify, build, inspect),
+    "Convert": (export, verify, diagnose, build, inspect),
     "Measure": (evaluate, explain, sweep),
     "Use": (predict, serve),
     "Look up": (list_, doctor),

@@ -14,6 +14,7 @@ __all__ = [
     "BaselineKind",
     "ClassOrder",
     "Format",
+    "HalfPrecision",
     "Hardware",
     "ImageInput",
     "Pool",
@@ -74,6 +75,13 @@ class Target(str, Enum):
     auto = "auto"
     tensorrt = "tensorrt"
     tensorrt_rtx = "tensorrt-rtx"
+
+
+class HalfPrecision(str, Enum):
+    """What is held against FP32."""
+
+    fp16 = "fp16"
+    bf16 = "bf16"
 
 
 class Precision(str, Enum):

@@ -7,12 +7,13 @@ there, and is infinity on a GPU. Accumulating in FP32 and rounding each result i
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["FP16_MAX", "WATCH", "emulate_bf16", "emulate_fp16", "has_bf16", "has_fp16"]
+__all__ = ["FP16_MAX", "WATCH", "emulate_as_fp16", "emulate_bf16", "emulate_fp16", "has_bf16", "has_fp16", "widen"]
 
 FP16_MAX = 65504.0
 WATCH = "largest:"  # prefix of the outputs that tell the largest magnitude of a value
@@ -52,14 +53,38 @@ def emulate_fp16(model: onnx.ModelProto, *, watch: bool = False) -> onnx.ModelPr
     return _emulate(model, onnx.TensorProto.FLOAT16, watch=watch)
 
 
-def _emulate(model: onnx.ModelProto, kind: int, *, watch: bool) -> onnx.ModelProto:
+def emulate_as_fp16(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """Return a copy of an FP32 graph with weights and values rounded to FP16, but for those of the nodes named in ``keep``."""
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
+
+    result = _emulate(model, TensorProto.FLOAT16, watch=False, typed=TensorProto.FLOAT, keep=keep)
+    read = {name for node in model.graph.node if node.name not in keep for name in node.input}
+    for tensor in result.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and tensor.name in read:
+            with np.errstate(over="ignore"):
+                rounded = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+    return result
+
+
+def _emulate(
+    model: onnx.ModelProto,
+    kind: int,
+    *,
+    watch: bool,
+    rounding: bool = True,
+    typed: int | None = None,
+    keep: Collection[str] = (),
+) -> onnx.ModelProto:
+    """``typed`` is the element type that is taken for half, if not ``kind``; nodes named in ``keep`` are not rounded."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     fp32 = TensorProto.FLOAT
-    typed = onnx.shape_inference.infer_shapes(model)
-    graph = typed.graph
+    rounded_to, kind = kind, kind if typed is None else typed
+    graph = onnx.shape_inference.infer_shapes(model).graph
     half = {
         info.name
         for info in (*graph.value_info, *graph.input, *graph.output)
@@ -86,9 +111,9 @@ def _emulate(model: onnx.ModelProto, kind: int, *, watch: bool) -> onnx.ModelPro
                 attribute.t.CopyFrom(numpy_helper.from_array(value, attribute.t.name))
         after = []
         for i, value in enumerate(node.output):
-            if value in half:
+            if value in half and rounding and node.name not in keep:
                 exact = node.output[i] = f"{value}.exact"
-                after.append(helper.make_node("Cast", [exact], [f"{value}.half"], to=kind))
+                after.append(helper.make_node("Cast", [exact], [f"{value}.half"], to=rounded_to))
                 after.append(helper.make_node("Cast", [f"{value}.half"], [value], to=fp32))
                 if watch:
                     after.append(helper.make_node("Abs", [exact], [f"{value}.size"]))
@@ -96,3 +121,11 @@ def _emulate(model: onnx.ModelProto, kind: int, *, watch: bool) -> onnx.ModelPro
                     result.graph.output.append(helper.make_tensor_value_info(f"{WATCH}{value}", fp32, []))
         result.graph.node.extend([node, *after])
     return result
+
+
+def widen(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which every FP16 or BF16 tensor is FP32, not rounded; weights keep the values that are stored."""
+    from onnx import TensorProto
+
+    kind = TensorProto.BFLOAT16 if has_bf16(model) else TensorProto.FLOAT16
+    return _emulate(model, kind, watch=False, rounding=False)

@@ -222,8 +222,8 @@ def _spec(session_: Any, path: Path) -> ModelSpec:
     )
 
 
-def _open(path: Path, *, provider: str, threads: int | None, emulate: bool = False) -> OrtEngine:
-    return OrtEngine(path, provider=provider, threads=threads, emulate=emulate)
+def _open(path: Path, *, provider: str, threads: int | None, emulate: bool = False, strict: bool = False) -> OrtEngine:
+    return OrtEngine(path, provider=provider, threads=threads, emulate=emulate, strict=strict)
 
 
 def _usable(probes: Probes) -> tuple[str, ...]:

@@ -1,0 +1,210 @@
+"""What is diagnosed: a checkpoint, an ONNX file, an engine; and the FP32 graph that it is held against."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from .. import manifest as manifests
+from ..errors import InputError, ModelFileError
+from ..images.probes import Probes, probe_images
+from ..manifest.onnx_file import load_onnx
+from ..models.options import ModelOptions
+from ..recipes import Evolution, Recipe, Structure
+from ..storage.files import printable
+from ..storage.missing import no_such_file
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..checkpoint import Checkpoint
+
+__all__ = ["Source", "open_source", "read_images"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Both graphs, and how to feed them.
+
+    Attributes:
+        model, against: In words.
+        reference: FP32 graph.
+        half: The half-precision graph; None where it is the reference in FP16.
+        recipe: Transform and tolerances.
+        image_input: ``float32`` or ``uint8``.
+        batch: Static batch, or None.
+        kernels: [C, 3, P, P] of the patch embedding, where known.
+    """
+
+    model: str
+    against: str
+    reference: onnx.ModelProto
+    half: onnx.ModelProto | None
+    recipe: Recipe
+    image_input: str
+    batch: int | None
+    kernels: Array | None = None
+
+    def probes(self) -> Probes:
+        """Return the images that a proof runs on."""
+        return probe_images(self.recipe, kernels=self.kernels)
+
+
+def read_images(paths: Sequence[str | Path], recipe: Recipe) -> Probes:
+    """Read image files, or all in a folder, as the recipe's transform says.
+
+    Raises:
+        InputError: No such file, no image, or none in the folder.
+    """
+    import numpy as np
+
+    from ..images.decode import load_image
+    from ..images.folder import find_images
+    from ..images.transform import preprocess
+
+    files = find_images([Path(path) for path in paths])
+    size = recipe.structure.image_size
+    pixels = np.stack([preprocess(load_image(path), recipe.transform, size, "uint8") for path in files])
+    return Probes(tuple(path.name for path in files), pixels)
+
+
+def open_source(
+    model: str | Path | Checkpoint,
+    against: str | Path | Checkpoint | None,
+    precision: str,
+    options: ModelOptions | None,
+    step: Callable[[str], None],
+) -> Source:
+    """Read or export both graphs.
+
+    Raises:
+        InputError: ``against`` with a checkpoint, which is its own reference.
+        ModelFileError, CheckpointError: A model that cannot be read.
+    """
+    if isinstance(model, (str, Path)):
+        path = Path(model)
+        if not path.is_file():
+            raise no_such_file(path, ModelFileError, "Give a checkpoint or an ONNX file.")
+        if path.suffix.lower() in (".engine", ".plan"):
+            onnx_file = path.with_suffix(".onnx")
+            beside = f" Beside it lies {printable(onnx_file)}: give that." if onnx_file.is_file() else ""
+            raise InputError(
+                f"{printable(path)} is an engine, whose layers are fused and cannot be looked at. Give the ONNX file it "
+                f"was built from, or the checkpoint; `evovit verify` compares the engine's own outputs.{beside}"
+            )
+        if path.suffix.lower() == ".onnx":
+            return _from_file(path, against, step)
+        from ..checkpoint import load_checkpoint
+
+        model = load_checkpoint(path)
+    if against is not None:
+        raise InputError(
+            "a checkpoint is its own FP32 reference. Leave --against out, or give an ONNX file and --against it."
+        )
+    return _from_checkpoint(model, precision, options or ModelOptions(), step)
+
+
+def _from_checkpoint(
+    checkpoint: Checkpoint, precision: str, options: ModelOptions, step: Callable[[str], None]
+) -> Source:
+    reference, kernels = _export(checkpoint, dataclasses.replace(options, precision="fp32"), step)
+    half, _ = _export(checkpoint, dataclasses.replace(options, precision=precision), step)  # type: ignore[arg-type]
+    name = printable(checkpoint.path) if checkpoint.path else checkpoint.recipe.name
+    return Source(
+        f"{name} in {precision}",
+        f"{name} in fp32",
+        reference,
+        half,
+        checkpoint.recipe,
+        options.image_input,
+        None,
+        kernels,
+    )
+
+
+def _export(
+    checkpoint: Checkpoint, options: ModelOptions, step: Callable[[str], None], batch: int | None = None, opset: int = 0
+) -> tuple[onnx.ModelProto, Array | None]:
+    """The graph of a checkpoint with logits and kept sets, and the kernels of its patch embedding."""
+    from ..export.graph import to_onnx
+    from ..export.onnx import ExportOptions, example_batch
+    from ..export.proof import patch_kernels
+    from ..models.build import build_model, resolve_options
+    from ..models.families import family_of
+
+    step(f"exporting in {options.precision}")
+    looked_at = tuple(name for name in ("logits", "kept") if name in family_of(checkpoint.recipe).outputs)
+    options = resolve_options(dataclasses.replace(options, outputs=looked_at), checkpoint.recipe)
+    opset = opset or ExportOptions(options).opset_version
+    module: Any = build_model(checkpoint.recipe, checkpoint.state, options)
+    model = to_onnx(module, example_batch(module, batch or 2), module.output_names, dynamic=batch is None, opset=opset)
+    return model, patch_kernels(module)
+
+
+def _from_file(path: Path, against: str | Path | Checkpoint | None, step: Callable[[str], None]) -> Source:
+    from onnx import TensorProto
+
+    from ..engines.emulate import has_bf16, has_fp16, widen
+
+    step("reading")
+    half = load_onnx(path, external=True)
+    manifest = manifests.read({entry.key: entry.value for entry in half.metadata_props}, str(path))
+    recipe = Recipe.from_dict(manifest["recipe"], "manifest") if manifest else _plain_recipe(half, path)
+    source = half.graph.input[0]
+    image_input = "uint8" if source.type.tensor_type.elem_type == TensorProto.UINT8 else "float32"
+    batch = source.type.tensor_type.shape.dim[0].dim_value or None
+    is_half = has_bf16(half) or has_fp16(half)
+    name = printable(path)
+    if against is None:
+        if is_half:
+            return Source(
+                name, f"{name} in fp32, with its weights as stored", widen(half), half, recipe, image_input, batch
+            )
+        return Source(f"{name} in fp16", name, half, None, recipe, image_input, batch)
+    if not is_half:
+        raise InputError(
+            f"{name} is FP32 itself: there is no half precision to hold against a file. Leave --against out."
+        )
+    if isinstance(against, (str, Path)):
+        other = Path(against)
+        if not other.is_file():
+            raise no_such_file(other, ModelFileError, "Give a checkpoint or an ONNX file.")
+        if other.suffix.lower() == ".onnx":
+            reference = load_onnx(other, external=True)
+            if has_bf16(reference) or has_fp16(reference):
+                raise InputError(f"{printable(other)} is not FP32. Export the reference with --precision fp32.")
+            return Source(name, printable(other), reference, half, recipe, image_input, batch)
+        from ..checkpoint import load_checkpoint
+
+        against = load_checkpoint(other, recipe=recipe, image_size=recipe.structure.image_size)
+    if manifest is None:
+        raise InputError(
+            f"{name} was not exported by evovit, so its nodes are not a checkpoint's. Give an ONNX file in FP32."
+        )
+    options = ModelOptions(
+        "fp32",
+        manifest["input"],
+        manifest["selection"] or "auto",
+        fold=manifest["folded"],
+        trim=manifest.get("trim", True),
+    )
+    reference, kernels = _export(against, options, step, batch, manifest["opset"])
+    told = printable(against.path) if against.path else against.recipe.name
+    return Source(name, f"{told} in fp32", reference, half, recipe, image_input, batch, kernels)
+
+
+def _plain_recipe(model: onnx.ModelProto, path: Path) -> Recipe:
+    """For a file of another tool: its image size, the usual transform and tolerances."""
+    dims = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] if model.graph.input else []
+    if len(dims) != 4 or 3 not in (dims[1], dims[3]) or not dims[2]:
+        raise ModelFileError(
+            f"{printable(path)}: its first input is not one image batch ([B, 3, S, S] float32 or [B, S, S, 3] uint8)."
+        )
+    return Recipe("unknown", "deit", Structure(dims[2], 1, 1, 1, 1), Evolution((1.0,), (1.0,), stage_starts=()))
