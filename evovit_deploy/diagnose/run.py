@@ -26,6 +26,7 @@ __all__ = ["diagnose"]
 
 Array = NDArray[Any]
 Step = Callable[[str, int, int], None]
+CANCELLED = 1e-5
 
 
 def diagnose(
@@ -95,13 +96,16 @@ def _layers(paired: Paired, run: LayerRun, names: Sequence[str]) -> tuple[Layer,
     found = []
     for pair, seen in zip(paired.pairs, run.measured):
         before = max((run.measured[i].error for i in pair.before), default=0.0)
+        read = max((run.measured[i].largest for i in pair.before), default=0.0)
+        # Two numbers that cancel leave their rounding, which is as large as before and means as little.
+        cancelled = seen.largest < CANCELLED * read
         found.append(
             Layer(
                 pair.node,
                 pair.op,
                 block_of(pair.node),
                 seen.error,
-                seen.error / max(before, unit),
+                1.0 if cancelled else seen.error / max(before, unit),
                 seen.largest,
                 seen.largest / limit if pair.rounded else 0.0,
                 seen.overflowed,

@@ -174,7 +174,7 @@ def timm_scale(s: State, n: int) -> None:
 
 
 def _entry(n: int) -> int:
-    names = block_numbers(LEVIT.as_levit[0])
+    names = block_numbers(LEVIT.structure)
     return next(i for i, name in names.items() if name == f"blocks.{n}")
 
 
