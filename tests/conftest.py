@@ -11,6 +11,7 @@ import pytest
 
 from . import exports
 
+DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits" / "evo_deit_digits.pth"
 REFERENCE = Path(__file__).resolve().parents[1].parent / "shared" / "reference"
 
 # Before torch is imported, here or in a process that a test starts. The models here are small: a second thread mostly waits for
@@ -55,3 +56,29 @@ def shared_exports(session_folder: Path) -> None:
     """Let equal modules be exported once, here and in the processes that ask for it."""
     os.environ[exports.FOLDER] = str(session_folder / "exports")
     exports.install()
+
+
+@pytest.fixture(scope="session")
+def digits_package(session_folder: Path) -> Path:
+    """The digits checkpoint as an inductor engine for batches of 1 to 8, compiled once a session."""
+    from filelock import FileLock
+
+    from evovit_deploy.building.export import ExportJob, export
+    from evovit_deploy.engines.inductor.compiling import check_compiler
+    from evovit_deploy.errors import EngineError
+    from evovit_deploy.export.onnx import ExportOptions
+    from evovit_deploy.export.source import ExportSource
+    from evovit_deploy.models.options import ModelOptions
+
+    try:
+        check_compiler()
+    except EngineError as error:
+        pytest.skip(str(error))
+    path = session_folder / "inductor" / "digits.pt2"
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            options = ExportOptions(ModelOptions(outputs=("logits", "kept")))
+            build = {"target": "inductor", "max_batch": 8}
+            export(ExportJob(ExportSource(DIGITS), options, output=path, engine=True, build=build, device="cpu"))
+    return path

@@ -199,8 +199,8 @@ class Route:
         return TorchEngine(module, vanilla, precision=model.precision, **self._in_torch())
 
     def _in_torch(self) -> dict[str, Any]:
-        """How a module is opened: to run it, or on the CPU for a backend that makes its file of it."""
-        provider = self.provider if self.in_torch else "cpu"
+        """How a module is opened: to run it, or where a backend that makes its file of it will run that."""
+        provider = self.provider if self.row is not None and "cuda" in self.row.providers else "cpu"
         return {"provider": provider, "threads": self.threads, "compiled": self.backend == "compile"}
 
     def _module(self, open_engine: Callable[[], TorchEngine], folder: Path, step: Step) -> Opened:

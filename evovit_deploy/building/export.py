@@ -1,4 +1,4 @@
-"""`evovit export` as a call: what is exported, how, under which name, and whether an engine is built of it."""
+"""`evovit export` as a call: what is exported, how, under which name, and which engine is built of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from ..errors import InputError
 from ..export.onnx import STEPS, ExportOptions, ExportResult, default_name
 from ..export.source import ExportSource
 from ..storage.ownership import check_not_read
+from . import inductor
 from .build import BuildResult, build_engine, check_target, export_engine
+from .inductor import InductorResult
 from .profiles import BuildProfile, load_profile
 
 if TYPE_CHECKING:
@@ -32,12 +34,14 @@ class ExportJob:
     Attributes:
         source: What is exported.
         options: How; its precision gives way to ``precision``, or what follows from None.
-        precision: ``fp32``, ``fp16`` or ``bf16``; None is FP32 for an ONNX file, and FP16, or what the profile says, for an
-            engine.
-        output: ``X.onnx``, or ``X.engine``; None is named after the model, its size and its precision.
-        engine: Build a TensorRT engine too.
+        precision: ``fp32``, ``fp16`` or ``bf16``; None is FP32 for an ONNX file or a CPU, and FP16, or what the profile says,
+            for an engine on a GPU.
+        output: ``X.onnx``, ``X.engine`` or ``X.pt2``; None is named after the model, its size and its precision.
+        engine: Build a TensorRT engine too, or an inductor engine only, as the ``target`` in ``build`` says.
         profile: Build profile, a name or a TOML file.
         build: Fields of :class:`BuildOptions` that overrule the profile's; None counts as not given.
+        device: Of an inductor engine: ``cpu`` or ``cuda``; None is a GPU where there is one.
+        sizes: Static batch sizes of an inductor engine, in place of the one in ``options``.
         force: Replace files that evovit did not write; its own are replaced always.
     """
 
@@ -48,20 +52,39 @@ class ExportJob:
     engine: bool = False
     profile: str | None = None
     build: Mapping[str, Any] = field(default_factory=dict)
+    device: str | None = None
+    sizes: tuple[int, ...] = ()
     force: bool = False
 
     def __post_init__(self) -> None:
-        if self.engine:
+        if self.engine and not self.through_onnx:
             return
-        given = {"profile": self.profile, **self.build}
+        if len(self.sizes) > 1:
+            raise InputError(
+                f"--batch {','.join(map(str, self.sizes))}: only an inductor engine has several static sizes; give one, or add "
+                f"--format engine --target {inductor.TARGET}."
+            )
+        if self.engine:
+            if self.device is not None:
+                raise InputError(
+                    f"--device {self.device}: only --target {inductor.TARGET} has that; TensorRT runs on a GPU. Leave it out."
+                )
+            return
+        given = {"profile": self.profile, **self.build, "device": self.device}
         unused = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
         if unused:
             raise InputError(f"{', '.join(unused)}: only an engine has that; add --format engine.")
         if self.output is not None and (row := opener(self.output)).kind != "onnx":
-            fix = "add --format engine, or name it" if row.built else "name it"
+            target = "" if row.built else f" --target {row.name}"
+            fix = f"add --format engine{target}, or name it" if row.kind == "engine" else "name it"
             raise InputError(
                 f"-o {self.output} is not a name for an ONNX file: {fix} {self.output.with_suffix('.onnx')}."
             )
+
+    @property
+    def through_onnx(self) -> bool:
+        """Whether an ONNX file is written."""
+        return self.build.get("target") != inductor.TARGET
 
     def building(self) -> BuildOptions | None:
         """Return what to build with; None without an engine.
@@ -81,15 +104,18 @@ class ExportJob:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the ONNX file, and the engine if one was built."""
+    """What was written: the ONNX file, which an inductor engine has none of, and the engine if one was built."""
 
-    onnx: ExportResult
-    engine: BuildResult | None
+    onnx: ExportResult | None
+    engine: BuildResult | InductorResult | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form: the manifest of the ONNX file, or that of the engine with it as ``export``."""
+        engine = {} if self.engine is None else self.engine.to_dict()
+        if self.onnx is None:
+            return engine
         exported = {"path": str(self.onnx.path), "json": str(self.onnx.json_path), **self.onnx.manifest}
-        return exported if self.engine is None else {**self.engine.to_dict(), "export": exported}
+        return {**engine, "export": exported} if engine else exported
 
 
 def export(
@@ -103,9 +129,11 @@ def export(
         tell: Called as it goes on; while an engine is built, from another thread.
 
     Raises:
-        EvoVitError: What :func:`.export_onnx`, :func:`.export_baseline` and :func:`.build_engine` raise; mistakes in the job
-            show before anything takes time. Nothing was written.
+        EvoVitError: What :func:`.export_onnx`, :func:`.export_baseline`, :func:`.build_engine` and :func:`.build_inductor`
+            raise; mistakes in the job show before anything takes time. Nothing was written.
     """
+    if job.engine and not job.through_onnx:
+        return _inductor(job, note, tell)
     building = job.building()
     precision = job.precision or ("fp32" if building is None else building.precision or "fp16")
     model = dataclasses.replace(job.options.model, precision=precision)  # type: ignore[arg-type]
@@ -133,3 +161,31 @@ def export(
         prove=options.prove,
     )
     return Exported(*export_engine(path, write, build, force=job.force))
+
+
+def _inductor(job: ExportJob, note: Callable[[str], None], tell: Tell) -> Exported:
+    """Build an inductor engine, which takes no ONNX file."""
+    sizes = job.sizes or (() if job.options.batch is None else (job.options.batch,))
+    wanted = inductor.wanted(job.options, {**job.build, "profile": job.profile}, job.device, sizes)
+    precision = job.precision or ("fp16" if wanted.device == "cuda" else "fp32")
+    static = sizes[0] if len(sizes) == 1 else None
+    model = dataclasses.replace(job.options.model, precision=precision)  # type: ignore[arg-type]
+    options = dataclasses.replace(job.options, model=model, batch=static)
+    if job.output is not None:
+        inductor.places(job.output)
+    tell("reading", 0, None)
+    loaded = job.source.load()
+    for text in loaded.notes:
+        note(text)
+    path = job.output or Path(default_name(loaded.recipe, options)).with_suffix(".pt2")
+    check_not_read(inductor.places(path), job.source.files)
+    steps = iter(range(len(inductor.STEPS)))
+    built = inductor.build_inductor(
+        loaded.prepare,
+        path,
+        options,
+        wanted,
+        force=job.force,
+        step=lambda text: tell(text, next(steps), len(inductor.STEPS)),
+    )
+    return Exported(None, built)

@@ -13,6 +13,8 @@ __all__ = [
     "Arrivals",
     "BaselineKind",
     "ClassOrder",
+    "Device",
+    "ExportTarget",
     "Format",
     "HalfPrecision",
     "Hardware",
@@ -82,6 +84,22 @@ class HalfPrecision(str, Enum):
 
     fp16 = "fp16"
     bf16 = "bf16"
+
+
+class ExportTarget(str, Enum):
+    """Which kind of engine is built of a checkpoint."""
+
+    auto = "auto"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+    inductor = "inductor"
+
+
+class Device(str, Enum):
+    """What an inductor engine is compiled for."""
+
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 class Precision(str, Enum):

@@ -22,8 +22,10 @@ __all__ = [
     "Batch",
     "ClassOrder",
     "Cpus",
+    "Device",
     "Drain",
     "Ema",
+    "ExportTarget",
     "Force",
     "FromTimm",
     "Gpus",
@@ -190,6 +192,23 @@ Target = Annotated[
     typer.Option(
         metavar="TARGET",
         help="tensorrt or tensorrt-rtx. auto: TensorRT where it and a GPU are found, else TensorRT-RTX.",
+        rich_help_panel=ENGINE,
+    ),
+]
+ExportTarget = Annotated[
+    choices.ExportTarget | None,
+    typer.Option(
+        metavar="TARGET",
+        help="tensorrt, tensorrt-rtx, or inductor: PyTorch, compiled. auto: TensorRT where it and a GPU are found, else "
+        "TensorRT-RTX.",
+        rich_help_panel=ENGINE,
+    ),
+]
+Device = Annotated[
+    choices.Device | None,
+    typer.Option(
+        metavar="cpu|cuda",
+        help="inductor only: compile for it. Default: a GPU if there is one.",
         rich_help_panel=ENGINE,
     ),
 ]

@@ -58,7 +58,8 @@ class Opened(Understood, Ran):  # the fields of the last come first
 class Building:
     """What is asked of an engine that is built of an export."""
 
-    target: shared.Target = None
+    target: shared.ExportTarget = None
+    device: shared.Device = None
     profile: shared.Profile = None
     min_batch: shared.MinBatch = None
     opt_batch: shared.OptBatch = None

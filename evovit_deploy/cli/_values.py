@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["batch_size", "duration", "numbers", "ratios", "word", "words"]
+__all__ = ["batch_size", "batch_sizes", "duration", "numbers", "ratios", "word", "words"]
 
 
 def word(choice: Enum | None) -> Any:
@@ -50,9 +50,16 @@ def duration(text: str) -> float:
 
 
 def batch_size(text: str) -> int | None:
-    """Read ``dynamic`` as None, else a number of images."""
+    """Read ``dynamic``, or several sizes, as None, else a number of images."""
+    sizes = batch_sizes(text)
+    return sizes[0] if len(sizes) == 1 else None
+
+
+def batch_sizes(text: str) -> tuple[int, ...]:
+    """Read ``dynamic`` as nothing, else ``8`` or ``1,8,64`` as numbers of images."""
     if text == "dynamic":
-        return None
-    if not text.isdigit() or int(text) < 1:
+        return ()
+    parts = words(text)
+    if not all(part.isdigit() and int(part) for part in parts):
         raise InputError(f"--batch {text!r}; give `dynamic` or a number from 1.")
-    return int(text)
+    return tuple(dict.fromkeys(map(int, parts)))

@@ -14,12 +14,14 @@ from ._choices import BaselineKind, Format, ImageInput, Pool, Precision, Selecti
 from ._console import note, out, print_json, progress
 from ._groups import grouped
 from ._shared import Building, Understood
-from ._values import batch_size, word, words
+from ._values import batch_size, batch_sizes, word, words
 from .build import show_build
 
 if TYPE_CHECKING:
+    from ..building.inductor import InductorResult
     from ..checkpoint.options import CheckpointOptions
     from ..export import ExportOptions, ExportResult
+    from ..export.gates import ParityReport
 
 __all__ = ["export"]
 
@@ -39,7 +41,9 @@ class Graph:
     ] = None
     batch: Annotated[
         str,
-        typer.Option(metavar="dynamic|N", help="Any batch size, or this one only.", rich_help_panel=GRAPH),
+        typer.Option(
+            metavar="dynamic|N", help="Any batch size, or this one only; 1,8,64 for inductor.", rich_help_panel=GRAPH
+        ),
     ] = "dynamic"
     input_: Annotated[
         ImageInput,
@@ -138,7 +142,7 @@ def export(
             "-o",
             "--output",
             metavar="FILE",
-            help="File to write, .onnx or .engine; its description goes beside it. Default: named after the model.",
+            help="File to write, .onnx, .engine or .pt2; its description goes beside it. Default: named after the model.",
             rich_help_panel=shared.OUTPUT,
         ),
     ] = None,
@@ -146,7 +150,7 @@ def export(
         Format,
         typer.Option(
             "--format",
-            help="engine: also build a TensorRT engine from the ONNX file.",
+            help="engine: also build a TensorRT engine from the ONNX file; with --target inductor, that engine only.",
             rich_help_panel=shared.OUTPUT,
         ),
     ] = Format.onnx,
@@ -157,17 +161,19 @@ def export(
     force: shared.Force = False,
     json: shared.Json = False,
 ) -> None:
-    """Export a checkpoint to ONNX and prove it against the FP32 PyTorch model; build a TensorRT engine too if asked.
+    """Export a checkpoint to ONNX and prove it against the FP32 PyTorch model; build an engine if asked.
 
     Examples:
       evovit export ckpt.pth -o model.onnx
       evovit export ckpt.pth -o model.onnx --precision fp16 --outputs logits,kept
       evovit export ckpt.pth --format engine --max-batch 32
+      evovit export ckpt.pth --format engine --target inductor --device cpu
       evovit export --recipe evo_deit_small_patch16_224 --random-weights
       evovit export --from-timm vit_small_patch16_224 --weights vit.pth --keep 0.7
     """
     from ..building.export import ExportJob
     from ..building.export import export as run
+    from ..building.inductor import InductorResult
     from ..export.source import ExportSource
 
     job = ExportJob(
@@ -186,6 +192,8 @@ def export(
         engine=format_ is Format.engine,
         profile=building.profile,
         build=building.fields(),
+        device=word(building.device),
+        sizes=batch_sizes(graph.batch),
         force=force,
     )
     with progress() as bar:
@@ -198,26 +206,48 @@ def export(
     if json:
         print_json(exported.to_dict())
         return
-    _show(exported.onnx)
-    if exported.engine is not None:
+    if exported.onnx is not None:
+        _show(exported.onnx)
+    if isinstance(exported.engine, InductorResult):
+        _show_inductor(exported.engine)
+    elif exported.engine is not None:
         show_build(exported.engine)
 
 
 def _show(result: ExportResult) -> None:
     from rich.markup import escape
 
-    from ._parity import parity_table
-
-    console, manifest = out(), result.manifest
+    manifest = result.manifest
     size = result.path.stat().st_size / 1e6
     batch = "dynamic" if manifest["batch"] is None else manifest["batch"]
     weights = " [yellow](random weights)[/]" if manifest["weights"]["random"] else ""
-    console.print(
+    out().print(
         f"[bold]{escape(str(result.path))}[/]  {size:.1f} MB  {escape(manifest['name'])}{weights}  {manifest['precision']}  "
         f"input {manifest['input']}  batch {batch}  opset {manifest['opset']}  outputs {', '.join(manifest['outputs'])}",
         soft_wrap=True,
     )
-    if result.parity is None:
-        console.print("parity: [yellow]not proven[/] (--no-verify)")
+    _show_parity(result.parity, "ONNX Runtime CPU against the FP32 PyTorch model")
+
+
+def _show_inductor(result: InductorResult) -> None:
+    from rich.markup import escape
+
+    d, model = result.manifest, result.manifest["model"]
+    batch = ", ".join(map(str, d["batch"]["sizes"])) or f"{d['batch']['min']} to {d['batch']['max']}"
+    weights = " [yellow](random weights)[/]" if model["weights"]["random"] else ""
+    out().print(
+        f"[bold]{escape(str(result.path))}[/]  {d['package']['bytes'] / 1e6:.1f} MB  {escape(d['name'])}{weights}  "
+        f"{d['precision']}  input {model['input']}  batch {batch}  {d['machine']['device']}  PyTorch {d['torch']}  "
+        f"{d['build_seconds']:.1f} s",
+        soft_wrap=True,
+    )
+    _show_parity(result.parity, "inductor against the FP32 PyTorch model")
+
+
+def _show_parity(parity: ParityReport | None, title: str) -> None:
+    from ._parity import parity_table
+
+    if parity is None:
+        out().print("parity: [yellow]not proven[/] (--no-verify)")
     else:
-        console.print(parity_table(result.parity, "ONNX Runtime CPU against the FP32 PyTorch model"))
+        out().print(parity_table(parity, title))

@@ -8,6 +8,9 @@ from .pytorch import TorchEngine
 from .trt import backends as _tensorrt  # noqa: F401
 from .trt.tensorrt import TrtEngine
 
+# isort: split
+from .inductor import backends as _inductor  # noqa: F401  # last in the lists of backends
+
 __all__ = [
     "Engine",
     "FakeEngine",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..models.options import ModelOptions
     from ..recipes import Recipe
 
-__all__ = ["TorchEngine", "check_threads", "module_of"]
+__all__ = ["TorchEngine", "check_threads", "leave_threads", "module_of"]
 
 _lost_pool = 0  # threads of the pool that the parent of this forked process had
 
@@ -48,6 +48,15 @@ def check_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(1)
+
+
+def leave_threads() -> None:
+    """Note, in a forked child, that the threads of PyTorch's pool stayed with the parent; see :func:`check_threads`."""
+    import torch
+
+    global _lost_pool
+    threads = torch.get_num_threads()
+    _lost_pool = threads if threads > 1 else 0
 
 
 class TorchEngine(Engine):
@@ -92,6 +101,7 @@ class TorchEngine(Engine):
             self.module = _compiled(self.module, use_cuda)
         self.recipe = recipe
         self.weights: dict[str, Any] | None = None  # of a checkpoint: as in a manifest
+        self.options: ModelOptions | None = None  # likewise: how the module was built
         self.spec = ModelSpec(
             name=recipe.name,
             image_size=module.structure.image_size,
@@ -113,10 +123,10 @@ class TorchEngine(Engine):
         compiled: bool = False,
     ) -> TorchEngine:
         """Build the inference module of a checkpoint and wrap it."""
-        from ..models.build import build_model
+        from ..models.build import build_model, resolve_options
         from ..models.options import ModelOptions
 
-        options = options or ModelOptions()
+        options = resolve_options(options or ModelOptions(), checkpoint.recipe)
         module = build_model(checkpoint.recipe, checkpoint.state, options)
         engine = cls(
             module,
@@ -126,17 +136,14 @@ class TorchEngine(Engine):
             threads=threads,
             compiled=compiled,
         )
+        engine.options = options
         engine.weights = {"source": checkpoint.source, "random": checkpoint.random, "sha256": checkpoint.sha256}
         return engine
 
     def forked(self) -> None:
         """See :meth:`Engine.forked`."""
-        import torch
-
-        global _lost_pool
         super().forked()
-        threads = torch.get_num_threads()
-        _lost_pool = threads if threads > 1 else 0
+        leave_threads()
 
     def revive(self) -> None:
         """Go on in a forked child if that takes neither threads nor a GPU.

@@ -6,15 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .. import manifest as manifests
 from ..models.options import ModelOptions
 from ..recipes import Recipe
-from .onnx import STEPS, ExportOptions, ExportResult, Step, check_output, write
+from .onnx import STEPS, ExportOptions, ExportResult, Prepared, Step, check_output, write
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
 
-__all__ = ["BaselineKind", "export_baseline"]
+__all__ = ["BaselineKind", "export_baseline", "prepare_baseline"]
 
 BaselineKind = Literal["twin", "trimmed", "stock"]
 
@@ -47,28 +46,38 @@ def export_baseline(
         RecipeError: An unknown name.
         ExportError, OutputError, ParityError: Nothing was written.
     """
-    from ..models.vanilla import build_stock, build_twin, vanilla_recipe
-
     options = options or ExportOptions()
     path = Path(path)
-    recipe = vanilla_recipe(source)
     check_output(path, force=force)
     step(STEPS[0])
-    model_options = dataclasses.replace(options.model, selection="auto", trim=kind == "trimmed")
+    prepared = prepare_baseline(source, options, kind=kind, seed=seed, weights=weights)
+    return write(prepared, path, images=None, step=step)
+
+
+def prepare_baseline(
+    source: str | Recipe,
+    options: ExportOptions,
+    *,
+    kind: BaselineKind = "twin",
+    seed: int = 0,
+    weights: Checkpoint | None = None,
+) -> Prepared:
+    """Build a vanilla module, and the stock one that it is proven against; arguments as for :func:`export_baseline`.
+
+    Raises:
+        RecipeError: An unknown name.
+    """
+    from ..models.vanilla import build_stock, build_twin, vanilla_recipe
+
+    recipe = vanilla_recipe(source)
+    options = dataclasses.replace(
+        options, model=dataclasses.replace(options.model, selection="auto", trim=kind == "trimmed")
+    )
     build = build_stock if kind == "stock" else build_twin
     state = None if weights is None else weights.state
-    module: Any = build(recipe, model_options, seed, state)
+    module: Any = build(recipe, options.model, seed, state)
     reference = build_stock(recipe, ModelOptions("fp32", options.model.image_input), seed, state)
     origin: dict[str, Any] = {"source": f"random weights (seed {seed})", "random": True, "sha256": None}
     if weights is not None:
         origin = {"source": weights.source, "random": weights.random, "sha256": weights.sha256}
-    manifest = manifests.make(
-        recipe,
-        model_options,
-        batch=options.batch,
-        opset=options.opset_version,
-        outputs=module.output_names,
-        weights=origin,
-        variant=kind,
-    )
-    return write(module, reference, recipe, path, options, manifest, module.output_names, images=None, step=step)
+    return Prepared(module, reference, recipe, options, module.output_names, origin, kind)

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from ..recipes import Recipe
     from .gates import ParityReport
 
-__all__ = ["ExportOptions", "ExportResult", "check_output", "default_name", "export_onnx", "write"]
+__all__ = [
+    "ExportOptions",
+    "ExportResult",
+    "Prepared",
+    "check_output",
+    "default_name",
+    "export_onnx",
+    "prepare",
+    "write",
+]
 
 Step = Callable[[str], None]
 OUTPUTS = ("logits", "probabilities", "kept")
@@ -103,13 +112,57 @@ def export_onnx(
         ExportError, OutputError: Nothing was written.
         ParityError: The outputs differ by more than the recipe's tolerance; nothing was written.
     """
-    from ..models.build import build_model, resolve_options
-
     options = options or ExportOptions()
-    options = dataclasses.replace(options, model=resolve_options(options.model, checkpoint.recipe))
     path = Path(path)
     check_output(path, force=force)
     step(STEPS[0])
+    return write(prepare(checkpoint, options), path, images=images, step=step)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is exported, built and not traced yet.
+
+    Attributes:
+        module: Eval-mode module; it may have more outputs than are asked for.
+        reference: The plain FP32 module that it has to equal.
+        recipe: Of both.
+        options: As asked for, with the selection pattern that is used.
+        names: Outputs that are asked for, in order.
+        weights: ``source``, ``random``, ``sha256``, for the manifest.
+        variant: ``twin``, ``trimmed`` or ``stock`` for a vanilla model, else empty.
+    """
+
+    module: Any
+    reference: Any
+    recipe: Recipe
+    options: ExportOptions
+    names: tuple[str, ...]
+    weights: dict[str, Any]
+    variant: str = ""
+
+    def manifest(self, opset: int | None) -> dict[str, Any]:
+        """Return the manifest of an ONNX file with this opset; None for a file that is not ONNX."""
+        return manifests.make(
+            self.recipe,
+            self.options.model,
+            batch=self.options.batch,
+            opset=opset,
+            outputs=self.names,
+            weights=self.weights,
+            variant=self.variant,
+        )
+
+
+def prepare(checkpoint: Checkpoint, options: ExportOptions) -> Prepared:
+    """Build the module of a checkpoint, and the one that it is proven against.
+
+    Raises:
+        InputError: Options that the model does not have.
+    """
+    from ..models.build import build_model, resolve_options
+
+    options = dataclasses.replace(options, model=resolve_options(options.model, checkpoint.recipe))
     wanted = options.model.outputs
     looked_at = tuple(name for name in ("logits", "kept") if name in family_of(checkpoint.recipe).outputs)
     everything = dataclasses.replace(options.model, outputs=tuple(dict.fromkeys((*wanted, *looked_at))))
@@ -122,15 +175,8 @@ def export_onnx(
         for name in module.output_names
         if name == output or (output == "kept" and name.startswith("kept_"))
     )
-    manifest = manifests.make(
-        checkpoint.recipe,
-        options.model,
-        batch=options.batch,
-        opset=options.opset_version,
-        outputs=names,
-        weights={"source": checkpoint.source, "random": checkpoint.random, "sha256": checkpoint.sha256},
-    )
-    return write(module, reference, checkpoint.recipe, path, options, manifest, names, images=images, step=step)
+    weights = {"source": checkpoint.source, "random": checkpoint.random, "sha256": checkpoint.sha256}
+    return Prepared(module, reference, checkpoint.recipe, options, names, weights)
 
 
 def check_output(path: Path, *, force: bool = False) -> None:
@@ -146,22 +192,13 @@ def check_output(path: Path, *, force: bool = False) -> None:
     check_replaceable({path: manifests.is_ours, described: is_manifest("onnx")}, force=force)
 
 
-def write(
-    module: Any,
-    reference: Any,
-    recipe: Recipe,
-    path: Path,
-    options: ExportOptions,
-    manifest: dict[str, Any],
-    names: tuple[str, ...],
-    *,
-    images: np.ndarray[Any, Any] | None,
-    step: Step,
-) -> ExportResult:
-    """Export ``module``, prove it against ``reference``, and only then give the files their names."""
+def write(prepared: Prepared, path: Path, *, images: np.ndarray[Any, Any] | None, step: Step) -> ExportResult:
+    """Export a module, prove it against its reference, and only then give the files their names."""
     from ..images.probes import probe_images
     from .proof import compare_onnx, patch_kernels
 
+    module, recipe, options = prepared.module, prepared.recipe, prepared.options
+    manifest = prepared.manifest(options.opset_version)
     step(STEPS[1])
     full = to_onnx(
         module,
@@ -171,7 +208,7 @@ def write(
         opset=options.opset_version,
     )
     manifests.attach(full, manifest)
-    final = drop_outputs(full, names)
+    final = drop_outputs(full, prepared.names)
     with translate(ExportError, "the exported graph is not valid ONNX"):
         _check(final)
     json_path = path.with_suffix(".json")
@@ -187,7 +224,7 @@ def write(
                 images, named = probes.prepared(recipe.transform, options.model.image_input), probes.names
             step(STEPS[3])
             tolerance = recipe.tolerances[options.model.precision]
-            report = compare_onnx(reference, full, temporary, images, options.batch, tolerance, named)
+            report = compare_onnx(prepared.reference, full, temporary, images, options.batch, tolerance, named)
             if not report.passed:
                 raise ParityError(
                     f"the exported model is not the checkpoint's: {report.failure}. Nothing was written. Try another "

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..checkpoint.options import CheckpointOptions
 from ..errors import InputError
 from ..recipes import Recipe
-from .baseline import BaselineKind, export_baseline
-from .onnx import ExportResult, export_onnx
+from .baseline import BaselineKind, export_baseline, prepare_baseline
+from .onnx import ExportOptions, ExportResult, Prepared, export_onnx, prepare
 
 __all__ = ["ExportSource", "LoadedSource"]
 
@@ -25,11 +26,13 @@ class LoadedSource:
         recipe: Of what will be written.
         notes: What was assumed, filled in, dropped or resized.
         export: :func:`.export_onnx` or :func:`.export_baseline` without its first argument.
+        prepare: Builds the modules only, for what is not ONNX.
     """
 
     recipe: Recipe
     notes: tuple[str, ...]
     export: Callable[..., ExportResult]
+    prepare: Callable[[ExportOptions], Prepared]
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,22 @@ class ExportSource:
 
         kind = self.baseline_kind or "twin"
         if self.baseline is not None:
-            export = partial(export_baseline, self.baseline, kind=kind, seed=self.seed)
-            return LoadedSource(vanilla_recipe(self.baseline), (), export)
+            named: dict[str, Any] = {"kind": kind, "seed": self.seed}
+            return LoadedSource(
+                vanilla_recipe(self.baseline),
+                (),
+                partial(export_baseline, self.baseline, **named),
+                partial(prepare_baseline, self.baseline, **named),
+            )
         options = dataclasses.replace(self.options, keep=(1.0,)) if self.original else self.options
         path = self.checkpoint or self.weights
         found = options.random(self.seed) if path is None else options.load(path)
         if self.original:
-            export = partial(export_baseline, found.recipe, kind=kind, weights=found)
-            return LoadedSource(vanilla_recipe(found.recipe), found.notes, export)
-        return LoadedSource(found.recipe, found.notes, partial(export_onnx, found))
+            weighted: dict[str, Any] = {"kind": kind, "weights": found}
+            return LoadedSource(
+                vanilla_recipe(found.recipe),
+                found.notes,
+                partial(export_baseline, found.recipe, **weighted),
+                partial(prepare_baseline, found.recipe, **weighted),
+            )
+        return LoadedSource(found.recipe, found.notes, partial(export_onnx, found), partial(prepare, found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 __all__ = [
     "available_cpus",
+    "cpu_features",
     "cpu_model",
     "environment",
     "gpus",
@@ -27,6 +29,8 @@ PACKAGES = ("evovit-deploy", "torch", "onnxruntime", "numpy", "timm", "onnx", "t
 # Distributions that install a package under another name than its own.
 ALIASES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "tensorrt_rtx": ("tensorrt-rtx", "tensorrt_rtx")}
 NVIDIA_SMI_SECONDS = 5.0
+# Of what Linux lists, the instructions of x86 and Arm that a compiler chooses by itself; the rest is of the system's concern.
+_INSTRUCTIONS = re.compile(r"avx|sse|ssse|pni$|fma|f16c|bmi|abm|popcnt|movbe|amx|gfni|asimd|sve|i8mm|bf16|fphp|atomics")
 
 
 def cpu_model() -> str:
@@ -42,6 +46,18 @@ def cpu_model() -> str:
         if found:
             return found
     return platform.processor() or platform.machine() or "unknown"
+
+
+def cpu_features() -> tuple[str, ...] | None:
+    """Return the extensions of the instruction set that a compiler may use, ascending; None where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    found = next((line.split(":", 1)[1] for line in lines if line.lower().startswith(("flags", "features"))), None)
+    if found is None:
+        return None
+    return tuple(sorted(name for name in set(found.split()) if _INSTRUCTIONS.match(name)))
 
 
 def available_cpus() -> list[int]:

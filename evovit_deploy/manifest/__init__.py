@@ -30,7 +30,7 @@ _SHAPE = {
     "input": frozenset({"float32", "uint8"}),
     "selection": (str, None),
     "outputs": [str],
-    "opset": Between(1, 1000),
+    "opset?": Between(1, 1000),
     "folded": bool,
     "trim?": bool,
     "weights": {"source": str, "random": bool, "sha256": (str, None)},
@@ -43,7 +43,7 @@ def make(
     options: ModelOptions,
     *,
     batch: int | None,
-    opset: int,
+    opset: int | None,
     outputs: tuple[str, ...],
     weights: dict[str, Any],
     variant: str = "",
@@ -54,8 +54,8 @@ def make(
         recipe: As exported (structure from the tensors, keep ratios as overridden).
         options: As exported, with the pattern that is used.
         batch: Static batch size, or None for a dynamic batch.
-        opset: ONNX opset.
-        outputs: ONNX output names.
+        opset: ONNX opset; None for what is not ONNX.
+        outputs: Output names.
         weights: ``source``, ``random``, ``sha256`` of the checkpoint.
         variant: ``stock`` for a model as timm ships it, ``twin`` for the folded vanilla twin, else empty.
     """
@@ -63,7 +63,7 @@ def make(
 
     return {
         "schema": SCHEMA,
-        "kind": "onnx",
+        "kind": "module" if opset is None else "onnx",
         "name": recipe.name,
         "family": recipe.family,
         "variant": variant,
@@ -73,7 +73,7 @@ def make(
         "input": options.image_input,
         "selection": options.selection if evolves(recipe) else None,
         "outputs": list(outputs),
-        "opset": opset,
+        **({} if opset is None else {"opset": opset}),
         "folded": options.fold and variant != "stock",
         "trim": options.trim and variant != "stock",
         "weights": weights,
