@@ -1,4 +1,4 @@
-"""Building: from an ONNX file to a TensorRT plan, checked and proven."""
+"""Building: from an ONNX file to a TensorRT plan, or from a module to native code; checked and proven."""
 
 from ..engines.trt.options import BuildOptions
 from .build import BuildResult, build_engine

@@ -96,7 +96,7 @@ class Runs:
         typer.Option(
             **shared.BACKEND,
             help="auto: chosen by the file's suffix; a checkpoint is exported to ONNX first. pytorch, compile: checkpoints and "
-            "recipes only. tensorrt, tensorrt-rtx: built on the spot.",
+            "recipes only. tensorrt, tensorrt-rtx, inductor: built on the spot.",
             rich_help_panel=shared.RUN,
         ),
     ] = "auto"

@@ -1,4 +1,4 @@
-"""`evovit inspect`: what a checkpoint, an ONNX file or a TensorRT engine holds."""
+"""`evovit inspect`: what a checkpoint, an ONNX file or an engine holds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def inspect(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Checkpoint (.pth, .pt, .bin, .safetensors), ONNX file or TensorRT engine (.engine, .plan, .trt).",
+            help="Checkpoint (.pth, .pt, .bin, .safetensors), ONNX file or engine (.engine, .plan, .trt, .pt2).",
         ),
     ],
     *,
@@ -35,7 +35,7 @@ def inspect(
 ) -> None:
     """Show what a checkpoint, an ONNX file or an engine holds: model, sizes, schedule, precision, inputs and outputs.
 
-    For an engine also its plan: kernels, fused attention, memory. Needs neither TensorRT nor a GPU.
+    For a TensorRT engine also its plan: kernels, fused attention, memory. Needs neither TensorRT nor a GPU.
 
     Examples:
       evovit inspect ckpt.pth
@@ -199,7 +199,7 @@ def _engine_tables(document: dict[str, Any]) -> list[Table]:
 
 
 def _plain_tables(document: dict[str, Any]) -> list[Table]:
-    """What a backend of another package says of its file."""
+    """What a backend that has no tables of its own says of its file."""
     rows = [(name.replace("_", " "), value) for name, value in document.items() if not isinstance(value, (dict, list))]
     return [_table(str(document.get("path", "")), rows)]
 

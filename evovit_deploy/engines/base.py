@@ -63,8 +63,8 @@ class Engine(abc.ABC):
         """Open a model file.
 
         Args:
-            path: ``.onnx`` file; a checkpoint (``.pth``, ``.pt``, ``.safetensors``) to run in PyTorch; or a TensorRT engine
-                (``.engine``, ``.plan``, ``.trt``), of either flavour.
+            path: ``.onnx`` file; a checkpoint (``.pth``, ``.pt``, ``.safetensors``) to run in PyTorch; a TensorRT engine
+                (``.engine``, ``.plan``, ``.trt``), of either flavour; or an inductor engine (``.pt2``), which is native code.
             backend: ``auto`` goes by the file's suffix; or a name of `evovit list backends`.
             provider: ``cpu`` or ``cuda``; ``auto`` is CUDA where a GPU can be used, else the CPU. What was asked for is what
                 runs: there is no silent fallback.

@@ -93,8 +93,8 @@ def test_the_graph_of_a_levit() -> None:
     recipe = load_recipe("evo_levit_128s_224")
     module = evolved(recipe)
     program = export_program(module, module.output_names, 1, 8)
-    depth = recipe.structure.depth
-    assert attentions(program) == sum(depth) + len(depth) - 1  # the last: between the stages
+    depths = recipe.structure.depths
+    assert attentions(program) == sum(depths) + len(depths) - 1  # the last: between the stages
     assert not [node for node in program.graph.nodes if "evovit" in str(node.target)]
 
 

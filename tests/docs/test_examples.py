@@ -43,6 +43,7 @@ NOT_RUN = {
     "kubectl ": "needs a cluster",
     "evovit bench --suite": "takes minutes; tests/cli/test_bench_suites.py runs suites",
     "evovit bench compare": "two short runs may differ; tests/cli/test_bench_records.py compares known ones",
+    "evovit export ckpt.pth --format engine --target inductor": "compiles; tests/conftest.py compiles the digits so",
     "serve deploy": "tests/serve/test_ray.py deploys such a file",
     "evovit serve digits=digits.onnx --ray": "tests/serve/test_ray.py serves so",
     "evovit predict digits.onnx photos/ --ray": "tests/serve/test_ray.py predicts so",
@@ -68,6 +69,7 @@ NO_GPU = {
     "evovit package triton model.engine -o repository --model-version 2": 4,  # Triton takes plans of full TensorRT only
 }
 RTX = importlib.util.find_spec("tensorrt_rtx") is not None
+CXX = shutil.which(os.environ.get("CXX") or "g++") is not None
 
 
 def pages_with_blocks() -> list[Path]:
@@ -75,7 +77,7 @@ def pages_with_blocks() -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A folder with the files that the pages speak of, all of them made from the digits."""
     folder = tmp_path_factory.mktemp("docs")
     shutil.copy(DIGITS / "evo_deit_digits.pth", folder / "ckpt.pth")
@@ -95,6 +97,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(folder / f"model{suffix}", folder / f"{name}{suffix}")
     if RTX:
         build_engine(folder / "model.onnx", folder / "model.engine", BuildOptions(target="tensorrt-rtx"), prove=False)
+    if CXX:
+        package = request.getfixturevalue("digits_package")
+        for suffix in (".pt2", ".pt2.json"):
+            shutil.copy(package.with_suffix(suffix), folder / f"model{suffix}")
     for name, model in (("deit", "deit_tiny_patch16_224"), ("vit", "vit_tiny_patch16_224")):
         save_file(timm.create_model(model).state_dict(), folder / f"{name}.safetensors")
     os.symlink(ROOT / "examples", folder / "examples")
@@ -199,7 +205,8 @@ class Shell:
 
 def skipped(line: str) -> bool:
     needs_tensorrt = ".engine" in line or line.startswith("evovit build")
-    return any(line.startswith(start) for start in NOT_RUN) or (needs_tensorrt and not RTX)
+    no_tool = (needs_tensorrt and not RTX) or (".pt2" in line and not CXX)
+    return no_tool or any(line.startswith(start) for start in NOT_RUN)
 
 
 @pytest.mark.parametrize("page", pages_with_blocks(), ids=lambda page: page.relative_to(ROOT).as_posix())

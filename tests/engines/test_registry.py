@@ -171,7 +171,7 @@ def test_the_command_line_offers_it(row: Backend, evovit: Evovit) -> None:
     for command in ("predict", "bench", "sweep"):
         code, out, _ = evovit(command, "--help")
         assert code == 0
-        assert "|tensorrt-rtx|sum" in out
+        assert "|inductor|sum" in out
     assert _completion.backends("s") == ["sum"]
     code, out, _ = evovit("list", "backends", "sum", "--json")
     assert json.loads(out)["backends"] == [
