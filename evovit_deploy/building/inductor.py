@@ -16,7 +16,7 @@ from ..storage.ownership import Ours, check_replaceable, is_manifest
 
 if TYPE_CHECKING:
     from ..export.gates import ParityReport
-    from ..export.onnx import ExportOptions, Prepared
+    from ..export.onnx import ExportOptions, PreparedExport
 
 __all__ = ["STEPS", "TARGET", "InductorResult", "Wanted", "build_inductor", "places", "wanted"]
 
@@ -98,7 +98,7 @@ def places(path: Path) -> dict[Path, Ours]:
 
 
 def build_inductor(
-    prepare: Callable[[ExportOptions], Prepared],
+    prepare: Callable[[ExportOptions], PreparedExport],
     path: str | Path,
     options: ExportOptions,
     wanted: Wanted,
@@ -145,7 +145,7 @@ def build_inductor(
     return InductorResult(path, package.manifest_path(path), document, parity)
 
 
-def _prove(prepared: Prepared, path: Path) -> ParityReport:
+def _prove(prepared: PreparedExport, path: Path) -> ParityReport:
     """Run the package and the reference on the same images.
 
     Raises:

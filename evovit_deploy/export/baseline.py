@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..models.options import ModelOptions
 from ..recipes import Recipe
-from .onnx import STEPS, ExportOptions, ExportResult, Prepared, Step, check_output, write
+from .onnx import STEPS, ExportOptions, ExportResult, PreparedExport, Step, check_output, write
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
@@ -61,7 +61,7 @@ def prepare_baseline(
     kind: BaselineKind = "twin",
     seed: int = 0,
     weights: Checkpoint | None = None,
-) -> Prepared:
+) -> PreparedExport:
     """Build a vanilla module, and the stock one that it is proven against; arguments as for :func:`export_baseline`.
 
     Raises:
@@ -80,4 +80,4 @@ def prepare_baseline(
     origin: dict[str, Any] = {"source": f"random weights (seed {seed})", "random": True, "sha256": None}
     if weights is not None:
         origin = {"source": weights.source, "random": weights.random, "sha256": weights.sha256}
-    return Prepared(module, reference, recipe, options, module.output_names, origin, kind)
+    return PreparedExport(module, reference, recipe, options, module.output_names, origin, kind)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ExportOptions",
     "ExportResult",
-    "Prepared",
+    "PreparedExport",
     "check_output",
     "default_name",
     "export_onnx",
@@ -120,7 +120,7 @@ def export_onnx(
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedExport:
     """What is exported, built and not traced yet.
 
     Attributes:
@@ -154,7 +154,7 @@ class Prepared:
         )
 
 
-def prepare(checkpoint: Checkpoint, options: ExportOptions) -> Prepared:
+def prepare(checkpoint: Checkpoint, options: ExportOptions) -> PreparedExport:
     """Build the module of a checkpoint, and the one that it is proven against.
 
     Raises:
@@ -176,7 +176,7 @@ def prepare(checkpoint: Checkpoint, options: ExportOptions) -> Prepared:
         if name == output or (output == "kept" and name.startswith("kept_"))
     )
     weights = {"source": checkpoint.source, "random": checkpoint.random, "sha256": checkpoint.sha256}
-    return Prepared(module, reference, checkpoint.recipe, options, names, weights)
+    return PreparedExport(module, reference, checkpoint.recipe, options, names, weights)
 
 
 def check_output(path: Path, *, force: bool = False) -> None:
@@ -192,7 +192,7 @@ def check_output(path: Path, *, force: bool = False) -> None:
     check_replaceable({path: manifests.is_ours, described: is_manifest("onnx")}, force=force)
 
 
-def write(prepared: Prepared, path: Path, *, images: np.ndarray[Any, Any] | None, step: Step) -> ExportResult:
+def write(prepared: PreparedExport, path: Path, *, images: np.ndarray[Any, Any] | None, step: Step) -> ExportResult:
     """Export a module, prove it against its reference, and only then give the files their names."""
     from ..images.probes import probe_images
     from .proof import compare_onnx, patch_kernels
@@ -220,7 +220,7 @@ def write(prepared: Prepared, path: Path, *, images: np.ndarray[Any, Any] | None
             step(STEPS[2])
             named: tuple[str, ...] = ()
             if images is None:
-                probes = probe_images(recipe, kernels=patch_kernels(reference))
+                probes = probe_images(recipe, kernels=patch_kernels(prepared.reference))
                 images, named = probes.prepared(recipe.transform, options.model.image_input), probes.names
             step(STEPS[3])
             tolerance = recipe.tolerances[options.model.precision]

@@ -13,7 +13,7 @@ from ..checkpoint.options import CheckpointOptions
 from ..errors import InputError
 from ..recipes import Recipe
 from .baseline import BaselineKind, export_baseline, prepare_baseline
-from .onnx import ExportOptions, ExportResult, Prepared, export_onnx, prepare
+from .onnx import ExportOptions, ExportResult, PreparedExport, export_onnx, prepare
 
 __all__ = ["ExportSource", "LoadedSource"]
 
@@ -32,7 +32,7 @@ class LoadedSource:
     recipe: Recipe
     notes: tuple[str, ...]
     export: Callable[..., ExportResult]
-    prepare: Callable[[ExportOptions], Prepared]
+    prepare: Callable[[ExportOptions], PreparedExport]
 
 
 @dataclass(frozen=True)

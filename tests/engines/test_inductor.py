@@ -24,7 +24,7 @@ from evovit_deploy.errors import EngineError
 from evovit_deploy.packages import ServiceOptions, read_contents
 from evovit_deploy.serve.metrics import Metrics
 from evovit_deploy.serve.repository import ModelRepository
-from evovit_deploy.serve.settings import ModelSource, Settings
+from evovit_deploy.serve.settings import ModelSource, ServiceSettings
 from tests.cli.test_bench import MICRO, SHORT
 from tests.conftest import DIGITS
 from tests.engines.fake_inductor import Compiler
@@ -176,7 +176,7 @@ def test_commands_take_it(digits_package: Path, evovit: Evovit) -> None:
 
 
 def test_the_service_and_packages_take_it(digits_package: Path) -> None:
-    models = ModelRepository(ModelSource.parse_all([f"m={digits_package}"]), Settings(), Metrics())
+    models = ModelRepository(ModelSource.parse_all([f"m={digits_package}"]), ServiceSettings(), Metrics())
     models.load_all()
     try:
         assert models.find("m").batcher.submit(batch(2)).result(60)["logits"].shape == (2, 10)
