@@ -66,8 +66,8 @@ class Tolerance:
 
     Attributes:
         max_abs: Largest absolute difference of a logit, relative to the largest absolute reference logit or 1.
-        min_cosine: Smallest cosine similarity of an image's logits.
             Also how far from the cut a patch may be that only one of them keeps, relative to the score at the cut.
+        min_cosine: Smallest cosine similarity of an image's logits.
         min_top1: Share of images whose top-1 class agrees; 0 leaves it to the rule that a different class has to be
             explained by the reference's margin, which holds in any case.
         min_jaccard: Mean Jaccard index of the kept sets, in each stage.

@@ -13,7 +13,8 @@ from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.export import ExportOptions, export_baseline, export_onnx
 from evovit_deploy.models.options import ModelOptions
-from evovit_deploy.recipes import Recipe, load_recipe, recipe_names
+from evovit_deploy.recipes import Recipe, load_recipe
+from tests.published import EVO_DEIT
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 pytestmark = pytest.mark.skipif(
@@ -33,7 +34,7 @@ def plan_of(recipe: Recipe, folder: Path, kind: str) -> PlanReport:
     return build_engine(path, folder / "model.engine", BATCHES, prove=False).report
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).family == "evo_deit"])
+@pytest.mark.parametrize("name", EVO_DEIT)
 def test_every_attention_is_fused_and_ten_kernels_more_than_the_twin(name: str, tmp_path: Path) -> None:
     report = plan_of(load_recipe(name), tmp_path, "evo")
     assert (report.fused, report.attentions, report.unfused) == (DEPTH, DEPTH, ())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,23 @@ def test_shipped_recipe_by_structure(path: Path) -> None:
     checkpoint = load_checkpoint(saved(tiny_224(), path))
     assert checkpoint.recipe == load_recipe("evo_deit_tiny_patch16_224")
     assert any("recipe evo_deit_tiny_patch16_224" in note for note in checkpoint.notes)
+
+
+def test_another_variant_of_the_same_sizes_does_not_take_the_place_of_the_published_one(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`export/` may hold more recipes than were published; names before and after in the alphabet make no difference."""
+    from evovit_deploy.storage import shipped
+
+    published, export = load_recipe("evo_deit_tiny_patch16_224"), shipped.data_folder("export")
+    folder = shutil.copytree(export, tmp_path / "export")
+    text = (folder / f"{published.name}.toml").read_text().replace("0.5", "0.7")
+    for name in ("evo_deit_a", "evo_deit_z"):
+        (folder / f"{name}.toml").write_text(text)
+    monkeypatch.setattr(shipped, "data_folder", lambda name: folder if name == "export" else export.parent / name)
+    assert load_checkpoint(saved(tiny_224(), path)).recipe == published
+    args = argparse.Namespace(model="evo_deit_z")
+    assert load_checkpoint(saved({"model": tiny_224(), "args": args}, path)).recipe.name == "evo_deit_z"
 
 
 def test_shipped_recipe_by_training_arguments(path: Path) -> None:

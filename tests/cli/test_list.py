@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from evovit_deploy.catalogue import KINDS, timm_models
 from evovit_deploy.cli import app
 from evovit_deploy.errors import InputError
-from evovit_deploy.recipes import recipe_names
+from evovit_deploy.recipes import baselines, recipe_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,7 @@ def test_everything_is_listed_by_name() -> None:
     assert [row["name"] for row in found["recipes"]] == recipe_names()
     assert {"h100", "l4"} <= {row["name"] for row in found["profiles"]}
     assert {"quick", "paper"} <= {row["name"] for row in found["suites"]}
-    assert {row["recipe"] for row in found["baselines"]} == set(recipe_names())
+    assert {row["recipe"] for row in found["baselines"]} == set(baselines().values())
     assert next(row for row in found["backends"] if row["name"] == "onnxruntime")["installed"]
 
 

@@ -174,6 +174,8 @@ def _identify(
     if base is None:
         levits = [r for r in map(load_recipe, recipe_names()) if r.family == "evo_levit"]
         same = [r for r in levits if all(getattr(r.structure, n) == getattr(structure, n) for n in network)]
+        # Nothing in the weights speaks for another schedule than the published one.
+        same.sort(key=lambda r: (set(r.evolution.keep_ratios), _parts(r)[1].full_blocks) != ({0.5}, 2))
         base = next((r for r in same if r.structure.image_size == structure.image_size), next(iter(same), None))
     if base is None or (not given and full_blocks not in (None, _parts(base)[1].full_blocks)):
         full = 2 if full_blocks is None else full_blocks
