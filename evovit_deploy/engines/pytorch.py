@@ -222,6 +222,7 @@ register(
         name="compile",
         description="torch.compile, which compiles at the first call with each batch size",
         open=partial(_open, compiled=True),
+        by_default=False,
         runs_as="torch.compile",
     )
 )

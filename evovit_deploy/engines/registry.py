@@ -71,9 +71,10 @@ class Backend:
         description: One line for `evovit list backends`.
         kind: What its files are: ``checkpoint`` (weights, whose module runs), ``onnx``, or ``engine`` (made for this backend).
         files: What they are called in a message, in the plural: ``TensorRT engines``.
-        suffixes: Of its files, lower case. Where several backends share one, the first registered opens it by default.
+        suffixes: Of its files, lower case; several backends may share one.
         open: ``open(path, provider=, threads=, **options)`` -> Engine; maps foreign errors.
         module: What is imported to run it. Its version is shown, and it is looked for before anything is imported.
+        by_default: It opens files of its suffixes where no backend is named; of those that share a suffix, one only.
         accepts: Names of further options of ``Engine.open`` that ``open`` takes.
         providers: Where it can run, of ``cpu``, ``cuda``, ...; the values of ``--provider``.
         any_suffix: It is tried on a file whose suffix belongs to no backend.
@@ -99,6 +100,7 @@ class Backend:
     suffixes: tuple[str, ...]
     open: Callable[..., Any]
     module: str
+    by_default: bool = True
     accepts: tuple[str, ...] = ()
     providers: tuple[str, ...] = ("cpu", "cuda")
     any_suffix: bool = False
@@ -139,11 +141,16 @@ def register(row: Backend) -> None:
     """Add a backend.
 
     Raises:
-        InputError: There is one of this name.
+        InputError: There is one of this name, or one that opens the same files by default.
     """
     taken = [name for other in _rows.values() for name in (other.name, other.runs_as)]
     if row.name in ("auto", *filter(None, taken)):
         raise InputError(f"there is a backend {row.name!r} already; give this one another name.")
+    for other in _rows.values() if row.by_default else ():
+        if shared := [suffix for suffix in row.suffixes if other.by_default and suffix in other.suffixes]:
+            raise InputError(
+                f"{other.name} and {row.name} both open {', '.join(shared)} by default; register one with by_default=False."
+            )
     _rows[row.name] = row
 
 
@@ -212,8 +219,9 @@ def is_exported(path: str | Path) -> bool:
 
 
 def _claims(path: str | Path) -> list[Backend]:
+    """The backends of a file's suffix, first the one that opens it by default."""
     suffix = Path(path).suffix.lower()
-    return [row for row in backends() if suffix in row.suffixes]
+    return sorted((row for row in backends() if suffix in row.suffixes), key=lambda row: not row.by_default)
 
 
 def opener(path: str | Path, backend: str = "auto") -> Backend:

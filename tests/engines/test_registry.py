@@ -167,6 +167,31 @@ def test_names_are_taken_once(row: Backend) -> None:
             registry.register(Backend(name, "", "engine", "", (), open_sum, "numpy"))
 
 
+def test_a_shared_suffix_has_one_backend_by_default_whatever_the_order(row: Backend) -> None:
+    """Modules are imported in the order of their names, which must not decide what runs a user's file."""
+    late = dataclasses.replace(row, name="late")
+    with pytest.raises(
+        InputError, match=r"sum and late both open \.sum by default; register one with by_default=False"
+    ):
+        registry.register(late)
+    registry.unregister("sum")
+    registry.register(dataclasses.replace(late, by_default=False))
+    registry.register(row)
+    try:
+        assert registry.opener("m.sum") is registry.backend_of("m.sum") is row
+        assert registry.opener("m.sum", "late").name == "late"
+    finally:
+        registry.unregister("late")
+
+
+@pytest.mark.parametrize(
+    ("file", "backend"),
+    [("m.onnx", "onnxruntime"), ("m.pth", "pytorch"), ("m.engine", "tensorrt"), ("m", "onnxruntime")],
+)
+def test_what_opens_a_file_by_default(file: str, backend: str) -> None:
+    assert registry.opener(file).name == backend
+
+
 def test_the_command_line_offers_it(row: Backend, evovit: Evovit) -> None:
     for command in ("predict", "bench", "sweep"):
         code, out, _ = evovit(command, "--help")

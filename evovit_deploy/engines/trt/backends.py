@@ -53,6 +53,7 @@ register(
         name="tensorrt-rtx",
         description="TensorRT-RTX; builds without a GPU, runs with one",
         open=partial(_open, flavour="tensorrt-rtx"),
+        by_default=False,
         module="tensorrt_rtx",
         extra="rtx",
         elsewhere="no NVIDIA GPU was found: it builds here and runs on one only; give the ONNX file to run on a CPU",

@@ -97,9 +97,8 @@ def _shipped(sizes: Sizes, image_size: int, model: str) -> Recipe | None:
     """The shipped recipe that the training arguments name, or else the one of this structure."""
     shipped = [recipe for recipe in map(load_recipe, recipe_names()) if recipe.family == "evo_deit"]
     fitting = [recipe for recipe in shipped if _same_network(recipe, sizes)]
-    fitting.sort(
-        key=lambda recipe: recipe.evolution != _PUBLISHED
-    )  # nothing in the weights speaks for another schedule
+    # Nothing in the weights speaks for another schedule than the published one.
+    fitting.sort(key=lambda recipe: recipe.evolution != _PUBLISHED)
     # For a resized model the recipe of the new size fits best; it differs in name, baseline and published numbers only.
     exact = [recipe for recipe in fitting if recipe.structure.image_size == image_size]
     named = [recipe for recipe in fitting if recipe.name == model]
