@@ -200,7 +200,7 @@ def test_serve(files, photos, choice):
                 classify.decode(stream.getvalue(), model, PixelBudget(10**6), 10**6)
             return
         images = classify.decode(stream.getvalue(), model, PixelBudget(10**6), 10**6).images
-        assert classify.ranking(model, engine(images), 1)[0]["class"] == int(path.parent.name)
+        assert classify.top_classes(model, engine(images), 1)[0]["class"] == int(path.parent.name)
 
 
 @every_choice
