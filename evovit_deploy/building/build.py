@@ -12,12 +12,12 @@ from .. import manifest as onnx_manifest
 from ..engines.registry import backend_of, backends
 from ..engines.trt import engine_manifest
 from ..engines.trt.api import Api, Gpu, PlanLogger, find_gpu, load_api, pick_flavour, plan_logger
-from ..engines.trt.options import BatchProfile, BuildOptions
+from ..engines.trt.options import BuildOptions
 from ..errors import EngineError, InputError, ParityError
 from ..storage.files import atomic, printable, staged, write_json
-from ..storage.names import name_of
 from ..storage.ownership import Ours, check_not_read, check_replaceable, is_manifest
 from .builder import build_plan
+from .described import notes_of, plan_manifest, why_not_run
 from .monitor import Progress
 from .onnx_facts import OnnxFacts, read_onnx
 from .plan import PlanReport, check_plan, make_report, parse_inspector, parse_log
@@ -111,14 +111,14 @@ def build_engine(
     plan, logged, seconds = build_plan(api, gpu, facts, profile, options, progress)
     report = _report(api, gpu, plan, logged, facts)
     check_plan(report, facts, require_fused_attention=options.require_fused_attention, max_kernels=options.max_kernels)
-    notes = _notes(api, gpu, options)
+    notes = notes_of(api, gpu, options)
     if facts.precision == "fp32" and report.fused < report.attentions:
         notes.append("FP32 attention is never fused; export with --precision fp16 for a fast engine")
     with atomic(path) as temporary:
         temporary.write_bytes(plan)
-        document = _manifest(api, gpu, plan, facts, profile, options, report, seconds)
+        document = plan_manifest(api, gpu, plan, facts, profile, options, report, seconds)
         parity: ParityReport | None = None
-        if prove and not (why := _why_not_run(api, gpu, options)):
+        if prove and not (why := why_not_run(api, gpu, options)):
             parity = _prove(temporary, document, facts, reference)
             document["parity"], document["status"] = parity.to_dict(), "built and compared"
         else:
@@ -240,63 +240,6 @@ def _report(api: Api, gpu: Gpu | None, plan: bytes, logged: PlanLogger, facts: O
     if not kernels:
         raise EngineError(f"{api.title} did not say what is in the plan, so it cannot be checked. Nothing was written.")
     return make_report(kernels, facts, weights_bytes=logged.memory.get("weights"), activation_bytes=activation)
-
-
-def _notes(api: Api, gpu: Gpu | None, options: BuildOptions) -> list[str]:
-    notes = []
-    if api.rtx and options.optimization_level is not None:
-        notes.append("the optimisation level made no difference to plans of TensorRT-RTX 1.7")
-    if api.rtx and gpu is not None and gpu.capability not in api.compute_capabilities():
-        notes.append(
-            f"{gpu.name} (compute capability {gpu.capability}) is not among those that {api.title} builds for: "
-            f"{', '.join(api.compute_capabilities())}"
-        )
-    return notes
-
-
-def _manifest(
-    api: Api, gpu: Gpu | None, plan: bytes, facts: OnnxFacts, profile: BatchProfile, options: BuildOptions,
-    report: PlanReport, seconds: float,
-) -> dict[str, Any]:  # fmt: skip
-    import hashlib
-    from importlib.metadata import version
-
-    model = facts.manifest or {}
-    recipe = model.get("recipe") or {}
-    images = {"name": facts.input_name, "dtype": facts.image_input, "shape": [profile.static, *facts.image_shape]}
-    return {
-        "schema": engine_manifest.SCHEMA,
-        "kind": "engine",
-        "name": model.get("name", name_of(facts.path)),
-        "flavour": api.flavour,
-        "version": api.version,
-        "plan": {"sha256": hashlib.sha256(plan).hexdigest(), "bytes": len(plan)},
-        "onnx": {"file": facts.path.name, "sha256": facts.sha256},
-        "gpu": None if gpu is None else gpu.to_dict(),
-        "compute_capabilities": list(options.compute_capabilities) if api.rtx or gpu is None else [gpu.capability],
-        "precision": facts.precision,
-        "batch": {"min": profile.min, "opt": profile.opt, "max": profile.max},
-        "io": {"input": images, "outputs": {name: list(shape) for name, shape in facts.outputs.items()}},
-        "num_classes": facts.num_classes,
-        "transform": recipe.get("transform"),
-        "model": facts.manifest,
-        "options": options.to_dict(),
-        "build_seconds": round(seconds, 3),
-        "versions": {"evovit-deploy": version("evovit-deploy")},
-        "report": report.to_dict(),
-        "parity": None,
-    }
-
-
-def _why_not_run(api: Api, gpu: Gpu | None, options: BuildOptions) -> str:
-    """Why the engine cannot run here; empty when it can."""
-    if gpu is None:
-        return "no usable GPU was found"
-    if api.rtx and options.compute_capabilities and gpu.capability not in options.compute_capabilities:
-        return f"it is not built for compute capability {gpu.capability}"
-    if api.rtx and gpu.capability not in api.compute_capabilities():
-        return f"{api.title} does not list compute capability {gpu.capability}"
-    return ""
 
 
 def _prove(path: Path, document: dict[str, Any], facts: OnnxFacts, reference: Engine | None) -> ParityReport:
