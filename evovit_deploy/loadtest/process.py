@@ -42,7 +42,8 @@ class Served:
         self._process = process
         self.http = self.grpc = ""
         self.log: deque[str] = deque(maxlen=KEPT_LINES)
-        self._ready = threading.Event()
+        self._ready, self._reading = threading.Event(), threading.Event()
+        self._reading.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         if not self._ready.wait(PATIENCE) or not self.grpc:
@@ -58,6 +59,7 @@ class Served:
                 self.log.append(line.rstrip("\n"))
             if self.http and self.grpc:
                 self._ready.set()
+            self._reading.wait()
         self._ready.set()
 
     def get(self, path: str) -> Any:
@@ -99,6 +101,10 @@ class Served:
         except (OSError, ValueError, IndexError):
             return None
 
+    def stall(self) -> None:
+        """Read its stderr no more until it has ended."""
+        self._reading.clear()
+
     def signal(self) -> None:
         """Send SIGTERM."""
         self._process.send_signal(signal.SIGTERM)
@@ -106,6 +112,7 @@ class Served:
     def wait(self) -> int:
         """Return its exit code, once it has ended."""
         code = self._process.wait(PATIENCE)
+        self._reading.set()
         self._reader.join(PATIENCE)
         return code
 

@@ -89,11 +89,13 @@ def generations(logits: NDArray[Any]) -> list[int]:
 
 def main(text: str) -> int:
     """Serve until SIGTERM, like `evovit serve`; returns its exit code."""
+    from ..serve.logs import BackgroundHandler
     from ..serve.server import run
     from ..serve.settings import ModelSource, ServiceSettings
 
     about = StandIn(**json.loads(text))
-    logging.basicConfig(format="%(message)s", level=logging.INFO if about.access_log else logging.WARNING)
+    level = logging.INFO if about.access_log else logging.WARNING
+    logging.basicConfig(handlers=[BackgroundHandler(sys.stderr)], level=level)
     generation = count()
     lost = run(
         ModelSource.parse_all([f"{NAME}=none"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..classes.scores import scores_output
 
-__all__ = ["Reply", "grpc_request", "http_request", "read_grpc", "read_http", "unread_calls"]
+__all__ = ["Reply", "grpc_request", "http_request", "read_grpc", "read_http"]
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -123,27 +122,3 @@ def read_grpc(response: Any) -> Reply:
                 "OK", id=response.id or None, logits=np.frombuffer(raw, np.float32).reshape(list(output.shape))
             )
     raise ValueError("the answer has no class scores")
-
-
-def unread_calls(method: str, message: bytes, count: int) -> bytes:
-    """Return what a gRPC client sends that makes calls and gives their answers no room, as HTTP/2 allows it.
-
-    Args:
-        method: Of the inference service.
-        message: Of each call; all together below 64 KiB, which is what a server takes without being asked.
-        count: Calls.
-    """
-
-    def frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:
-        return struct.pack(">I", len(data))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + data
-
-    headers = {":method": "POST", ":scheme": "http", ":path": f"/inference.GRPCInferenceService/{method}"}
-    headers |= {":authority": "x", "te": "trailers", "content-type": "application/grpc"}
-    literal = b"".join(
-        b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
-        for name, value in headers.items()
-    )
-    window = frame(4, 0, 0, struct.pack(">HI", 4, 0))
-    body = b"\0" + struct.pack(">I", len(message)) + message
-    calls = (frame(1, 4, stream, literal) + frame(0, 1, stream, body) for stream in range(1, 2 * count, 2))
-    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + window + b"".join(calls)

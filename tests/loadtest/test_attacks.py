@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from evovit_deploy.loadtest import attacks
-from evovit_deploy.loadtest.attacks import ATTACKS, attack, broken
+from evovit_deploy.loadtest.attackers import ATTACKERS
+from evovit_deploy.loadtest.attacks import attack, broken
 
 
-@pytest.mark.parametrize("name", list(ATTACKS))
+@pytest.mark.parametrize("name", list(ATTACKERS))
 def test_nothing_stops_the_service(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attacks, "GOOD", 10)
-    counts = asyncio.run(attack(ATTACKS[name], 2))
+    counts = asyncio.run(attack(ATTACKERS[name], 2))
     assert broken(counts, timed=False) == []
     assert counts["requests"] == 16
     assert counts["live_asked"] > 0

@@ -11,7 +11,7 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 
-from evovit_deploy.loadtest.wire import unread_calls
+from evovit_deploy.loadtest.http2 import unread_calls
 from evovit_deploy.serve import grpc_service
 from evovit_deploy.serve.hanging_up import hang_up
 
