@@ -145,7 +145,8 @@ class Engine(abc.ABC):
             InputError: Wrong shape or dtype.
         """
         if isinstance(images, np.ndarray):
-            return self._run_any(images)
+            self.check(images)
+            return self.run_checked(images)
         import torch
 
         if not isinstance(images, torch.Tensor):
@@ -155,7 +156,9 @@ class Engine(abc.ABC):
                 f"{self.spec.name} takes {self.spec.input} images, not {images.dtype}. "
                 f"Convert with images.to(torch.{self.spec.input})."
             )
-        results = self._run_any(images.detach().cpu().numpy())
+        given = images.detach().cpu().numpy()
+        self.check(given)
+        results = self.run_checked(given)
         return {name: torch.from_numpy(value).to(images.device) for name, value in results.items()}
 
     def submit(self, images: Array, *, timeout: float | None = None) -> Future[dict[str, Array]]:
@@ -184,9 +187,16 @@ class Engine(abc.ABC):
                 self._batcher = Batcher(self)
             return self._batcher
 
-    def _run_any(self, images: Array) -> dict[str, Array]:
+    def run_checked(self, images: Array) -> dict[str, Array]:
+        """Run any number of images that :meth:`check` has seen, as :meth:`__call__` does, without looking at them again.
+
+        Args:
+            images: [B, 3, S, S] float32 or [B, S, S, 3] uint8, numpy; any B from 1.
+
+        Returns:
+            Output name -> array with B rows.
+        """
         self._here()
-        self.check(images)
         limit = self.spec.batch or self.spec.max_batch or len(images)
         if len(images) == limit and len(images):
             return self.run(images)

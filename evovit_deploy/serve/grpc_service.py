@@ -250,7 +250,7 @@ class GrpcService:
         limits = [limit for limit in (timeout, remaining) if limit is not None]
         if limits and min(limits) <= 0:
             raise DeadlineExceeded("the deadline had passed when the request came.")
-        results = await self.service.infer(model, images, min(limits, default=None))
+        results = await model.infer(images, min(limits, default=None))
         response = pb.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
         for info in outputs:
             value = results[info.name]

@@ -138,7 +138,7 @@ class Http:
         headers, visit = request.headers, request.scope["evovit"]
         asked = await self._asked(request, model)
         visit.images, visit.id = len(asked.images), asked.id
-        work = self._service.infer(model, asked.images, asked.timeout)
+        work = model.infer(asked.images, asked.timeout)
         outputs = await result_of(work, gone=_disconnect(request.receive))
         accepted = headers.get("accept-encoding", "")
         if sum(value.size for value in outputs.values()) > MANY_VALUES:
@@ -179,7 +179,7 @@ class Http:
             with contextlib.suppress(
                 TransformChanged
             ):  # the model was reloaded meanwhile: prepare the image for the new one
-                return await service.infer(model, prepared.images, None, prepared.transform)
+                return await model.infer(prepared.images, None, prepared.transform)
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics"""

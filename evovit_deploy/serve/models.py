@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -68,7 +69,7 @@ class ServedModel:
             run_timeout=settings.run_timeout,
             on_batch=self._count,
         )
-        self.max_images = settings.max_queue
+        self.max_images, self._timeout = settings.max_queue, settings.timeout
         values = self.max_images * math.prod(self.input.shape)
         self.max_body = min(settings.max_bytes, MAX_DOCUMENT + values * TEXT[engine.spec.input])
         self.statistics = Statistics()
@@ -101,12 +102,20 @@ class ServedModel:
         """Whether it takes requests."""
         return self.batcher.healthy
 
-    async def infer(self, images: Array, timeout: float, prepared: Transform | None = None) -> Outputs:
-        """Run images that were checked; see :meth:`Batcher.asubmit` for ``prepared`` and errors."""
+    async def infer(self, images: Array, timeout: float | None, prepared: Transform | None = None) -> Outputs:
+        """Put images into the batcher's queue and return what comes of them.
+
+        Args:
+            images: As the model takes them.
+            timeout: Seconds that the client grants; counts where it is shorter than the service's.
+            prepared: Transform that they went through, where the service did that. For this and errors see
+                :meth:`Batcher.submit`.
+        """
+        limit = self._timeout if timeout is None else min(timeout, self._timeout)
         started = time.monotonic()
         failed: bool | None = True
         try:
-            outputs = await self.batcher.asubmit(images, timeout=timeout, prepared=prepared)
+            outputs = await asyncio.wrap_future(self.batcher.submit(images, timeout=limit, prepared=prepared))
             failed = False
             return outputs
         except TransformChanged:  # it comes again

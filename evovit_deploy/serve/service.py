@@ -7,12 +7,10 @@ import hmac
 from collections.abc import Callable
 from pathlib import Path
 
-from ..engines.batching.requests import Array, Outputs
-from ..recipes import Transform
 from .capacity import Capacity
 from .decoding import DaemonThreads, PixelBudget
 from .metrics import Metrics
-from .models import Opener, ServedModel, open_engine
+from .models import Opener, open_engine
 from .rejections import Rejected
 from .repository import ModelRepository
 from .settings import ModelSource, ServiceSettings
@@ -79,16 +77,6 @@ class Service:
         scheme, _, given = (authorization or "").partition(" ")
         same = hmac.compare_digest(given.encode("utf-8", "replace"), self.settings.token.encode())
         return same and scheme.lower() == "bearer"
-
-    async def infer(
-        self, model: ServedModel, images: Array, timeout: float | None, prepared: Transform | None = None
-    ) -> Outputs:
-        """Run checked images; the client's timeout, seconds, counts where it is shorter than the service's.
-
-        ``prepared`` is the transform they went through, where the service did that: see :meth:`Batcher.submit`.
-        """
-        limit = self.settings.timeout
-        return await model.infer(images, limit if timeout is None else min(timeout, limit), prepared)
 
     async def close(self, timeout: float) -> int:
         """Answer what was accepted, free the models; returns how many requests were not answered in time."""

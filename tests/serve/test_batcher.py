@@ -45,6 +45,19 @@ def test_one_request() -> None:
         assert numbers(asyncio.run(batcher.asubmit(images(9)))) == [9]
 
 
+def test_images_are_checked_once_as_they_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[int] = []
+    check = NumberEngine.check
+    monkeypatch.setattr(NumberEngine, "check", lambda self, given: (checked.append(len(given)), check(self, given))[1])
+    with held(max_batch=4) as (engine, batcher):
+        futures = [batcher.submit(images(*values)) for values in ((1,), (2, 3), (4, 5, 6, 7, 8))]
+        with pytest.raises(InputError, match="shape"):
+            batcher.submit(images(9, size=8))
+        engine.release()
+        assert [numbers(future.result(PATIENCE)) for future in futures] == [[1], [2, 3], [4, 5, 6, 7, 8]]
+    assert checked == [1, 1, 2, 5, 1]  # the one that was held, three that ran, and one that was refused
+
+
 def test_what_waits_shares_a_batch_in_order_of_arrival() -> None:
     with held(max_batch=4) as (engine, batcher):
         futures = [batcher.submit(images(*values)) for values in ((1,), (2, 3), (4, 5), (6,))]

@@ -155,7 +155,7 @@ class Run:
         count, missing = len(images), max(0, size - len(images))
         if missing:
             images = np.concatenate([images, np.repeat(images[:1], missing, axis=0)])
-        outputs = self.engine(images)
+        outputs = self.engine.run_checked(images)  # Batcher.submit checked each of them
         for name, value in outputs.items():
             if len(value) != len(images):
                 raise EngineError(f"the engine gave {len(value)} rows of {name} for {len(images)} images.")

@@ -21,3 +21,6 @@ class Runner(Protocol):
 
     def __call__(self, images: NDArray[Any], /) -> dict[str, Any]:
         """Run images of any number: output name -> array with a row each."""
+
+    def run_checked(self, images: NDArray[Any]) -> dict[str, Any]:
+        """Do the same with images that :meth:`check` has seen."""
