@@ -150,7 +150,7 @@ def export(
 
     def write(to: Path, **more: Any) -> ExportResult:
         steps = iter(range(len(STEPS)))
-        return loaded.export(to, options, step=lambda text: tell(text, next(steps), len(STEPS)), **more)
+        return loaded.export(to, options, step=lambda text: tell(text, next(steps, len(STEPS)), len(STEPS)), **more)
 
     if building is None:
         return Exported(write(path, force=job.force), None)

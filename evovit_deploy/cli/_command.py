@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import EngineError
+from ..recipes.precisions import why_not
 from ..suggest import did_you_mean
 from ._choices import LATE
 
@@ -57,7 +58,8 @@ class _Parameters:
             if found := _WRONG_CHOICE.fullmatch(error.message):
                 choices = re.findall(r"'([^']*)'", found["choices"])
                 hint = did_you_mean(found["word"], choices)
-                error.message = f"'{found['word']}' is not one of {found['choices']}.{hint}"
+                why = why_not(found["word"]) if "fp16" in choices else ""
+                error.message = f"'{found['word']}' is not one of {found['choices']}.{why or hint}"
             raise
 
 

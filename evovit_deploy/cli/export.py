@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -79,13 +79,24 @@ class Graph:
         typer.Option("--verify/--no-verify", help="Prove parity before the file is kept.", rich_help_panel=GRAPH),
     ] = True
 
+    islands: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|NAMES",
+            help="Keep nodes in FP32 within FP16: auto finds the fewest that pass, none where FP16 does; or names, such as "
+            "blocks.3/attn,blocks.7/fc1.",
+            rich_help_panel=GRAPH,
+        ),
+    ] = None
+
     def options(self) -> ExportOptions:
         """Return them as the library takes them; the precision is settled there."""
         from ..export import ExportOptions
         from ..models.options import ModelOptions
 
         model = ModelOptions("fp32", self.input_.value, self.selection.value, words(self.outputs), self.fold)  # type: ignore[arg-type]
-        return ExportOptions(model, batch=batch_size(self.batch), opset=self.opset, prove=self.verify)
+        islands = "auto" if self.islands == "auto" else words(self.islands) if self.islands else ()
+        return ExportOptions(model, batch_size(self.batch), self.opset, self.verify, islands)
 
 
 @dataclass(frozen=True)
@@ -226,6 +237,8 @@ def _show(result: ExportResult) -> None:
         f"input {manifest['input']}  batch {batch}  opset {manifest['opset']}  outputs {', '.join(manifest['outputs'])}",
         soft_wrap=True,
     )
+    if manifest.get("islands") or manifest.get("scales"):
+        _show_mended(manifest)
     _show_parity(result.parity, "ONNX Runtime CPU against the FP32 PyTorch model")
 
 
@@ -251,3 +264,20 @@ def _show_parity(parity: ParityReport | None, title: str) -> None:
         out().print("parity: [yellow]not proven[/] (--no-verify)")
     else:
         out().print(parity_table(parity, title))
+
+
+def _show_mended(manifest: dict[str, Any]) -> None:
+    """What was done for FP16, and what it costs where that can be told without a GPU."""
+    console, islands = out(), manifest["islands"]
+    for name, power in manifest["scales"].items():
+        console.print(
+            f"scaled by 2^{-power}, exactly: {name} (its neighbours by the inverse)", markup=False, soft_wrap=True
+        )
+    if islands:
+        console.print(f"{len(islands)} nodes in FP32: {', '.join(islands)}", markup=False, soft_wrap=True)
+        attend = sorted({name.rpartition("/")[0] for name in islands if "/attend/" in name})
+        if attend:
+            console.print(
+                f"TensorRT does not fuse these attentions any more: {', '.join(attend)}", markup=False, soft_wrap=True
+            )
+        note("`evovit build` counts the kernels of the plan, `evovit bench` the time")

@@ -193,7 +193,8 @@ def _parity(
     settled = dict(run.outputs)
     for name in ("logits", "probabilities"):
         if name in got:  # what is left with the same patches on both sides is rounding
-            settled[name] = got[name] - (run.forced[name] - run.outputs[name])
+            with np.errstate(invalid="ignore"):
+                settled[name] = got[name] - (run.forced[name] - run.outputs[name])
             broken = ~np.isfinite(settled[name])
             settled[name][broken] = run.outputs[name][broken]
     tolerance = source.recipe.tolerances[paired.kind]

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["FP16_MAX", "WATCH", "emulate_as_fp16", "emulate_bf16", "emulate_fp16", "has_bf16", "has_fp16", "widen"]
+__all__ = [
+    "FP16_MAX",
+    "WATCH",
+    "emulate_as_fp16",
+    "emulate_bf16",
+    "emulate_fp16",
+    "has_bf16",
+    "has_fp16",
+    "watched",
+    "widen",
+]
 
 FP16_MAX = 65504.0
 WATCH = "largest:"  # prefix of the outputs that tell the largest magnitude of a value
@@ -65,6 +75,24 @@ def emulate_as_fp16(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.
             with np.errstate(over="ignore"):
                 rounded = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+    return result
+
+
+def watched(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of an FP32 graph with an output ``largest:NODE`` (scalar float32) for every node with a float result."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    floats = {i.name for i in (*graph.value_info, *graph.output) if i.type.tensor_type.elem_type == TensorProto.FLOAT}
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for node in model.graph.node:
+        if node.output[0] in floats:
+            size, told = f"{node.output[0]}.size", f"{WATCH}{node.name}"
+            result.graph.node.append(helper.make_node("Abs", [node.output[0]], [size]))
+            result.graph.node.append(helper.make_node("ReduceMax", [size], [told], keepdims=0))
+            result.graph.output.append(helper.make_tensor_value_info(told, TensorProto.FLOAT, []))
     return result
 
 

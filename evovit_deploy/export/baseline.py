@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..errors import InputError
 from ..models.options import ModelOptions
 from ..recipes import Recipe
 from .onnx import STEPS, ExportOptions, ExportResult, PreparedExport, Step, check_output, write
@@ -47,6 +48,10 @@ def export_baseline(
         ExportError, OutputError, ParityError: Nothing was written.
     """
     options = options or ExportOptions()
+    if options.islands:
+        raise InputError(
+            "islands are for models of a checkpoint; a vanilla model is exported as it is. Leave --islands out."
+        )
     path = Path(path)
     check_output(path, force=force)
     step(STEPS[0])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..recipes import Recipe
     from .gates import ParityReport
+    from .mending import Mended
 
 __all__ = [
     "ExportOptions",
@@ -52,14 +54,19 @@ class ExportOptions:
         batch: Static batch size; None is a dynamic batch from 1.
         opset: ONNX opset, 18 to 23; None is 20, or 22 for BF16 (the first in which Conv takes it).
         prove: Compare the exported file with the FP32 PyTorch module before keeping it.
+        islands: What computes in FP32 within a half-precision export: names of nodes or modules (``blocks.3/attn``), or ``auto``:
+            nothing where FP16 passes, else exact scaling and the smallest set of nodes that makes it pass.
     """
 
     model: ModelOptions = field(default_factory=ModelOptions)
     batch: int | None = None
     opset: int | None = None
     prove: bool = True
+    islands: str | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.islands, str) and self.islands != "auto":
+            raise InputError(f"islands {self.islands!r}; give 'auto' or a tuple of names.")
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch {self.batch} is impossible; give a number from 1, or `dynamic`.")
         unknown = [name for name in self.model.outputs if name not in OUTPUTS]
@@ -113,6 +120,10 @@ def export_onnx(
         ParityError: The outputs differ by more than the recipe's tolerance; nothing was written.
     """
     options = options or ExportOptions()
+    if options.islands and options.model.precision == "fp32":
+        raise InputError("islands stay FP32 in a half-precision export, and this one is FP32. Add --precision fp16.")
+    if options.islands == "auto" and options.model.precision != "fp16":
+        raise InputError("--islands auto is for FP16: BF16 has the range of FP32. Name the islands, or leave it out.")
     path = Path(path)
     check_output(path, force=force)
     step(STEPS[0])
@@ -131,6 +142,7 @@ class PreparedExport:
         names: Outputs that are asked for, in order.
         weights: ``source``, ``random``, ``sha256``, for the manifest.
         variant: ``twin``, ``trimmed`` or ``stock`` for a vanilla model, else empty.
+        whole: Makes ``module`` in FP32, which islands take their weights from; None where there are no islands.
     """
 
     module: Any
@@ -140,6 +152,7 @@ class PreparedExport:
     names: tuple[str, ...]
     weights: dict[str, Any]
     variant: str = ""
+    whole: Callable[[], Any] | None = None
 
     def manifest(self, opset: int | None) -> dict[str, Any]:
         """Return the manifest of an ONNX file with this opset; None for a file that is not ONNX."""
@@ -176,7 +189,8 @@ def prepare(checkpoint: Checkpoint, options: ExportOptions) -> PreparedExport:
         if name == output or (output == "kept" and name.startswith("kept_"))
     )
     weights = {"source": checkpoint.source, "random": checkpoint.random, "sha256": checkpoint.sha256}
-    return PreparedExport(module, reference, checkpoint.recipe, options, names, weights)
+    whole = partial(build_model, checkpoint.recipe, checkpoint.state, dataclasses.replace(everything, precision="fp32"))
+    return PreparedExport(module, reference, checkpoint.recipe, options, names, weights, whole=whole)
 
 
 def check_output(path: Path, *, force: bool = False) -> None:
@@ -200,13 +214,16 @@ def write(prepared: PreparedExport, path: Path, *, images: np.ndarray[Any, Any] 
     module, recipe, options = prepared.module, prepared.recipe, prepared.options
     manifest = prepared.manifest(options.opset_version)
     step(STEPS[1])
-    full = to_onnx(
-        module,
-        example_batch(module, options.batch or 2),
-        module.output_names,
-        dynamic=options.batch is None,
-        opset=options.opset_version,
-    )
+    full = graph_of(module, options)
+    named: tuple[str, ...] = ()
+    if images is None and (options.prove or options.islands):
+        probes = probe_images(recipe, kernels=patch_kernels(prepared.reference))
+        images, named = probes.prepared(recipe.transform, options.model.image_input), probes.names
+    if options.islands:
+        assert images is not None
+        mended = _mend(prepared, full, images, named, step)
+        full = mended.graph
+        manifest = {**manifest, "islands": list(mended.islands), "scales": mended.scales}
     manifests.attach(full, manifest)
     final = drop_outputs(full, prepared.names)
     with translate(ExportError, "the exported graph is not valid ONNX"):
@@ -217,22 +234,54 @@ def write(prepared: PreparedExport, path: Path, *, images: np.ndarray[Any, Any] 
             temporary.write_bytes(final.SerializeToString())
         report: ParityReport | None = None
         if options.prove:
+            assert images is not None
             step(STEPS[2])
-            named: tuple[str, ...] = ()
-            if images is None:
-                probes = probe_images(recipe, kernels=patch_kernels(prepared.reference))
-                images, named = probes.prepared(recipe.transform, options.model.image_input), probes.names
             step(STEPS[3])
             tolerance = recipe.tolerances[options.model.precision]
             report = compare_onnx(prepared.reference, full, temporary, images, options.batch, tolerance, named)
             if not report.passed:
+                fp16 = options.model.precision == "fp16"
+                mending = "`evovit diagnose` shows where; --islands auto may mend it. " if fp16 else ""
                 raise ParityError(
-                    f"the exported model is not the checkpoint's: {report.failure}. Nothing was written. Try another "
+                    f"the exported model is not the checkpoint's: {report.failure}. Nothing was written. {mending}Try another "
                     f"--precision or --selection, or set [tolerances.{options.model.precision}] in your own recipe."
                 )
         document = {**manifest, "sha256": sha256(temporary), "parity": report.to_dict() if report else None}
         write_json(json_path, document)
     return ExportResult(path, json_path, document, report)
+
+
+def _mend(
+    prepared: PreparedExport, full: onnx.ModelProto, images: np.ndarray[Any, Any], names: Sequence[str], step: Step
+) -> Mended:
+    """The graph with the islands that the options ask for."""
+    from .mending import Mender
+
+    assert prepared.whole is not None, "who prepares without it refuses islands"
+    options, named = prepared.options, names or [f"image {number}" for number in range(1, len(images) + 1)]
+    tolerance = prepared.recipe.tolerances[options.model.precision]
+    mender = Mender(
+        prepared.whole(),
+        prepared.reference,
+        lambda module: graph_of(module, options),
+        images,
+        named,
+        options.batch,
+        tolerance,
+        step,
+    )
+    return mender.automatic(full) if options.islands == "auto" else mender.named(full, options.islands)
+
+
+def graph_of(module: Any, options: ExportOptions) -> onnx.ModelProto:
+    """Return the ONNX graph of a module, with all of its outputs."""
+    return to_onnx(
+        module,
+        example_batch(module, options.batch or 2),
+        module.output_names,
+        dynamic=options.batch is None,
+        opset=options.opset_version,
+    )
 
 
 def example_batch(module: Any, batch: int) -> torch.Tensor:

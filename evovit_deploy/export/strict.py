@@ -82,6 +82,11 @@ class StrictRun:
         return tuple(found)
 
     @property
+    def beginnings(self) -> set[str]:
+        """Nodes at which values leave FP16, whose own inputs were finite."""
+        return {self._nodes[name] for name in self.worst if np.isfinite(self.largest[name])}
+
+    @property
     def near(self) -> dict[str, float]:
         """Node -> share of FP16's range that its values use, largest first."""
         used = {self._nodes[name]: size / FP16_MAX for name, size in self.largest.items()}

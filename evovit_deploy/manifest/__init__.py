@@ -35,6 +35,8 @@ _SHAPE = {
     "trim?": bool,
     "weights": {"source": str, "random": bool, "sha256": (str, None)},
     "versions?": {str: str},
+    "islands?": [str],
+    "scales?": {str: int},
 }
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import InputError
 from ..recipes import PRECISIONS, Recipe
 from ..recipes.forms import FORMS, Form, form_of
+from ..recipes.precisions import why_not
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -140,7 +141,10 @@ class Family:
             ("outputs", options.outputs, self.outputs),
         ):
             if refused := [name for name in given if name not in valid]:
-                raise InputError(f"{what} {', '.join(refused)} is not for {self.label}; valid: {', '.join(valid)}.")
+                why = why_not(refused[0])
+                raise InputError(
+                    f"{what} {', '.join(refused)} is not for {self.label}; valid: {', '.join(valid)}.{why}"
+                )
 
 
 _ROWS: dict[str, Family] = {}

@@ -84,8 +84,8 @@ def deit_value(s: State, n: int) -> None:
 def deit_query(s: State, n: int) -> None:
     half = len(s[f"qks.{n}.qk.weight"]) // 2
     for part in ("weight", "bias"):
-        s[f"qks.{n}.qk.{part}"][:half] *= 2.0**16
-        s[f"qks.{n}.qk.{part}"][half:] *= 2.0**-16
+        s[f"qks.{n}.qk.{part}"][:half] *= 2.0**20
+        s[f"qks.{n}.qk.{part}"][half:] *= 2.0**-20
 
 
 def deit_residual(s: State, n: int) -> None:
@@ -142,8 +142,8 @@ def timm_value(s: State, n: int) -> None:
 
 def timm_query(s: State, n: int) -> None:
     for part in ("weight", "bias"):
-        s[f"blocks.{n}.attn.qkv.{part}"][:64] *= 2.0**17
-        s[f"blocks.{n}.attn.qkv.{part}"][64:128] *= 2.0**-17
+        s[f"blocks.{n}.attn.qkv.{part}"][:64] *= 2.0**20
+        s[f"blocks.{n}.attn.qkv.{part}"][64:128] *= 2.0**-20
 
 
 def timm_residual(s: State, n: int) -> None:

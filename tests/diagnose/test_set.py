@@ -1,0 +1,108 @@
+"""The whole set of faulty models: named, repaired, never passed in silence. Slow: some ten minutes of CPU."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from evovit_deploy import ExportOptions, ModelOptions, ParityError, export_onnx
+from evovit_deploy.diagnose import diagnose
+from evovit_deploy.export import graph as graphs
+from evovit_deploy.export.proof import run_module
+from evovit_deploy.export.strict import StrictRun
+from evovit_deploy.images.probes import probe_images
+from evovit_deploy.models.build import build_model
+
+from .faults import ALL, Fault, healthy
+
+pytestmark = pytest.mark.slow
+
+
+MADE: dict[str, tuple[bytes, dict[str, tuple[str, bool]]]] = {}
+
+
+@pytest.fixture(autouse=True)
+def weights_into_one_export(monkeypatch):
+    """Models that differ in weights only are exported once, and get their weights afterwards: that is where the time goes."""
+    export = graphs.to_onnx
+
+    @functools.wraps(export)
+    def to_onnx(module, example, names, **options):
+        dtype = next(module.parameters()).dtype
+        scales = [part.scale for part in module.modules() if hasattr(part, "scale")]
+        key = repr((module, dtype, names, options, example.shape, scales)).replace("eps=", "")
+        key = re.sub(r"\b\d\.?\d*e-\d+", "", key)
+        if key not in MADE:
+            MADE[key] = template(module, lambda part: export(part, example, names, **options))
+        data, sources = MADE[key]
+        model = onnx.ModelProto.FromString(data)
+        parameters = dict(module.named_parameters())
+        for tensor in model.graph.initializer:
+            if tensor.name in sources:
+                name, turned = sources[tensor.name]
+                value = parameters[name].t() if turned else parameters[name]
+                tensor.CopyFrom(onnx.numpy_helper.from_array(value.contiguous().numpy(), tensor.name))
+        for node in model.graph.node:
+            if node.op_type == "LayerNormalization":
+                path = node.name.rpartition("/")[0].replace("/", ".")
+                eps = next(p.eps for n, p in module.named_modules() if isinstance(p, nn.LayerNorm) and path.endswith(n))
+                next(a for a in node.attribute if a.name == "epsilon").f = eps
+        return model
+
+    monkeypatch.setattr("evovit_deploy.export.graph.to_onnx", to_onnx)
+    monkeypatch.setattr("evovit_deploy.export.onnx.to_onnx", to_onnx)
+
+
+def template(module, export):
+    """An export of the module with random weights; initializer -> parameter that it holds, and whether it is transposed."""
+    other = copy.deepcopy(module)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 8)
+    model = export(other)
+    sources = {}
+    for tensor in model.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        for name, parameter in other.named_parameters():
+            for turned in (False, True):
+                mine = (parameter.t() if turned and parameter.dim() == 2 else parameter).numpy()
+                if mine.shape == value.shape and mine.dtype == value.dtype and np.array_equal(mine, value):
+                    sources.setdefault(tensor.name, (name, turned and parameter.dim() == 2))
+        assert tensor.name in sources or value.size < 300 or value.dtype.kind != "f", f"{tensor.name} is no parameter"
+    return model.SerializeToString(), sources
+
+
+@pytest.mark.parametrize("fault", ALL, ids=str)
+def test_a_fault_is_named_and_repaired(fault: Fault, tmp_path: Path):
+    checkpoint, options = fault.checkpoint(), ModelOptions("fp16", outputs=("logits", "kept"), fold=fault.fold)
+    with pytest.raises(ParityError):  # not in silence
+        export_onnx(checkpoint, tmp_path / "silent.onnx", ExportOptions(options))
+    found = diagnose(checkpoint, options=options)
+    assert not found.passed
+    assert found.culprits[0].block == fault.block
+    result = export_onnx(checkpoint, tmp_path / "mended.onnx", ExportOptions(options, islands="auto"))
+    assert result.manifest["islands"] or result.manifest["scales"]
+    plain = build_model(
+        checkpoint.recipe, checkpoint.state, ModelOptions("fp32", "float32", "topk", ("logits",), False)
+    )
+    images = probe_images(checkpoint.recipe).prepared(checkpoint.recipe.transform, "float32")
+    expected, _ = run_module(plain, images)
+    got = StrictRun(onnx.load(result.path))(images)
+    assert (got["logits"].argmax(1) == expected["logits"].argmax(1)).all()
+    print(f"{fault}: {len(result.manifest['islands'])} islands, scales {result.manifest['scales']}")
+
+
+@pytest.mark.parametrize("family", ["deit", "timm", "levit"])
+def test_a_sound_model_gets_nothing(family, tmp_path):
+    options = ExportOptions(ModelOptions("fp16"), islands="auto")
+    result = export_onnx(healthy(family), tmp_path / "model.onnx", options)
+    assert (result.manifest["islands"], result.manifest["scales"]) == ([], {})

@@ -1,0 +1,131 @@
+"""`--islands`: the least that lets a model run in FP16, and nothing for one that does already."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from evovit_deploy import ExportOptions, ModelOptions, export_baseline, export_onnx
+from evovit_deploy.cli import app
+from evovit_deploy.errors import InputError
+from evovit_deploy.export.islands import candidates, named
+from evovit_deploy.export.mending import _minimise
+from evovit_deploy.export.scaling import rescale
+from evovit_deploy.manifest import check
+from evovit_deploy.models.build import build_model
+from evovit_deploy.models.families import family_of
+from tests.diagnose.faults import ALL, healthy
+
+FAULTS = {str(fault): fault for fault in ALL}
+AUTO = ExportOptions(ModelOptions("fp16"), islands="auto")
+
+
+def nodes_of(path) -> list[tuple[str, str]]:
+    return [(node.op_type, node.name) for node in onnx.load(path).graph.node]
+
+
+def test_a_sound_model_is_exported_as_ever(tmp_path):
+    plain = export_onnx(healthy("deit"), tmp_path / "plain.onnx", dataclasses.replace(AUTO, islands=()))
+    auto = export_onnx(healthy("deit"), tmp_path / "auto.onnx", AUTO)
+    assert nodes_of(auto.path) == nodes_of(plain.path)
+    assert (auto.manifest["islands"], auto.manifest["scales"]) == ([], {})
+    assert "islands" not in plain.manifest
+
+
+def test_an_overflow_becomes_an_island(tmp_path):
+    result = export_onnx(FAULTS["deit-mlp-1"].checkpoint(), tmp_path / "model.onnx", AUTO)
+    assert result.manifest["islands"] == [
+        f"blocks.1/{name}" for name in ("fc1/MatMul", "fc1/Add", "act/Gelu", "fc2/MatMul")
+    ]
+    assert (result.manifest["scales"], result.parity.overflows, result.parity.top1) == ({}, (), 1)
+    check(result.manifest, "manifest")
+    graph = onnx.load(result.path).graph
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    product = next(node for node in graph.node if node.name == "blocks.1/fc1/MatMul")
+    assert kinds[product.input[1]] == onnx.TensorProto.FLOAT
+    assert [node.name for node in graph.node if node.op_type == "Cast" and node.name.startswith("blocks.1/fc")] == [
+        "blocks.1/fc1/MatMul/Cast_in_0",
+        "blocks.1/fc2/MatMul/Cast_out_0",
+    ]
+
+
+def test_what_scales_exactly_needs_no_island(tmp_path):
+    result = export_onnx(FAULTS["deit-residual-0"].checkpoint(), tmp_path / "model.onnx", AUTO)
+    assert (result.manifest["islands"], list(result.manifest["scales"])) == ([], ["residual"])
+    assert result.parity.top1 == 1
+
+
+@pytest.mark.parametrize("family", ["deit", "timm"])
+def test_powers_of_two_leave_the_function_as_it_is(family):
+    """To the last bit, since nothing leaves the range of FP32."""
+    checkpoint = healthy(family)
+    for fold in (True, False):
+        module = build_model(checkpoint.recipe, checkpoint.state, ModelOptions(fold=fold))
+        size = checkpoint.recipe.structure.image_size
+        images = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32))
+        scaled = copy.deepcopy(module)
+        powers = {
+            "residual": 3,
+            "blocks.1.attn.value": 4,
+            "blocks.0.attn.query": -2,
+            "blocks.2.norm1": 3,
+            "blocks.1.norm2": 2,
+        }
+        with torch.inference_mode():
+            rescale(scaled, powers)
+            assert torch.equal(module(images)[0], scaled(images)[0])
+
+
+def test_islands_by_name(tmp_path):
+    result = export_onnx(
+        healthy("levit"), tmp_path / "model.onnx", dataclasses.replace(AUTO, islands=("blocks.1/mlp",))
+    )
+    assert result.manifest["islands"]
+    assert all(name.startswith("blocks.1/mlp/") for name in result.manifest["islands"])
+    graph = onnx.load(result.path)
+    assert not any(name.startswith("blocks.1/mlp/") for name in candidates(graph) if name.endswith("MatMul"))
+    with pytest.raises(InputError, match=r"island 'blocks\.1/mpl' is no node.*did you mean"):
+        named(graph, ["blocks.1/mpl"])
+
+
+def test_what_has_no_islands_is_refused(tmp_path):
+    for options, text in (
+        (ExportOptions(islands="auto"), "Add --precision fp16"),
+        (ExportOptions(ModelOptions("bf16"), islands="auto"), "is for FP16"),
+    ):
+        with pytest.raises(InputError, match=text):
+            export_onnx(healthy("deit"), tmp_path / "x.onnx", options)
+    with pytest.raises(InputError, match="vanilla model"):
+        export_baseline("deit_tiny_patch16_224", tmp_path / "x.onnx", AUTO)
+    with pytest.raises(InputError, match="'auto' or a tuple"):
+        ExportOptions(islands="blocks.1")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("needed", "units"), [({3}, 8), ({0, 7}, 8), (set(), 5), ({1, 2, 3, 4}, 5), ({6}, 7), (set(range(4)), 4)]
+)
+def test_bisection_drops_all_that_can_be_dropped(needed, units):
+    tried = []
+
+    def good(members):
+        tried.append(members)
+        return needed <= members
+
+    assert set().union(*_minimise([{i} for i in range(units)], good)) == needed
+    assert len(tried) <= 4 * units
+
+
+@pytest.mark.parametrize("word", ["int8", "fp8"])
+def test_other_precisions_are_answered(word):
+    said = CliRunner().invoke(app, ["export", "x.pth", "--precision", word])
+    assert said.exit_code == 2
+    assert "without calibration" in " ".join(said.output.replace("│", " ").split())
+    with pytest.raises(InputError, match="without calibration"):
+        family_of(healthy("deit").recipe).check(ModelOptions(word))
