@@ -26,7 +26,7 @@ from .faults import ALL, Fault, healthy
 pytestmark = pytest.mark.slow
 
 
-MADE: dict[str, tuple[bytes, dict[str, tuple[str, bool]]]] = {}
+MADE: dict[str, tuple[bytes, dict[str, str]]] = {}
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +44,11 @@ def weights_into_one_export(monkeypatch):
             MADE[key] = template(module, lambda part: export(part, example, names, **options))
         data, sources = MADE[key]
         model = onnx.ModelProto.FromString(data)
-        parameters = dict(module.named_parameters())
+        parts = parts_of(module)
         for tensor in model.graph.initializer:
             if tensor.name in sources:
-                name, turned = sources[tensor.name]
-                value = parameters[name].t() if turned else parameters[name]
-                tensor.CopyFrom(onnx.numpy_helper.from_array(value.contiguous().numpy(), tensor.name))
+                value = parts[sources[tensor.name]].contiguous().numpy()
+                tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
         for node in model.graph.node:
             if node.op_type == "LayerNormalization":
                 path = node.name.rpartition("/")[0].replace("/", ".")
@@ -61,8 +60,21 @@ def weights_into_one_export(monkeypatch):
     monkeypatch.setattr("evovit_deploy.export.onnx.to_onnx", to_onnx)
 
 
+def parts_of(module) -> dict[str, torch.Tensor]:
+    """Everything that the exporter makes a constant of: parameters, transposed ones, and the two parts of the positions."""
+    parts = {}
+    for name, parameter in module.named_parameters():
+        parts[name] = parameter
+        if parameter.dim() == 2:
+            parts[f"{name}.T"] = parameter.t()
+    prefix = module.cls_token.shape[1]
+    parts["first"], parts["places"] = module.pos_embed[:, :prefix], module.pos_embed[:, prefix:]
+    parts["first token"] = module.cls_token + parts["first"]
+    return parts
+
+
 def template(module, export):
-    """An export of the module with random weights; initializer -> parameter that it holds, and whether it is transposed."""
+    """An export of the module with random weights, and which of its constants are which part."""
     other = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -72,12 +84,11 @@ def template(module, export):
     sources = {}
     for tensor in model.graph.initializer:
         value = onnx.numpy_helper.to_array(tensor)
-        for name, parameter in other.named_parameters():
-            for turned in (False, True):
-                mine = (parameter.t() if turned and parameter.dim() == 2 else parameter).numpy()
-                if mine.shape == value.shape and mine.dtype == value.dtype and np.array_equal(mine, value):
-                    sources.setdefault(tensor.name, (name, turned and parameter.dim() == 2))
-        assert tensor.name in sources or value.size < 300 or value.dtype.kind != "f", f"{tensor.name} is no parameter"
+        for name, part in parts_of(other).items():
+            if part.shape == value.shape and part.numpy().dtype == value.dtype and np.array_equal(part, value):
+                sources.setdefault(tensor.name, name)
+        whole = value.dtype.kind != "f" or np.array_equal(value, value.round())  # positions, masks
+        assert tensor.name in sources or whole or value.size < 32, f"{tensor.name} {value.shape} is no parameter"
     return model.SerializeToString(), sources
 
 
