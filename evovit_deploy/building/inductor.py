@@ -87,7 +87,7 @@ def places(path: Path) -> dict[Path, Ours]:
     """Return a package and its manifest, and how those of evovit are known.
 
     Raises:
-        InputError: A name that is none for a package.
+        InputError: A name that is none for a package, or islands.
     """
     if path.suffix.lower() != ".pt2":
         named = path.with_suffix(".pt2") if path.suffix else path.with_name(f"{path.name}.pt2")
@@ -123,6 +123,8 @@ def build_inductor(
         ParityError: The outputs differ by more than the recipe's tolerance; nothing was written.
         OutputError: It could not be written, or would replace a file that evovit did not write.
     """
+    if options.islands:
+        raise InputError("islands are nodes of an ONNX graph, and an inductor engine has none. Leave --islands out.")
     path = Path(path)
     files = places(path)
     check_replaceable(files, force=force)
