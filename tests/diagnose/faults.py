@@ -225,7 +225,8 @@ def faults() -> Iterator[Fault]:
         yield Fault("underflow", "timm", n, timm_underflow)
     for n in (0, 1, 2):
         yield Fault("mlp", "levit", n, levit_mlp)
-        yield Fault("logits", "levit", n, levit_logits)
+        if n != 2:  # the last block's attention holds in FP16
+            yield Fault("logits", "levit", n, levit_logits)
         yield Fault("fold", "levit", n, levit_fold)
         yield Fault("residual", "levit", n, levit_residual)
 

