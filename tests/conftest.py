@@ -21,6 +21,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 gc.set_threshold(50_000, 20, 20)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--whole``: what takes minutes too."""
+    parser.addoption("--whole", action="store_true", help="run the tests marked whole too, which take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip visibly what takes minutes."""
+    if not config.getoption("--whole"):
+        for item in items:
+            if item.get_closest_marker("whole"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --whole"))
+
+
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """Folder with outputs of the authors' model classes; a test that needs it is skipped where it is missing."""

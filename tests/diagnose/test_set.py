@@ -1,4 +1,7 @@
-"""The whole set of faulty models: named, repaired, never passed in silence. Slow: some ten minutes of CPU."""
+"""The set of faulty models: named, repaired, never passed in silence.
+
+A few of them always run; all of them, some ten minutes of CPU, with ``pytest --whole tests/diagnose/test_set.py``.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,10 @@ from evovit_deploy.models.build import build_model
 
 from .faults import ALL, Fault, healthy
 
-pytestmark = pytest.mark.slow
-
-
 # What no island cures yet: the image and what a graph casts between its parts are rounded all the same. They are refused.
 REFUSED = {f"deit-residual-{n}" for n in (1, 2)} | {f"timm-logits-{n}" for n in (0, 1, 2)} | {"timm-residual-1"}
 REFUSED |= {f"levit-residual-{n}" for n in (0, 1, 2)} | {"levit-logits-0", "levit-mlp-2", "levit-fold-2"}
+SAMPLE = ("timm-mlp-0", "deit-residual-1")  # one that is repaired, and one that is refused
 MADE: dict[str, tuple[bytes, dict[str, str]]] = {}
 
 
@@ -95,7 +96,10 @@ def template(module, export):
     return model.SerializeToString(), sources
 
 
-@pytest.mark.parametrize("fault", ALL, ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, id=str(fault), marks=[] if str(fault) in SAMPLE else pytest.mark.whole) for fault in ALL],
+)
 def test_a_fault_is_named_and_repaired(fault: Fault, tmp_path: Path):
     checkpoint, options = fault.checkpoint(), ModelOptions("fp16", outputs=("logits", "kept"), fold=fault.fold)
     with pytest.raises(ParityError):  # not in silence
@@ -120,6 +124,7 @@ def test_a_fault_is_named_and_repaired(fault: Fault, tmp_path: Path):
     print(f"{fault}: {len(result.manifest['islands'])} islands, scales {result.manifest['scales']}")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("family", ["deit", "timm", "levit"])
 def test_a_sound_model_gets_nothing(family, tmp_path):
     options = ExportOptions(ModelOptions("fp16"), islands="auto")
