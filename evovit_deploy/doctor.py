@@ -19,7 +19,7 @@ from .machine.probing import OPTIONAL, OPTIONAL_LOOKED_UP, exists, probe_imports
 if TYPE_CHECKING:
     from .engines.registry import Backend
 
-__all__ = ["OPTIONAL", "OPTIONAL_LOOKED_UP", "Command", "Diagnosis", "Finding", "examine", "judge", "probe_imports"]
+__all__ = ["OPTIONAL", "OPTIONAL_LOOKED_UP", "Checkup", "Command", "Finding", "examine", "judge", "probe_imports"]
 
 Status = Literal["ok", "missing", "broken"]
 LOW_DISK_GIB = 2.0
@@ -52,7 +52,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Checkup:
     """Everything that was found."""
 
     findings: tuple[Finding, ...]
@@ -68,7 +68,7 @@ class Diagnosis:
         return {"schema": 1, "kind": "doctor", "ok": self.ok, **dataclasses.asdict(self)}
 
 
-def examine(imports: dict[str, dict[str, Any]] | None = None, commands: Sequence[str] = ()) -> Diagnosis:
+def examine(imports: dict[str, dict[str, Any]] | None = None, commands: Sequence[str] = ()) -> Checkup:
     """Look at this machine; nothing that is missing or broken raises.
 
     Args:
@@ -88,7 +88,7 @@ def examine(imports: dict[str, dict[str, Any]] | None = None, commands: Sequence
         *_backends(found),
         *(_guarded(f"extra {extra}", partial(_extra, extra, found)) for extra in extras()),
     ]
-    return Diagnosis(tuple(findings), judge(found, commands))
+    return Checkup(tuple(findings), judge(found, commands))
 
 
 def judge(imports: dict[str, dict[str, Any]], commands: Sequence[str] = ()) -> tuple[Command, ...]:

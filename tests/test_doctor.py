@@ -36,11 +36,11 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 
 
-def works(diagnosis: doctor.Diagnosis) -> dict[str, str]:
+def works(diagnosis: doctor.Checkup) -> dict[str, str]:
     return {entry.name: "" if entry.works else entry.reason for entry in diagnosis.commands}
 
 
-def finding(diagnosis: doctor.Diagnosis, name: str) -> doctor.Finding:
+def finding(diagnosis: doctor.Checkup, name: str) -> doctor.Finding:
     return next(f for f in diagnosis.findings if f.name == name)
 
 

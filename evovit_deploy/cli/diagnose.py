@@ -48,8 +48,8 @@ def diagnose(
         typer.Option(
             "-o",
             "--output",
-            metavar="FILE.svg",
-            help="Also draw error and range along the depth.",
+            metavar="FILE",
+            help="Also draw error and range along the depth, as SVG.",
             rich_help_panel=shared.OUTPUT,
         ),
     ] = None,
@@ -73,7 +73,7 @@ def diagnose(
     from ..engines.registry import backend_of
     from ..storage.files import write_bytes
     from ..storage.missing import no_such_file
-    from ..storage.ownership import check_replaceable, is_signed, signed
+    from ..storage.ownership import XML, check_replaceable, is_signed, signed
 
     if output is not None:
         check_replaceable({output: is_signed}, force=force)
@@ -99,7 +99,7 @@ def diagnose(
             step=lambda text, done, total: bar.update(task, description=text, completed=done, total=total or None),
         )
     if output is not None:
-        write_bytes(output, signed(draw(result), "diagnose", ("<!-- ", " -->")).encode())
+        write_bytes(output, signed(draw(result), "diagnose", XML).encode())
     if json:
         print_json({"model": printable(model), **result.to_dict()})
     else:

@@ -12,7 +12,7 @@ from ._console import out, print_json, waiting
 from ._default_group import DEFAULT
 
 if TYPE_CHECKING:
-    from ..doctor import Diagnosis
+    from ..doctor import Checkup
 
 __all__ = ["command_names", "doctor"]
 
@@ -52,7 +52,7 @@ def command_names(command: Any, words: str = "") -> list[str]:
     return [found for name, part in named for found in command_names(part, name)]
 
 
-def _show(diagnosis: Diagnosis) -> None:
+def _show(diagnosis: Checkup) -> None:
     from rich.table import Table
     from rich.text import Text
 

@@ -83,8 +83,8 @@ class Graph:
         str | None,
         typer.Option(
             metavar="auto|NAMES",
-            help="Keep nodes in FP32 within FP16: auto finds the fewest that pass, none where FP16 does; or names, such as "
-            "blocks.3/attn,blocks.7/fc1.",
+            help="Keep nodes in FP32 within FP16: auto finds the fewest that pass, none where FP16 does; or names, "
+            "as `evovit diagnose` gives them.",
             rich_help_panel=GRAPH,
         ),
     ] = None

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .pairs import Pair, Paired
+from .pairs import Paired, ValuePair
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LayerRun", "Measured", "run_layers"]
+__all__ = ["Deviation", "LayerRun", "run_layers"]
 
 Array = NDArray[Any]
 SLICE_BYTES = 128 << 20  # of one side's values at a time
@@ -24,7 +24,7 @@ UNKNOWN_BYTES = 4 << 20  # of a value whose shape is not known
 
 
 @dataclass
-class Measured:
+class Deviation:
     """What was seen of one value, at worst over the images.
 
     Attributes:
@@ -75,7 +75,7 @@ class LayerRun:
         deciding: Value of the reference that a decision is taken by -> ([n, ...] there, [n, ...] in half precision).
     """
 
-    measured: list[Measured]
+    measured: list[Deviation]
     outputs: dict[str, Array] = field(default_factory=dict)
     forced: dict[str, Array] = field(default_factory=dict)
     deciding: dict[str, tuple[Array, Array]] = field(default_factory=dict)
@@ -93,7 +93,7 @@ def run_layers(paired: Paired, images: Array, step: Callable[[int, int], None] =
     """
     from polygraphy.comparator import Comparator, IterationResult, RunResults
 
-    run = LayerRun([Measured() for _ in paired.pairs])
+    run = LayerRun([Deviation() for _ in paired.pairs])
     names = [output.name for output in paired.reference.graph.output]
     slices = list(_slices(paired))
     by_reference = {pair.reference: number for number, pair in enumerate(paired.pairs)}
@@ -209,7 +209,7 @@ def _length(values: Array) -> float:
     return float(square**0.5)
 
 
-def residual_of(pairs: Sequence[Pair]) -> dict[int, int]:
+def residual_of(pairs: Sequence[ValuePair]) -> dict[int, int]:
     """Block -> number of the pair that is the block's result: the last addition named directly under it."""
     import re
 

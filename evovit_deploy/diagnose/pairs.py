@@ -17,7 +17,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DECIDED", "Pair", "Paired", "constants_lost", "pair_graphs"]
+__all__ = ["DECIDED", "Paired", "ValuePair", "constants_lost", "pair_graphs"]
 
 DECIDED = "decided:"  # prefix of the inputs that take the reference's values
 # What our FP16 exports compute in FP32 (docs/graph.md), by the module in the node's name.
@@ -29,7 +29,7 @@ DECISIONS = {"TopK", "ArgMax", "ArgMin", "Greater", "GreaterOrEqual", "Less", "L
 
 
 @dataclass(frozen=True)
-class Pair:
+class ValuePair:
     """One floating-point value in both graphs.
 
     Attributes:
@@ -64,7 +64,7 @@ class Paired:
 
     reference: onnx.ModelProto
     half: onnx.ModelProto
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ValuePair, ...]
     decided: dict[str, str]
     lost: dict[str, float]
     free: onnx.ModelProto
@@ -95,7 +95,7 @@ def pair_graphs(reference: onnx.ModelProto, half: onnx.ModelProto | None) -> Pai
         free = emulate_bf16(half) if kind == "bf16" else emulate_fp16(half)
         halves = {n for n, value in _types(half).items() if value in (TensorProto.FLOAT16, TensorProto.BFLOAT16)}
     partner = {key: node for key, node in _by_key(half).items() if node.op_type != "Cast"}
-    pairs: list[Pair] = []
+    pairs: list[ValuePair] = []
     place: dict[str, int] = {}
     values: dict[str, str] = {}  # of the reference -> of the other
     deciding = {name for node in reference.graph.node if node.op_type in DECISIONS for name in node.input}
@@ -119,7 +119,7 @@ def pair_graphs(reference: onnx.ModelProto, half: onnx.ModelProto | None) -> Pai
                         place[mine] = before[0]
                     continue
                 place[mine] = len(pairs)
-                pairs.append(Pair(key, node.op_type, mine, theirs, theirs in halves, before))
+                pairs.append(ValuePair(key, node.op_type, mine, theirs, theirs in halves, before))
     if matched < total / 2:
         raise InputError(
             f"only {matched} of {total} nodes have the same name and type in both files, so they cannot be compared layer by "

@@ -15,7 +15,7 @@ LEFT, RIGHT, TOP, GAP, BOTTOM = 78, 20, 48, 34, 40
 
 
 def draw(result: Diagnosis) -> str:
-    """Return an SVG: above, the error of every layer; below, how much of the range it uses; overflows in red."""
+    """Return an SVG: above, the error of every layer; below, how much of the range it uses; in red what is to blame."""
     half = (HEIGHT - TOP - GAP - BOTTOM) / 2
     title = f"{result.model} against {result.reference}"
     parts = [
@@ -24,10 +24,11 @@ def draw(result: Diagnosis) -> str:
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
         f'<text x="{LEFT}" y="20" font-size="14" fill="#1b1b1f">{escape(title)}</text>',
     ]
+    guilty = frozenset(culprit.node for culprit in result.culprits)
     errors = [layer.error for layer in result.layers]
     ranges = [layer.range_used for layer in result.layers]
-    parts += _panel(result.layers, errors, TOP, half, "error", -6, 0)
-    parts += _panel(result.layers, ranges, TOP + half + GAP, half, "of the range", -8, 1)
+    parts += _panel(result.layers, errors, TOP, half, "error", -6, 0, guilty)
+    parts += _panel(result.layers, ranges, TOP + half + GAP, half, "of the range", -8, 1, guilty)
     starts = [i for i, layer in enumerate(result.layers) if layer.block is not None]
     last = None
     for i in starts:
@@ -42,9 +43,10 @@ def draw(result: Diagnosis) -> str:
 
 
 def _panel(
-    layers: Sequence[Layer], values: Sequence[float], top: float, height: float, label: str, low: int, high: int
-) -> list[str]:
-    """One plot with a logarithmic axis from 10^low to 10^high; what is beyond stands at the edge."""
+    layers: Sequence[Layer], values: Sequence[float], top: float, height: float, label: str, low: int, high: int,
+    guilty: frozenset[str],
+) -> list[str]:  # fmt: skip
+    """One plot with a logarithmic axis from 10^low to 10^high; what is beyond stands at the edge, what is to blame is marked."""
 
     def y(value: float) -> float:
         power = math.log10(value) if value > 0 and math.isfinite(value) else (low if value <= 0 else high)
@@ -58,7 +60,7 @@ def _panel(
     points = " ".join(f"{_x(i, len(layers)):.1f},{y(value):.1f}" for i, value in enumerate(values) if value > 0)
     parts.append(f'<polyline points="{points}" fill="none" stroke="#0067c0" stroke-width="1.5"/>')
     for i, layer in enumerate(layers):
-        if layer.overflowed:
+        if layer.overflowed or layer.node in guilty:
             parts.append(
                 f'<circle cx="{_x(i, len(layers)):.1f}" cy="{y(values[i]) if values[i] > 0 else top:.1f}" r="3" fill="#c42b1c">'
                 f"<title>{escape(layer.node)}</title></circle>"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..export import ParityReport
 
-__all__ = ["Culprit", "Diagnosis", "Growth", "Layer", "Stage", "block_of"]
+__all__ = ["Culprit", "Diagnosis", "Growth", "Layer", "StageMargin", "block_of"]
 
 NEAR = 0.5  # of the range: within a factor of two of infinity
 
@@ -62,7 +62,7 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageMargin:
     """One selection.
 
     Attributes:
@@ -124,7 +124,7 @@ class Diagnosis:
     images: tuple[str, ...]
     layers: tuple[Layer, ...]
     blocks: tuple[Growth, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[StageMargin, ...]
     weights: dict[str, float]
     culprits: tuple[Culprit, ...]
     parity: ParityReport
@@ -176,7 +176,7 @@ def block_of(node: str) -> int | None:
 
 
 def blame(
-    layers: tuple[Layer, ...], stages: tuple[Stage, ...], weights: dict[str, float], passed: bool, precision: str
+    layers: tuple[Layer, ...], stages: tuple[StageMargin, ...], weights: dict[str, float], passed: bool, precision: str
 ) -> tuple[Culprit, ...]:
     """Return who is to blame, the surest evidence first: weight, overflow, underflow, jump of the error, near-tie."""
     found: list[Culprit] = []

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..storage.missing import no_such_file
 from .layers import LayerRun, residual_of, run_layers
 from .pairs import Paired, pair_graphs
-from .report import Diagnosis, Growth, Layer, Stage, blame, block_of, largest_of, unit_of
-from .sources import Source, open_source, read_images
+from .report import Diagnosis, Growth, Layer, StageMargin, blame, block_of, largest_of, unit_of
+from .sources import BothGraphs, open_source, read_images
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
@@ -62,6 +63,9 @@ def diagnose(
     began = time.monotonic()
     if precision not in ("fp16", "bf16"):
         raise InputError(f"precision {precision!r} cannot be diagnosed; valid: fp16, bf16.")
+    for path in (against, *(() if images is None or isinstance(images, np.ndarray) else images)):
+        if isinstance(path, (str, Path)) and not Path(path).exists():  # said before anything is exported
+            raise no_such_file(path, InputError)
     source = open_source(model, against, precision, options, lambda text: step(text, 0, 0))
     if not isinstance(images, np.ndarray):
         probes = source.probes() if images is None else read_images(images, source.recipe)
@@ -119,7 +123,7 @@ def _layers(paired: Paired, run: LayerRun, names: Sequence[str]) -> tuple[Layer,
 
 def _stages(
     paired: Paired, run: LayerRun, names: Sequence[str]
-) -> tuple[tuple[Stage, ...], set[int], dict[str, Array]]:
+) -> tuple[tuple[StageMargin, ...], set[int], dict[str, Array]]:
     """Every selection, by the scores that it decides by; the images that keep other patches in half precision; and the
     reference's scores [n, N] of the first selection, before which no token has moved.
     """
@@ -130,7 +134,7 @@ def _stages(
         a, b = (side.reshape(len(names), -1) for side in run.deciding[name])
         if not any(x.shape == a.shape and np.array_equal(x, a) for _, x, _ in scores):
             scores.append((nodes[name], a, b))
-    stages: list[Stage] = []
+    stages: list[StageMargin] = []
     moved, told = set[int](), dict[str, Array]()
     for stage, chosen in kept.items():
         count = chosen.shape[1]
@@ -164,12 +168,12 @@ def _stages(
                 if distance > swapped:
                     swapped, image = distance, i
         where = names[image if others else nearest]
-        stages.append(Stage(stage, others, float(margin), swapped, error, where, block_of(node)))
+        stages.append(StageMargin(stage, others, float(margin), swapped, error, where, block_of(node)))
     return tuple(stages), moved, told
 
 
 def _parity(
-    source: Source,
+    source: BothGraphs,
     paired: Paired,
     run: LayerRun,
     images: Array,

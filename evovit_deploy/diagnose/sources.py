@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint
 
-__all__ = ["Source", "open_source", "read_images"]
+__all__ = ["BothGraphs", "open_source", "read_images"]
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Source:
+class BothGraphs:
     """Both graphs, and how to feed them.
 
     Attributes:
@@ -81,7 +81,7 @@ def open_source(
     precision: str,
     options: ModelOptions | None,
     step: Callable[[str], None],
-) -> Source:
+) -> BothGraphs:
     """Read or export both graphs.
 
     Raises:
@@ -113,11 +113,11 @@ def open_source(
 
 def _from_checkpoint(
     checkpoint: Checkpoint, precision: str, options: ModelOptions, step: Callable[[str], None]
-) -> Source:
+) -> BothGraphs:
     reference, kernels = _export(checkpoint, dataclasses.replace(options, precision="fp32"), step)
     half, _ = _export(checkpoint, dataclasses.replace(options, precision=precision), step)  # type: ignore[arg-type]
     name = printable(checkpoint.path) if checkpoint.path else checkpoint.recipe.name
-    return Source(
+    return BothGraphs(
         f"{name} in {precision}",
         f"{name} in fp32",
         reference,
@@ -148,7 +148,7 @@ def _export(
     return model, patch_kernels(module)
 
 
-def _from_file(path: Path, against: str | Path | Checkpoint | None, step: Callable[[str], None]) -> Source:
+def _from_file(path: Path, against: str | Path | Checkpoint | None, step: Callable[[str], None]) -> BothGraphs:
     from onnx import TensorProto
 
     from ..engines.emulate import has_bf16, has_fp16, widen
@@ -164,10 +164,10 @@ def _from_file(path: Path, against: str | Path | Checkpoint | None, step: Callab
     name = printable(path)
     if against is None:
         if is_half:
-            return Source(
+            return BothGraphs(
                 name, f"{name} in fp32, with its weights as stored", widen(half), half, recipe, image_input, batch
             )
-        return Source(f"{name} in fp16", name, half, None, recipe, image_input, batch)
+        return BothGraphs(f"{name} in fp16", name, half, None, recipe, image_input, batch)
     if not is_half:
         raise InputError(
             f"{name} is FP32 itself: there is no half precision to hold against a file. Leave --against out."
@@ -180,7 +180,7 @@ def _from_file(path: Path, against: str | Path | Checkpoint | None, step: Callab
             reference = load_onnx(other, external=True)
             if has_bf16(reference) or has_fp16(reference):
                 raise InputError(f"{printable(other)} is not FP32. Export the reference with --precision fp32.")
-            return Source(name, printable(other), reference, half, recipe, image_input, batch)
+            return BothGraphs(name, printable(other), reference, half, recipe, image_input, batch)
         from ..checkpoint import load_checkpoint
 
         against = load_checkpoint(other, recipe=recipe, image_size=recipe.structure.image_size)
@@ -197,7 +197,7 @@ def _from_file(path: Path, against: str | Path | Checkpoint | None, step: Callab
     )
     reference, kernels = _export(against, options, step, batch, manifest["opset"])
     told = printable(against.path) if against.path else against.recipe.name
-    return Source(name, f"{told} in fp32", reference, half, recipe, image_input, batch, kernels)
+    return BothGraphs(name, f"{told} in fp32", reference, half, recipe, image_input, batch, kernels)
 
 
 def _plain_recipe(model: onnx.ModelProto, path: Path) -> Recipe:

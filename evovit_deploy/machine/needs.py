@@ -48,6 +48,7 @@ NEEDS = {
     "predict --ray": Need(RUN, "cpu", ("ray",), ON_RAY),
     "eval": Need(RUN, "cpu"),
     "explain": Need(RUN, "cpu"),
+    "diagnose": Need(ESSENTIALS, "cpu"),
     "sweep": Need(ESSENTIALS, "cpu"),
     "build": Need(("torch", "onnx"), None, ("rtx", "tensorrt"), either=True),
     "serve": Need(("onnxruntime",), "cpu", ("serve",)),

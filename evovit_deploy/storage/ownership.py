@@ -17,6 +17,7 @@ from ..errors import InputError, OutputError
 from .files import check_writable, printable
 
 __all__ = [
+    "XML",
     "Ours",
     "check_not_read",
     "check_replaceable",
@@ -143,6 +144,9 @@ def is_picture(command: str) -> Ours:
             return image.format == "PNG" and image.info.get("Software") == mark(command)
 
     return ours
+
+
+XML = "<?evovit ", "?>"  # the signature holds "--", which no comment of XML may
 
 
 def signed(text: str, command: str, comment: tuple[str, str] = ("# ", "")) -> str:

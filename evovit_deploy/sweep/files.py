@@ -19,7 +19,7 @@ from ..evaluate import Dataset, read_dataset
 from ..machine.extras import require
 from ..recipes.write import write_recipe
 from ..storage.files import exact, write_bytes
-from ..storage.ownership import check_not_read, check_replaceable, is_signed, remove_stale, signed
+from ..storage.ownership import XML, check_not_read, check_replaceable, is_signed, remove_stale, signed
 from .candidates import Candidate, candidates
 from .front import Outcome, choose, comparable, front
 from .plot import PURPOSE, plot
@@ -30,7 +30,6 @@ __all__ = ["SweepOptions", "SweepResult", "sweep_files"]
 
 Say = Callable[[str], None]
 HTML = "<!-- ", " -->"
-XML = "<?evovit ", "?>"  # the signature holds "--", which no comment of XML may
 
 
 @dataclass(frozen=True)
