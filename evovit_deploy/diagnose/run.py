@@ -63,8 +63,8 @@ def diagnose(
     began = time.monotonic()
     if precision not in ("fp16", "bf16"):
         raise InputError(f"precision {precision!r} cannot be diagnosed; valid: fp16, bf16.")
-    for path in (against, *(() if images is None or isinstance(images, np.ndarray) else images)):
-        if isinstance(path, (str, Path)) and not Path(path).exists():  # said before anything is exported
+    for path in () if images is None or isinstance(images, np.ndarray) else images:
+        if not Path(path).exists():  # said before anything is exported
             raise no_such_file(path, InputError)
     source = open_source(model, against, precision, options, lambda text: step(text, 0, 0))
     if not isinstance(images, np.ndarray):

@@ -100,6 +100,8 @@ def open_source(
                 f"was built from, or the checkpoint; `evovit verify` compares the engine's own outputs.{beside}"
             )
         if path.suffix.lower() == ".onnx":
+            if isinstance(against, (str, Path)) and not Path(against).is_file():
+                raise no_such_file(against, ModelFileError)
             return _from_file(path, against, step)
         from ..checkpoint import load_checkpoint
 
