@@ -89,7 +89,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
             for image in sorted((DIGITS / "test" / digit).iterdir())[:2]:
                 shutil.copy(image, folder / name / digit)
     checkpoint = load_checkpoint(folder / "ckpt.pth")
-    for name, precision in (("model", "fp32"), ("digits_fp16", "fp16")):
+    for name, precision in (("model", "fp32"), ("model_fp16", "fp16"), ("digits_fp16", "fp16")):
         options = ExportOptions(ModelOptions(precision, outputs=("logits", "kept")), prove=False)  # type: ignore[arg-type]
         export_onnx(checkpoint, folder / f"{name}.onnx", options)
     for name in ("digits", "small"):
