@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,3 +97,24 @@ def digits_package(session_folder: Path) -> Path:
             build = {"target": "inductor", "max_batch": 8}
             export(ExportJob(ExportSource(DIGITS), options, output=path, engine=True, build=build, device="cpu"))
     return path
+
+
+@pytest.fixture
+def evovit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Any]:
+    """Run a command as the entry point does: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "300")
+
+    from evovit_deploy import cli
+
+    def run(*arguments: Any) -> tuple[Any, str, str]:
+        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

@@ -10,16 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
 from evovit_deploy import random_checkpoint
 from evovit_deploy.building import inductor as building
-from evovit_deploy.cli.export import export
 from evovit_deploy.engines.inductor import compiling
 from evovit_deploy.engines.inductor.compiling import attentions, export_program
 from evovit_deploy.engines.inductor.options import Batches
-from evovit_deploy.errors import EngineError, EvoVitError, ExportError, InputError, OutputError, ParityError
+from evovit_deploy.errors import EngineError, ExportError, InputError, OutputError, ParityError
 from evovit_deploy.models.build import build_model
 from evovit_deploy.models.ops import Lowered, gather_tokens
 from evovit_deploy.models.options import ModelOptions
@@ -28,6 +25,7 @@ from evovit_deploy.recipes import Recipe, load_recipe
 from evovit_deploy.storage.files import sha256
 from tests.cli.test_bench import MICRO
 from tests.engines.fake_inductor import Compiler
+from tests.exporting import names, run
 
 ENGINE = ("--format", "engine", "--target", "inductor")
 
@@ -48,19 +46,6 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments: str | Path) -> Any:
-    app = typer.Typer()
-    app.command()(export)
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160", "NO_COLOR": "1"})
-    if isinstance(result.exception, EvoVitError):
-        raise result.exception
-    return result
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 def evolved(recipe: Recipe, **options: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from evovit_deploy import ExportOptions, cli, export_onnx, load_checkpoint
+from evovit_deploy import ExportOptions, export_onnx, load_checkpoint
 from evovit_deploy.errors import InputError
 from evovit_deploy.loadtest.ray_faults import prepare_environment
 from evovit_deploy.models.options import ModelOptions
@@ -52,25 +51,6 @@ COMMANDS: dict[str, Callable[..., list[Any]]] = {
     "package triton": lambda model, checkpoint, image, out: ["package", "triton", model, "-o", out],
     "package ray": lambda model, checkpoint, image, out: ["package", "ray", model, "-o", out],
 }  # fmt: skip
-
-
-@pytest.fixture
-def evovit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Any]:
-    """Run a command as the entry point does: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def run(*arguments: Any) -> tuple[Any, str, str]:
-        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture(scope="module", params=[AWKWARD, TWO_LINES], ids=["awkward", "two lines"])

@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
 from evovit_deploy.building import build as build_module
 from evovit_deploy.checkpoint import random_checkpoint
-from evovit_deploy.cli.export import export
-from evovit_deploy.errors import EngineError, EvoVitError, InputError, ModelFileError, OutputError, PlanError
+from evovit_deploy.errors import EngineError, InputError, ModelFileError, OutputError, PlanError
 from evovit_deploy.recipes import load_recipe
 from evovit_deploy.storage.files import sha256
+from tests.exporting import names, run
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -49,19 +47,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments: str | Path) -> Any:
-    app = typer.Typer()
-    app.command()(export)
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160", "NO_COLOR": "1"})
-    if isinstance(result.exception, EvoVitError):
-        raise result.exception
-    return result
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 def test_both_files_and_what_describes_them(source: tuple[str, ...], out: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from evovit_deploy import Engine, InputError, cli, doctor, verify
+from evovit_deploy import Engine, InputError, doctor, verify
 from evovit_deploy.describe import describe
 from evovit_deploy.engines.inductor import engine as engine_module
 from evovit_deploy.engines.inductor.engine import InductorEngine
@@ -51,25 +51,6 @@ def batch(count: int, seed: int = 0) -> np.ndarray[Any, Any]:
 def engine(digits_package: Path) -> Any:
     with Engine.open(digits_package, threads=1) as opened:
         yield opened
-
-
-@pytest.fixture
-def evovit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Evovit:
-    """Run a command as the entry point does: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

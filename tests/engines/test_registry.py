@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
-from evovit_deploy import Engine, TorchEngine, cli, doctor
+from evovit_deploy import Engine, TorchEngine, doctor
 from evovit_deploy.cli import _completion
 from evovit_deploy.describe import describe
 from evovit_deploy.engines import registry
@@ -113,25 +113,6 @@ def photos(tmp_path: Path) -> Path:
         pixels = random.integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
     return tmp_path / "photos"
-
-
-@pytest.fixture
-def evovit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Evovit:
-    """Run a command as the entry point does: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 def test_engine_open(files: tuple[Path, Path]) -> None:
