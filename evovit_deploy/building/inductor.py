@@ -87,7 +87,7 @@ def places(path: Path) -> dict[Path, Ours]:
     """Return a package and its manifest, and how those of evovit are known.
 
     Raises:
-        InputError: A name that is none for a package, or islands.
+        InputError: A name that is none for a package.
     """
     if path.suffix.lower() != ".pt2":
         named = path.with_suffix(".pt2") if path.suffix else path.with_name(f"{path.name}.pt2")

@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..models.families import label_of
 from ..models.vit.timm_source import accuracy_note
 from ..recipes import Recipe, load_recipe
+from ..storage.files import printable
 from . import Checkpoint, load_checkpoint, random_checkpoint, timm_recipe
 
 __all__ = ["CheckpointOptions"]
@@ -48,6 +49,12 @@ class CheckpointOptions:
         """What is given and only a checkpoint leaves open; a recipe may also be held against another file."""
         names = ("keep", "schedule", "ema", "num_heads", "image_size", "from_timm")
         return [name for name in names if getattr(self, name)]
+
+    def refuse_for(self, path: Path, fix: str = "Leave it out.") -> None:
+        """Raise InputError for options that a file which is no checkpoint has settled."""
+        if given := self.fixed_in_files:
+            option = given[0].replace("_", "-")
+            raise InputError(f"--{option} is for checkpoints, and {printable(path)} has it fixed. {fix}")
 
     def load(self, path: Path) -> Checkpoint:
         """Load a checkpoint and apply the options.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError, ModelFileError, ParityError
+from ..errors import ModelFileError, ParityError
 from ..storage.files import printable
 from . import _options as shared
 from ._choices import HalfPrecision
@@ -85,10 +85,8 @@ def diagnose(
         found = options.load(model)
         for text in found.notes:
             note(text)
-    elif given := options.fixed_in_files:
-        raise InputError(
-            f"--{given[0].replace('_', '-')} is for checkpoints, and {printable(model)} has it fixed. Leave it out."
-        )
+    else:
+        options.refuse_for(model)
     with progress() as bar:
         task = bar.add_task("reading", total=None)
         result = run(

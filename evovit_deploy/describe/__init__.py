@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EngineError, InputError, ModelFileError, RecipeError
+from ..errors import EngineError, ModelFileError, RecipeError
 from ..manifest import KEY, read
 from ..manifest.onnx_file import load_onnx
 from ..recipes import Recipe
@@ -44,8 +44,8 @@ def describe(path: str | Path, options: CheckpointOptions | None = None) -> dict
     path = Path(path)
     row = backend_of(path)
     options = options or CheckpointOptions()
-    if row is not None and row.kind != "checkpoint" and (given := options.fixed_in_files):
-        raise InputError(f"--{given[0].replace('_', '-')} is for checkpoints, and {path} has it fixed. Leave it out.")
+    if row is not None and row.kind != "checkpoint":
+        options.refuse_for(path)
     if row is not None and row.kind == "onnx":
         return describe_onnx(path)
     if row is not None and row.kind == "engine":

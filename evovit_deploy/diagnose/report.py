@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..engines.emulate import FP16_MAX
+
 if TYPE_CHECKING:
     from ..export import ParityReport
 
@@ -161,7 +163,7 @@ def unit_of(precision: str) -> float:
 
 def largest_of(precision: str) -> float:
     """Return the largest finite number of a half type."""
-    return 3.39e38 if precision == "bf16" else 65504.0
+    return 3.39e38 if precision == "bf16" else FP16_MAX
 
 
 def block_of(node: str) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..storage.missing import no_such_file
+from ..images.folder import find_images
 from .layers import LayerRun, residual_of, run_layers
 from .pairs import Paired, pair_graphs
 from .report import Diagnosis, Growth, Layer, StageMargin, blame, block_of, largest_of, unit_of
@@ -63,12 +63,10 @@ def diagnose(
     began = time.monotonic()
     if precision not in ("fp16", "bf16"):
         raise InputError(f"precision {precision!r} cannot be diagnosed; valid: fp16, bf16.")
-    for path in () if images is None or isinstance(images, np.ndarray) else images:
-        if not Path(path).exists():  # said before anything is exported
-            raise no_such_file(path, InputError)
+    files = None if images is None or isinstance(images, np.ndarray) else find_images(images)  # before an export
     source = open_source(model, against, precision, options, lambda text: step(text, 0, 0))
     if not isinstance(images, np.ndarray):
-        probes = source.probes() if images is None else read_images(images, source.recipe)
+        probes = source.probes() if files is None else read_images(files, source.recipe)
         images, names = probes.prepared(source.recipe.transform, source.image_input), probes.names
     names = tuple(names) or tuple(f"image {number}" for number in range(1, len(images) + 1))
     paired = pair_graphs(source.reference, source.half)

@@ -57,22 +57,20 @@ class BothGraphs:
         return probe_images(self.recipe, kernels=self.kernels)
 
 
-def read_images(paths: Sequence[str | Path], recipe: Recipe) -> Probes:
-    """Read image files, or all in a folder, as the recipe's transform says.
+def read_images(paths: Sequence[Path], recipe: Recipe) -> Probes:
+    """Read image files as the recipe's transform says.
 
     Raises:
-        InputError: No such file, no image, or none in the folder.
+        InputError: One that is no image.
     """
     import numpy as np
 
     from ..images.decode import load_image
-    from ..images.folder import find_images
     from ..images.transform import preprocess
 
-    files = find_images([Path(path) for path in paths])
     size = recipe.structure.image_size
-    pixels = np.stack([preprocess(load_image(path), recipe.transform, size, "uint8") for path in files])
-    return Probes(tuple(path.name for path in files), pixels)
+    pixels = np.stack([preprocess(load_image(path), recipe.transform, size, "uint8") for path in paths])
+    return Probes(tuple(path.name for path in paths), pixels)
 
 
 def open_source(

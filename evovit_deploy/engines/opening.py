@@ -78,11 +78,8 @@ def open_models(
             raise no_such_file(path, ModelFileError, "Give a checkpoint, an ONNX file or an engine.")
     rows = {path: backend_of(path) for path in paths}
     checkpoints = [path for path, row in rows.items() if row is not None and row.kind == "checkpoint"]
-    given = [] if options.checkpoint is None else options.checkpoint.fixed_in_files
-    if given and not checkpoints:
-        raise InputError(
-            f"--{given[0].replace('_', '-')} is for checkpoints, and {printable(paths[0])} has it fixed. Export it again."
-        )
+    if options.checkpoint is not None and not checkpoints:
+        options.checkpoint.refuse_for(paths[0], "Export it again.")
     opened: dict[Path, Engine] = {}
     for path in dict.fromkeys(paths):
         if path in checkpoints:

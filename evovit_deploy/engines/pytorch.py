@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..models.options import ModelOptions
     from ..recipes import Recipe
 
-__all__ = ["TorchEngine", "check_threads", "leave_threads", "module_of"]
+__all__ = ["TorchEngine", "check_child", "check_threads", "leave_threads", "module_of"]
 
 _lost_pool = 0  # threads of the pool that the parent of this forked process had
 
@@ -48,6 +48,13 @@ def check_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(1)
+
+
+def check_child(name: str, device: str) -> None:
+    """Raise EngineError unless a model of PyTorch goes on in a forked child, without a GPU and without threads."""
+    if device != "cpu":
+        raise no_cuda_here(name, device)
+    check_threads(None)
 
 
 def leave_threads() -> None:
@@ -153,9 +160,7 @@ class TorchEngine(Engine):
         """
         if self.module is None:
             return
-        if self.device != "cpu":
-            raise no_cuda_here(self.spec.name, self.device)
-        check_threads(None)
+        check_child(self.spec.name, self.device)
 
     def run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """See :meth:`Engine.run`."""

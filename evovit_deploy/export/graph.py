@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import re
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExportError, translate
+from ..machine.quiet import quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -21,22 +19,7 @@ __all__ = ["BF16_OPSET", "DEFAULT_OPSET", "OPSETS", "drop_outputs", "name_nodes"
 OPSETS = range(18, 24)
 DEFAULT_OPSET = 20  # the first with Gelu as one node
 BF16_OPSET = 22  # the first in which Conv takes BF16
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns about its own internals; its errors still come through."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
+_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 def to_onnx(
@@ -61,7 +44,11 @@ def to_onnx(
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not supported; valid: {OPSETS.start} to {OPSETS.stop - 1}.")
     shapes: Any = ({0: torch.export.Dim("batch", min=1)},) if dynamic else None
-    with _quiet(), lowered(module, ONNX), translate(ExportError, "torch.onnx could not export the model"):
+    with (
+        quiet(*_LOGGERS),
+        lowered(module, ONNX),
+        translate(ExportError, "torch.onnx could not export the model"),
+    ):
         program = torch.onnx.export(
             module,
             (example,),

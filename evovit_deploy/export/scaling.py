@@ -14,11 +14,12 @@ from typing import Any
 
 from torch import nn
 
+from ..engines.emulate import FP16_MAX
+
 __all__ = ["propose", "rescale"]
 
 ROOM = 2.0**13  # what a value that is scaled down is brought below
 SMALL = 2.0**-12  # what is all below this is scaled up
-LIMIT = 65504.0
 
 
 def propose(module: Any, largest: Mapping[str, float]) -> dict[str, int]:
@@ -36,7 +37,7 @@ def propose(module: Any, largest: Mapping[str, float]) -> dict[str, int]:
     blocks: Any = module.blocks
     stream = [largest.get(name, 0.0) for name in largest if _is_stream(name)]
     weights = [float(part.abs().max()) for block in blocks for part in (block.fc2.weight, block.fc2.bias)]
-    if (top := max([*stream, *weights], default=0.0)) > LIMIT / 2:
+    if (top := max([*stream, *weights], default=0.0)) > FP16_MAX / 2:
         found["residual"] = _power(top)
     for i, block in enumerate(blocks):
         dim = block.attn.proj.in_features
@@ -49,7 +50,7 @@ def propose(module: Any, largest: Mapping[str, float]) -> dict[str, int]:
         if (power := _wanted(*parts["value"])) != 0:
             found[f"blocks.{i}.attn.value"] = power
         (query, _), (key, _) = parts["query"], parts["key"]
-        apart = max(query, key) > LIMIT / 2 or (min(query, key) < SMALL and max(query, key) > 1)
+        apart = max(query, key) > FP16_MAX / 2 or (min(query, key) < SMALL and max(query, key) > 1)
         if apart and query and key and (power := round(math.log2(query / key) / 2)) != 0:
             found[f"blocks.{i}.attn.query"] = power
         for name in ("norm1", "norm2"):
@@ -119,7 +120,7 @@ def _power(top: float) -> int:
 
 def _wanted(top: float, seen: float) -> int:
     """How far down (or up, negative) a value has to go; 0 where it is fine."""
-    if top > LIMIT / 2:
+    if top > FP16_MAX / 2:
         return _power(top)
     if 0 < seen < SMALL:
         return math.floor(math.log2(seen))  # to about 1

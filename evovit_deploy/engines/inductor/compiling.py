@@ -5,20 +5,18 @@ Run for CPUs only. For a GPU the same calls compile Triton kernels; that has not
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import shutil
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import manifest as manifests
 from ...errors import EngineError, ExportError, translate
+from ...machine.quiet import quiet
 from ...storage.files import sha256, write_json
 from .engine import model_name
 from .options import Batches
@@ -76,7 +74,12 @@ def export_program(module: Any, names: Sequence[str], low: int, high: int, devic
     example = torch.zeros(high if low == high else max(2, low), *shape, dtype=dtype, device=device)
     dynamic: Any = None if low == high else ({0: torch.export.Dim("batch", min=low, max=high)},)
     chosen = _chosen(module, [module.output_names.index(name) for name in names])
-    with _quiet(), torch.no_grad(), lowered(module, NATIVE), translate(ExportError, "torch.export refused the model"):
+    with (
+        quiet(*_LOGGERS),
+        torch.no_grad(),
+        lowered(module, NATIVE),
+        translate(ExportError, "torch.export refused the model"),
+    ):
         program = torch.export.export(chosen, (example,), dynamic_shapes=dynamic, strict=False)
     foreign = {str(node.target) for node in _calls(program) if _namespace(node) not in ("aten", "prim", "")}
     if foreign:
@@ -137,7 +140,7 @@ def compile_package(module: Any, names: Sequence[str], path: Path, batches: Batc
     module = module.to(device)
     ranges = [(size, size) for size in batches.sizes] or [(batches.min, batches.max)]
     programs = [export_program(module, names, low, high, device) for low, high in ranges]
-    with _quiet(), translate(EngineError, "AOTInductor could not compile the model"):
+    with quiet(*_LOGGERS), translate(EngineError, "AOTInductor could not compile the model"):
         from torch import _inductor
 
         if len(programs) == 1:
@@ -208,19 +211,3 @@ def make(engine: TorchEngine, path: Path, batches: tuple[int, ...]) -> None:
         weights=engine.weights or {"source": "random weights", "random": True, "sha256": None},
     )
     write_json(manifest_path(path), document(path, model, sizes, device, compiled))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The compiler warns about its own internals; its errors still come through."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)

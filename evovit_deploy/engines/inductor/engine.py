@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from ...errors import EngineError, InputError, translate
 from ...manifest.spec import ModelSpec
 from ..base import Engine
-from ..forking import no_cuda_here
-from ..pytorch import check_threads, leave_threads
+from ..pytorch import check_child, check_threads, leave_threads
 from .package import batches_of, check_file, check_machine, read_manifest
 
 if TYPE_CHECKING:
@@ -121,9 +120,7 @@ class InductorEngine(Engine):
         """
         if not self._models:
             return
-        if self.device != "cpu":
-            raise no_cuda_here(self.spec.name, self.device)
-        check_threads(None)
+        check_child(self.spec.name, self.device)
 
     def close(self) -> None:
         """Free the package."""

@@ -15,6 +15,7 @@ from typing import Any
 from ...errors import EngineError, InputError, ModelFileError
 from ...machine.facts import cpu_features, cpu_model
 from ...manifest import check, check_schema
+from ...manifest.beside import is_described, manifest_path
 from ...storage.files import sha256
 from ...storage.json_shape import Between, misfit
 from ...storage.missing import no_such_file
@@ -61,17 +62,9 @@ NATIVE = (
 )
 
 
-def manifest_path(package: Path) -> Path:
-    """Turn ``X.pt2`` into ``X.pt2.json``."""
-    return package.with_name(package.name + ".json")
-
-
 def is_ours(path: Path) -> bool:
     """Return whether a file is the package that the manifest beside it describes."""
-    try:
-        return json.loads(manifest_path(path).read_bytes())["package"]["sha256"] == sha256(path)
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+    return is_described(path, "package")
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import EngineError, InputError, ModelFileError
 from ...manifest import check, check_schema
+from ...manifest.beside import is_described, manifest_path
 from ...storage.files import sha256
 from ...storage.json_shape import Between, misfit
 from ...storage.missing import no_such_file
@@ -84,17 +85,9 @@ class PlanHeader:
     bytes: int | None
 
 
-def manifest_path(engine: Path) -> Path:
-    """Turn ``X.engine`` into ``X.engine.json``."""
-    return engine.with_name(engine.name + ".json")
-
-
 def is_ours(path: Path) -> bool:
     """Return whether a file is the plan that the manifest beside it describes."""
-    try:
-        return json.loads(manifest_path(path).read_bytes())["plan"]["sha256"] == sha256(path)
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+    return is_described(path, "plan")
 
 
 def read_header(path: Path) -> PlanHeader:
