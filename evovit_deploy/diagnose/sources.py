@@ -99,8 +99,8 @@ def open_source(
             )
         if path.suffix.lower() == ".onnx":
             if isinstance(against, (str, Path)) and not Path(against).is_file():
-                raise no_such_file(against, ModelFileError)
-            return _from_file(path, against, step)
+                raise no_such_file(against, ModelFileError, "Give a checkpoint or an ONNX file.")
+            return _with_equal_outputs(_from_file(path, against, step))
         from ..checkpoint import load_checkpoint
 
         model = load_checkpoint(path)
@@ -109,6 +109,26 @@ def open_source(
             "a checkpoint is its own FP32 reference. Leave --against out, or give an ONNX file and --against it."
         )
     return _from_checkpoint(model, precision, options or ModelOptions(), step)
+
+
+def _with_equal_outputs(graphs: BothGraphs) -> BothGraphs:
+    """Leave both graphs the outputs that they have in common: a file may have been exported with fewer than its reference.
+
+    Raises:
+        InputError: They have none in common.
+    """
+    if graphs.half is None:
+        return graphs
+    both = [graphs.reference.graph, graphs.half.graph]
+    common = {output.name for output in both[0].output} & {output.name for output in both[1].output}
+    if not common:
+        listed = " and ".join(", ".join(output.name for output in graph.output) for graph in both)
+        raise InputError(f"{graphs.model} and {graphs.against} have no output in common: {listed}.")
+    for graph in both:
+        for number in reversed(range(len(graph.output))):
+            if graph.output[number].name not in common:
+                del graph.output[number]
+    return graphs
 
 
 def _from_checkpoint(
@@ -174,8 +194,6 @@ def _from_file(path: Path, against: str | Path | Checkpoint | None, step: Callab
         )
     if isinstance(against, (str, Path)):
         other = Path(against)
-        if not other.is_file():
-            raise no_such_file(other, ModelFileError, "Give a checkpoint or an ONNX file.")
         if other.suffix.lower() == ".onnx":
             reference = load_onnx(other, external=True)
             if has_bf16(reference) or has_fp16(reference):

@@ -140,3 +140,16 @@ def test_the_command(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["diagnose", "bad.onnx", "--images", "photo.png", "--json"])
     document = json.loads(result.stdout)
     assert (document["passed"], document["culprits"][0]["block"]) == (False, 1)
+
+
+def test_a_file_with_fewer_outputs_than_its_reference(tmp_path):
+    """As `evovit export --precision fp16` writes it: logits, and no kept sets."""
+    checkpoint = healthy("deit")
+    export_onnx(checkpoint, tmp_path / "logits.onnx", ExportOptions(ModelOptions("fp16"), prove=False))
+    images, names = few_images(checkpoint.recipe.structure.image_size, 2), ("a", "b")
+    assert diagnose(tmp_path / "logits.onnx", against=checkpoint, images=images, names=names).passed
+    export_onnx(
+        checkpoint, tmp_path / "other.onnx", ExportOptions(ModelOptions(outputs=("probabilities",)), prove=False)
+    )
+    with pytest.raises(InputError, match="no output in common: probabilities and logits"):
+        diagnose(tmp_path / "logits.onnx", against=tmp_path / "other.onnx", images=images, names=names)
