@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...storage.files import printable
 from .._console import note, out, print_json
+from .._limits import ServiceSettings
 from .._options import (
     BATCHING,
     LIMITS,
@@ -28,6 +30,9 @@ from .._options import (
     Threads,
 )
 
+if TYPE_CHECKING:
+    from ...packages import ServiceOptions
+
 __all__ = [
     "BATCHING",
     "LIMITS",
@@ -35,18 +40,17 @@ __all__ = [
     "RAY",
     "RUN",
     "Cpus",
-    "Drain",
     "Force",
     "Json",
     "Labels",
     "MaxDelayMs",
-    "MaxQueue",
     "ModelName",
     "Packaged",
     "Replicas",
+    "Served",
     "ServedBatch",
+    "ServedOnCpus",
     "Template",
-    "Threads",
     "note_name",
     "written",
 ]
@@ -67,6 +71,44 @@ Template = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Jinja2 template to use in place of the shipped one.", rich_help_panel=OUTPUT),
 ]
+
+
+@dataclass(frozen=True)
+class Served:
+    """How the packaged model is to be served."""
+
+    model_name: ModelName = None
+    labels: Labels = None
+    threads: Threads = None
+    max_batch: ServedBatch = ServiceSettings.max_batch
+    max_delay_ms: MaxDelayMs = ServiceSettings.max_delay_ms
+    max_queue: MaxQueue = ServiceSettings.max_queue
+    drain: Drain = ServiceSettings.drain
+
+    def limits(self) -> dict[str, Any]:
+        """Return what is not of the model, under the names of the library."""
+        names = ("threads", "max_batch", "max_delay_ms", "max_queue", "drain")
+        return {name: getattr(self, name) for name in names}
+
+    def options(self, *, gpu: bool = False) -> ServiceOptions:
+        """Return them as the library takes them.
+
+        Raises:
+            InputError: A value out of its bounds, or a name that is none.
+        """
+        from ...packages import ServiceOptions
+
+        return ServiceOptions(name=self.model_name, gpu=gpu, **self.limits())
+
+
+@dataclass(frozen=True)
+class ServedOnCpus(Served):
+    """The same where the CPUs are counted: there are as many threads, unless they are given."""
+
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="CPU threads per operator. Default: --cpus.", rich_help_panel=RUN),
+    ] = None
 
 
 def note_name(model: Path, name: str, given: str | None) -> None:

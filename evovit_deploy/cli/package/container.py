@@ -9,12 +9,13 @@ import typer
 
 from ...storage.files import sha256
 from .._console import note
-from .._limits import ServiceSettings
+from .._groups import grouped
 from . import _options as shared
 
 __all__ = ["container"]
 
 
+@grouped
 def container(
     model: shared.Packaged,
     output: Annotated[
@@ -27,17 +28,12 @@ def container(
             rich_help_panel=shared.OUTPUT,
         ),
     ],
-    model_name: shared.ModelName = None,
-    labels: shared.Labels = None,
+    *,
+    served: shared.Served,
     gpu: Annotated[
         bool,
         typer.Option("--gpu", help="For an NVIDIA GPU; a TensorRT engine always is.", rich_help_panel=shared.RUN),
     ] = False,
-    max_batch: shared.ServedBatch = ServiceSettings.max_batch,
-    max_delay_ms: shared.MaxDelayMs = ServiceSettings.max_delay_ms,
-    max_queue: shared.MaxQueue = ServiceSettings.max_queue,
-    threads: shared.Threads = None,
-    drain: shared.Drain = ServiceSettings.drain,
     wheel: Annotated[
         Path | None,
         typer.Option(
@@ -59,23 +55,15 @@ def container(
 
     Then: docker build -f image/Containerfile -t model:1 image
     """
-    from ...packages import ServiceOptions, read_contents
     from ...packages import container as write
+    from ...packages import read_contents
     from ...packages.requirements import PACKAGE
 
-    options = ServiceOptions(
-        name=model_name,
-        max_batch=max_batch,
-        max_delay_ms=max_delay_ms,
-        max_queue=max_queue,
-        threads=threads,
-        drain=drain,
-        gpu=gpu,
-    )
-    contents = read_contents(model, labels)
+    options = served.options(gpu=gpu)
+    contents = read_contents(model, served.labels)
     files = write(contents, output, options, wheel=wheel, template=template, force=force)
     name = options.model_name(model)
-    shared.note_name(model, name, model_name)
+    shared.note_name(model, name, served.model_name)
     packed = next(file for file in files if file.suffix == ".whl")
     facts = {"file": packed.name, "version": packed.name.split("-")[1], "sha256": sha256(packed)}
     if not json:

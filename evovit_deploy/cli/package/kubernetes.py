@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .._console import err
-from .._limits import ServiceSettings
+from .._groups import grouped
 from .._ray import read_replicas
 from . import _options as shared
 
@@ -17,6 +17,7 @@ __all__ = ["kubernetes"]
 CLUSTER = "Cluster"
 
 
+@grouped
 def kubernetes(
     model: shared.Packaged,
     image: Annotated[
@@ -72,16 +73,8 @@ def kubernetes(
             rich_help_panel=CLUSTER,
         ),
     ] = None,
-    model_name: shared.ModelName = None,
-    labels: shared.Labels = None,
-    max_batch: shared.ServedBatch = ServiceSettings.max_batch,
-    max_delay_ms: shared.MaxDelayMs = ServiceSettings.max_delay_ms,
-    max_queue: shared.MaxQueue = ServiceSettings.max_queue,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="CPU threads per operator. Default: --cpus.", rich_help_panel=shared.RUN),
-    ] = None,
-    drain: shared.Drain = ServiceSettings.drain,
+    *,
+    served: shared.ServedOnCpus,
     template: shared.Template = None,
     force: shared.Force = False,
     json: shared.Json = False,
@@ -94,7 +87,7 @@ def kubernetes(
       evovit package kubernetes model.onnx --image registry.example.com/model:1 -o model.yaml
       evovit package kubernetes model.onnx --image registry.example.com/model:1 --replicas 2-6 -o model.yaml
     """
-    from ...packages import Cluster, ServiceOptions, read_contents
+    from ...packages import Cluster, read_contents
     from ...packages import kubernetes as write
 
     counts = read_replicas(replicas)
@@ -109,16 +102,8 @@ def kubernetes(
         token_secret=token_secret,
         kserve=kserve,
     )
-    options = ServiceOptions(
-        name=model_name,
-        max_batch=max_batch,
-        max_delay_ms=max_delay_ms,
-        max_queue=max_queue,
-        threads=threads,
-        drain=drain,
-        gpu=gpu,
-    )
-    file = write(read_contents(model, labels), output, options, cluster, template=template, force=force)
+    options = served.options(gpu=gpu)
+    file = write(read_contents(model, served.labels), output, options, cluster, template=template, force=force)
     tag = image.rpartition("/")[2]
     if "@" not in image and (":" not in tag or tag.endswith(":latest")):
         err().print(
@@ -133,5 +118,5 @@ def kubernetes(
             style="dim",
             soft_wrap=True,
         )
-    shared.note_name(model, options.model_name(model), model_name)
+    shared.note_name(model, options.model_name(model), served.model_name)
     shared.written([file], json, model=options.model_name(model), image=image)

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from .._limits import ServiceSettings
+from .._groups import grouped
 from .._ray import read_replicas
 from . import _options as shared
 
 __all__ = ["ray"]
 
 
+@grouped
 def ray(
     model: shared.Packaged,
     output: Annotated[
@@ -58,16 +59,8 @@ def ray(
             rich_help_panel=shared.RAY,
         ),
     ] = None,
-    model_name: shared.ModelName = None,
-    labels: shared.Labels = None,
-    max_batch: shared.ServedBatch = ServiceSettings.max_batch,
-    max_delay_ms: shared.MaxDelayMs = ServiceSettings.max_delay_ms,
-    max_queue: shared.MaxQueue = ServiceSettings.max_queue,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="CPU threads per operator. Default: --cpus.", rich_help_panel=shared.RUN),
-    ] = None,
-    drain: shared.Drain = ServiceSettings.drain,
+    *,
+    served: shared.ServedOnCpus,
     template: shared.Template = None,
     force: shared.Force = False,
     json: shared.Json = False,
@@ -79,21 +72,14 @@ def ray(
     """
     from ...cluster.options import RayOptions
     from ...errors import InputError
-    from ...packages import ServiceOptions, ray_config, read_contents
+    from ...packages import ray_config, read_contents
 
-    contents = read_contents(model, labels)
+    contents = read_contents(model, served.labels)
     if gpus is None:
         gpus = 1.0 if contents.gpu_only else 0.0
     if contents.gpu_only and not gpus:
         raise InputError(f"{model} is a TensorRT engine and runs on a GPU; --gpus 0 leaves it none.")
-    service = ServiceOptions(
-        name=model_name,
-        max_batch=max_batch,
-        max_delay_ms=max_delay_ms,
-        max_queue=max_queue,
-        threads=threads,
-        drain=drain,
-    )
+    service = served.options()
     service.arguments(contents)  # whether the model takes such batches
 
     def there(path: Path) -> str:
@@ -101,18 +87,14 @@ def ray(
 
     options = RayOptions(
         models=(f"{service.model_name(model)}={there(model)}",),
-        labels=None if labels is None else there(labels),
+        labels=None if served.labels is None else there(served.labels),
         provider="cpu" if not contents.gpu_only and not gpus else "auto",
-        max_batch=max_batch,
-        max_delay_ms=max_delay_ms,
-        max_queue=max_queue,
-        threads=threads,
-        drain=drain,
+        **served.limits(),
         num_cpus=cpus,
         num_gpus=gpus,
         token_file=None if token_file is None else str(token_file),
         **read_replicas(replicas),
     )
     file = ray_config(options, output, name=name, host=host, port=port, template=template, force=force)
-    shared.note_name(model, service.model_name(model), model_name)
+    shared.note_name(model, service.model_name(model), served.model_name)
     shared.written([file], json, model=service.model_name(model), application=name)
