@@ -19,7 +19,7 @@ def unread_calls(method: str, message: bytes, count: int) -> bytes:
 
     Args:
         method: Of the inference service.
-        message: Of each call; all together below 64 KiB, which is what a server takes without being asked.
+        message: Of each call; all together below 64 KiB, which HTTP/2 allows from the start.
         count: Calls.
     """
     no_room = struct.pack(">HI", INITIAL_WINDOW, 0)

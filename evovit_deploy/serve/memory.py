@@ -9,7 +9,7 @@ __all__ = ["grpc_turns", "handshakes", "worst_memory"]
 
 CONNECTION = 320 << 10  # bytes that uvicorn and its transport read ahead
 TLS = 384 << 10  # bytes of a connection that is encrypted here, shaking hands or open
-LOOKAHEAD = 1 << 16  # bytes that a gRPC call may send before its message is asked for
+LOOKAHEAD = 160 << 10  # bytes that a gRPC call may send before its message is asked for: one uint8 image of 224 pixels
 PIXEL = 12  # bytes while an image is decoded
 READERS = 2  # threads that read large requests
 
