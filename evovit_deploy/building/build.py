@@ -210,6 +210,12 @@ def _check_flavour(api: Api, options: BuildOptions, gpu: Gpu | None) -> None:
                     f"{api.title} cannot build for compute capability {capability}; valid: "
                     f"{', '.join(api.compute_capabilities())}."
                 )
+        if gpu is not None and not options.compute_capabilities and gpu.capability not in api.compute_capabilities():
+            raise EngineError(
+                f"{api.title} does not run on {gpu.name} (compute capability {gpu.capability}), but on: "
+                f"{', '.join(api.compute_capabilities())}. Here use --target tensorrt, or `evovit export CKPT --format engine "
+                f"--target inductor`; for another GPU, name its compute capability: --compute-capability 8.9."
+            )
         if (options.refit or options.strip_plan) and gpu is None:
             raise EngineError(f"{api.title} needs a GPU to build with refit or strip_plan, and none was found.")
         return

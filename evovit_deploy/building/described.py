@@ -19,7 +19,7 @@ def notes_of(api: Api, gpu: Gpu | None, options: BuildOptions) -> list[str]:
     notes = []
     if api.rtx and options.optimization_level is not None:
         notes.append("the optimisation level made no difference to plans of TensorRT-RTX 1.7")
-    if api.rtx and gpu is not None and gpu.capability not in api.compute_capabilities():
+    if api.rtx and gpu is not None and gpu.capability not in api.compute_capabilities():  # built for others
         notes.append(
             f"{gpu.name} (compute capability {gpu.capability}) is not among those that {api.title} builds for: "
             f"{', '.join(api.compute_capabilities())}"

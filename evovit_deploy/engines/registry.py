@@ -84,7 +84,7 @@ class Backend:
         built: `evovit build` makes its files from an ONNX file, with the name as its target.
         usable: Of ``providers``, those that work here, given module -> ``state``, ``version`` and what else
             :func:`evovit_deploy.machine.probing.probe_imports` found; called only where ``module`` is installed. By default all.
-        elsewhere: What to do where it does not run, one sentence.
+        elsewhere: What to do where it does not run, one sentence; or given the same as ``usable``, where that depends on it.
         missing: What to do where there is no such file, a sentence with ``{path}`` and ``{stem}`` (the path without suffix).
         describe: Describes a file for `evovit inspect` without running it. ``kind`` in the result says what it is, and
             ``manifest``, if it has one, holds that of the exported model as ``model``. By default size and SHA-256.
@@ -109,7 +109,7 @@ class Backend:
     extra: str = ""
     built: bool = False
     usable: Callable[[Probes], tuple[str, ...]] | None = None
-    elsewhere: str = ""
+    elsewhere: str | Callable[[Probes], str] = ""
     missing: str = "Give the path of an existing file."
     describe: Callable[[Path], dict[str, Any]] | None = None
     make: Callable[[Any, Path, tuple[int, ...]], None] | None = None
@@ -128,7 +128,10 @@ class Backend:
             advice = install_advice(self.extra) if self.extra else f"Install it: pip install {self.module}"
             return (), f"{self.module} is not installed. {advice}"
         usable = self.providers if self.usable is None else self.usable(probes)
-        return (usable, "") if usable else ((), self.elsewhere or f"it runs on {' or '.join(self.providers)} only")
+        if usable:
+            return usable, ""
+        why = self.elsewhere if isinstance(self.elsewhere, str) else self.elsewhere(probes)
+        return (), why or f"it runs on {' or '.join(self.providers)} only"
 
 
 _rows: dict[str, Backend] = {}

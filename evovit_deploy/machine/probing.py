@@ -28,7 +28,9 @@ for name in sys.argv[1:]:
         found["version"] = str(getattr(module, "__version__", ""))
         if name == "torch":
             found["cuda"] = module.version.cuda
-            found["gpu"] = module.cuda.get_device_name(0) if module.cuda.is_available() else None
+            here = module.cuda.is_available()
+            found["gpu"] = module.cuda.get_device_name(0) if here else None
+            found["capability"] = "%d.%d" % module.cuda.get_device_capability(0) if here else None
         if name == "onnxruntime":
             found["providers"] = module.get_available_providers()
             try:

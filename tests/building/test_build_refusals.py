@@ -74,3 +74,26 @@ def test_where_there_is_no_gpu_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(build_module, "find_gpu", lambda: Gpu(0, "NVIDIA L4", "8.9", 1))
     with pytest.raises(InputError, match="full TensorRT builds for the GPU it runs on"):
         build_engine(tiny_onnx(), tmp_path / "n.engine", BuildOptions(target="tensorrt", compute_capabilities=("8.6",)))
+
+
+def test_a_gpu_that_rtx_does_not_run_on_is_named_before_anything_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(build_module, "find_gpu", lambda: Gpu(0, "NVIDIA H100", "9.0", 1))
+    monkeypatch.setattr(build_module, "build_plan", lambda *_: pytest.fail("it was built"))
+    for target in ("tensorrt-rtx", "auto"):
+        monkeypatch.setattr(build_module, "pick_flavour", lambda target, gpu: "tensorrt-rtx")
+        with pytest.raises(
+            EngineError, match=r"does not run on NVIDIA H100 \(compute capability 9\.0\).*--target inductor"
+        ):
+            build_engine(tiny_onnx(), tmp_path / "m.engine", BuildOptions(target=target))
+    assert not list(tmp_path.iterdir())
+
+
+def test_rtx_builds_for_other_gpus_on_one_that_it_does_not_run_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(build_module, "find_gpu", lambda: Gpu(0, "NVIDIA H100", "9.0", 1))
+    api, gpu = build_module.check_target(BuildOptions(target="tensorrt-rtx", compute_capabilities=("8.9",)))
+    assert api.rtx
+    assert gpu is not None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from evovit_deploy.engines import registry
 from evovit_deploy.engines.trt.api import Gpu, PlanLogger, load_api, pick_flavour
 from evovit_deploy.errors import EngineError, InputError
 
@@ -39,3 +40,17 @@ def test_the_log_keeps_what_matters() -> None:
     assert log.plan.endswith("LayerType: kgen")
     assert log.warnings == ["careful"]
     assert log.problem() == "the real reason"
+
+
+@pytest.mark.parametrize(("capability", "runs"), [("9.0", False), ("8.9", True)])
+def test_where_rtx_does_not_run_its_row_says_what_does(
+    monkeypatch: pytest.MonkeyPatch, capability: str, runs: bool
+) -> None:
+    monkeypatch.setattr("evovit_deploy.engines.trt.backends.gpus", lambda: [{"name": "a GPU"}])
+    probes: dict[str, dict[str, str]] = {name: {"state": "ok"} for name in ("tensorrt", "tensorrt_rtx")}
+    probes["torch"] = {"state": "ok", "gpu": "a GPU", "capability": capability}
+    rows = {row.name: row.here(probes) for row in registry.backends() if row.built}
+    assert rows["tensorrt"] == (("cuda",), "")
+    usable, why = rows["tensorrt-rtx"]
+    assert usable == (("cuda",) if runs else ())
+    assert runs or "does not run on Hopper (a GPU); use tensorrt, inductor" in why

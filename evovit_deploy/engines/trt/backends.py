@@ -27,6 +27,20 @@ def _usable(probes: Probes) -> tuple[str, ...]:
     return ("cuda",) if gpus() else ()
 
 
+HOPPER = "9.0"  # compute capability
+
+
+def _usable_rtx(probes: Probes) -> tuple[str, ...]:
+    return () if probes.get("torch", {}).get("capability") == HOPPER else _usable(probes)
+
+
+def _elsewhere_rtx(probes: Probes) -> str:
+    torch = probes.get("torch", {})
+    if torch.get("capability") == HOPPER:
+        return f"it does not run on Hopper ({torch['gpu']}); use tensorrt, inductor, or onnxruntime with CUDA"
+    return "no NVIDIA GPU was found: it builds here and runs on one only; give the ONNX file to run on a CPU"
+
+
 _TENSORRT = Backend(
     name="tensorrt",
     description="TensorRT; needs an NVIDIA GPU",
@@ -56,6 +70,7 @@ register(
         by_default=False,
         module="tensorrt_rtx",
         extra="rtx",
-        elsewhere="no NVIDIA GPU was found: it builds here and runs on one only; give the ONNX file to run on a CPU",
+        usable=_usable_rtx,
+        elsewhere=_elsewhere_rtx,
     )
 )
