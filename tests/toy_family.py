@@ -45,6 +45,8 @@ class Corner:
     def stage_ratios(self) -> tuple[float, ...]:
         return self.keep_ratios
 
+    left_out = ""
+
     def with_keep(self, ratios: tuple[float, ...]) -> Corner:
         return Corner(ratios)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.options import CheckpointOptions
 from ..classes.folders import ClassOrder
 from ..engines.registry import is_exported
 from ..errors import EvoVitError, InputError, UnstableMeasurement
@@ -37,9 +38,8 @@ class BenchOptions:
         others: More model files for the same run.
         suite: Name or TOML file: models, a run each, unless there is a model, and the settings.
         baseline: ``auto``, ``twin``, ``trimmed``, ``stock``, ``none`` or a file; None is ``auto``, or what the suite says.
-        random_weights: ``model`` or ``recipe`` is measured with random weights.
-        recipe: Of a checkpoint.
-        keep: Keep ratios of a checkpoint; None is the recipe's.
+        random_weights: ``model``, or the recipe or ViT of timm of ``checkpoint``, is measured with random weights.
+        checkpoint: How a checkpoint is understood.
         precision: Of checkpoints and recipes; None is FP32.
         backend, provider, threads: What they run on; ``threads`` None is one for each core.
         settings: Fields of :class:`Settings` that overrule the suite's; None counts as not given.
@@ -58,8 +58,7 @@ class BenchOptions:
     suite: str | None = None
     baseline: str | None = None
     random_weights: bool = False
-    recipe: str | None = None
-    keep: tuple[float, ...] | None = None
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
     precision: str | None = None
     backend: str = "auto"
     provider: str = "auto"
@@ -76,13 +75,11 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         if self.random_weights:
-            if (self.model is None) == (self.recipe is None):
+            named = self.checkpoint.recipe is not None or self.checkpoint.from_timm is not None
+            if (self.model is not None) == named:
                 raise InputError(
-                    "--random-weights needs one recipe: evovit bench evo_deit_small_patch16_224 --random-weights"
-                )
-            if self.keep is not None:
-                raise InputError(
-                    "--keep is for checkpoints; a recipe says its own keep ratios. Give a TOML file of yours."
+                    "--random-weights needs one recipe, or --from-timm NAME: evovit bench evo_deit_small_patch16_224 "
+                    "--random-weights"
                 )
             return
         if self.model is not None and self.model in recipe_names() and not Path(self.model).is_file():
@@ -93,9 +90,8 @@ class BenchOptions:
                 f"--precision {self.precision} is for checkpoints and recipes; {self.files[0].name} has the precision it was "
                 f"exported with. Export it again: evovit export CKPT --precision {self.precision}"
             )
-        if self.keep is not None and (self.model is None or is_exported(self.model)):
-            name = self.files[0].name if self.files else "a suite"
-            raise InputError(f"--keep is for checkpoints, and {name} has it fixed. Leave it out.")
+        if self.model is None or is_exported(self.model):
+            self.checkpoint.refuse_for(self.files[0] if self.files else Path("a suite"))
         if not self.files and self.suite is None:
             raise InputError(
                 "nothing to measure: give an ONNX file, a checkpoint, a recipe with --random-weights, or --suite."
@@ -117,7 +113,6 @@ class BenchOptions:
         common = Options(
             others=self.others,
             baseline=self.baseline or "auto",
-            keep=self.keep,
             backend=self.backend,
             provider=self.provider,
             threads=self.threads or physical_cores(),
@@ -133,13 +128,23 @@ class BenchOptions:
             suite="" if suite is None else suite.name,
         )
         if self.random_weights:
-            return [dataclasses.replace(common, recipe=self.model or self.recipe)]
+            asked = self.checkpoint
+            return [
+                dataclasses.replace(
+                    common, checkpoint=asked if self.model is None else dataclasses.replace(asked, recipe=self.model)
+                )
+            ]
         if self.model is not None:
-            return [dataclasses.replace(common, model=Path(self.model), recipe=self.recipe)]
+            return [dataclasses.replace(common, model=Path(self.model), checkpoint=self.checkpoint)]
         if self.others or suite is None:
             return [common]
         return [
-            dataclasses.replace(common, recipe=g.recipe, selections=g.selections, baseline=self.baseline or g.baseline)
+            dataclasses.replace(
+                common,
+                checkpoint=CheckpointOptions(g.recipe),
+                selections=g.selections,
+                baseline=self.baseline or g.baseline,
+            )
             for g in suite.groups
         ]
 
@@ -209,13 +214,15 @@ def measure(options: BenchOptions, tell: Callable[[float, str], None] = lambda s
     if labels is not None and not labels.exists():  # now, not after a checkpoint was exported
         raise no_such_file(labels, InputError, "It should hold the labels.")
     if record is not None:
-        check_not_read([record], [*options.files, labels, options.suite, options.recipe, options.baseline])
+        recipe = options.checkpoint.recipe
+        read = [*options.files, labels, options.suite, recipe if isinstance(recipe, str) else None, options.baseline]
+        check_not_read([record], read)
         check_appendable(record, force=options.force)
     reports: list[BenchReport] = []
     for number, one in enumerate(runs):
 
         def told(share: float, text: str, number: int = number, one: Options = one) -> None:
-            name = f"{one.recipe}: " if len(runs) > 1 else ""
+            name = f"{one.checkpoint.recipe}: " if one.checkpoint is not None and len(runs) > 1 else ""
             tell((number + share) / len(runs), name + text)
 
         try:

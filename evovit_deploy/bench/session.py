@@ -20,6 +20,7 @@ from .settings import Settings
 from .subjects import Opening
 
 if TYPE_CHECKING:
+    from ..checkpoint.options import CheckpointOptions
     from ..classes.folders import ClassOrder
     from ..manifest.spec import ModelSpec
 
@@ -37,8 +38,8 @@ class Options:
     Attributes:
         model: Model file or checkpoint, or None; the first model is the one that the baseline resembles.
         others: More model files.
-        recipe: Recipe of a checkpoint; alone, it is measured with random weights.
-        keep: Keep ratios of the checkpoint; None is the recipe's.
+        checkpoint: How the model is understood if it is a checkpoint; alone, a recipe or ViT of timm that is measured with
+            random weights.
         selections: Selection patterns to measure a recipe with; empty is the export's default.
         baseline: ``auto``, a kind, a file or ``none``.
         backend, provider, threads: What models run on, see :class:`.route.Route`.
@@ -55,8 +56,7 @@ class Options:
 
     model: Path | None = None
     others: tuple[Path, ...] = ()
-    recipe: str | None = None
-    keep: tuple[float, ...] | None = None
+    checkpoint: CheckpointOptions | None = None
     selections: tuple[str, ...] = ()
     baseline: str = "auto"
     backend: str = "auto"
@@ -136,10 +136,10 @@ def run(options: Options, tell: Tell = lambda share, text: None) -> BenchReport:
 def _open(opening: Opening, asked: Options) -> None:
     """Open what was asked for."""
     if asked.model is not None:
-        opening.file(asked.model, asked.recipe, asked.keep)
-    elif asked.recipe is not None:
+        opening.file(asked.model, asked.checkpoint)
+    elif asked.checkpoint is not None:
         for selection in asked.selections or (None,):
-            opening.checkpoint(None, asked.recipe, selection)
+            opening.checkpoint(None, asked.checkpoint, selection)
     for path in asked.others:
         opening.file(path)
     if not opening.subjects:

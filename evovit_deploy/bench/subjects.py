@@ -22,6 +22,7 @@ from .subject import Opened
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
+    from ..checkpoint.options import CheckpointOptions
     from ..engines.base import Engine
 
 __all__ = ["Opening", "recipe_of"]
@@ -51,24 +52,23 @@ class Opening:
         self._weights: Checkpoint | None = None  # of the first, if its baseline can have them too
         self._first: tuple[Engine, Recipe | None, Path | None] | None = None
 
-    def file(self, path: Path, recipe: str | None = None, keep: tuple[float, ...] | None = None) -> str:
-        """Open an ONNX file, an engine or a checkpoint, the latter with a recipe and keep ratios; returns its label."""
+    def file(self, path: Path, understood: CheckpointOptions | None = None) -> str:
+        """Open an ONNX file, an engine or a checkpoint, the latter as ``understood``; returns its label."""
         if path.is_file() and not is_exported(path):
-            return self.checkpoint(path, recipe, keep=keep)
+            return self.checkpoint(path, understood)
         self.step(f"opening {path.name}")
         found = self.route.open_file(path)
         return self._add(found.but(label=plain(path.stem)), recipe_of(found.engine), path)
 
     def checkpoint(
-        self, path: Path | None, recipe: str | None, selection: str | None = None, keep: tuple[float, ...] | None = None
+        self, path: Path | None, understood: CheckpointOptions | None = None, selection: str | None = None
     ) -> str:
-        """Open a checkpoint, or a recipe with random weights, through the export that `evovit export` does.
+        """Open a checkpoint, or a recipe or ViT of timm with random weights, through the export that `evovit export` does.
 
         Args:
             path: Checkpoint; None for random weights.
-            recipe: Name or TOML file.
+            understood: How it is understood; None is the defaults.
             selection: Selection pattern, in place of the route's; part of the label then.
-            keep: Keep ratios, in place of the recipe's.
         """
         from ..checkpoint.options import CheckpointOptions
         from ..export import ExportOptions
@@ -78,7 +78,7 @@ class Opening:
             options = route.export or ExportOptions()
             model = dataclasses.replace(options.model, selection=selection)
             route = dataclasses.replace(route, export=dataclasses.replace(options, model=model))
-        understood = CheckpointOptions(recipe, keep)
+        understood = understood or CheckpointOptions()
         found = understood.random() if path is None else understood.load(path)
         opened = route.open_checkpoint(found, self.folder, self.step)
         if self._first is None and family_of(found.recipe).method and not found.random:

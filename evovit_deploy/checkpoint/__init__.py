@@ -9,15 +9,16 @@ by tensor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, translate
+from ..errors import CheckpointError, InputError, translate
 from ..models.checks import some
-from ..models.families import Family, Source, by_method, families, family_of
-from ..models.vit.timm_source import timm_recipe
+from ..models.families import Family, Rates, Source, by_method, families, family_of, label_of, rated
+from ..models.vit.timm_source import method_of, timm_recipe
 from ..recipes import Recipe, load_recipe
 from ..storage.files import sha256
 from .cleaning import TRAINING_ONLY, clean
@@ -28,7 +29,7 @@ from .schemes import check_names
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Checkpoint", "load_checkpoint", "random_checkpoint", "timm_recipe"]
+__all__ = ["Checkpoint", "load_checkpoint", "random_checkpoint", "timm_recipe", "varied"]
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,12 @@ def load_checkpoint(
     ema: bool = False,
     timm: str | None = None,
     pool: str | None = None,
+    method: str | None = None,
+    keep: float | Sequence[float] | None = None,
+    r: float | Sequence[float] | None = None,
+    schedule: str | None = None,
 ) -> Checkpoint:
-    """Read a checkpoint of Evo-DeiT, Evo-LeViT or a timm ViT: `.pth` of any torch version (nothing in it is run), or
-    safetensors.
+    """Read a checkpoint of any family, or of a timm ViT: `.pth` of any torch version (nothing in it is run), or safetensors.
 
     Args:
         path: The file; its content decides how it is read, not its name.
@@ -86,13 +90,18 @@ def load_checkpoint(
         num_heads: For an embed dim that is no multiple of 64, where no recipe says it; of Evo-LeViT, the heads of stage 1.
         image_size: Resize the position embedding to images of this many pixels a side.
         ema: Use the averaged weights (``model_ema`` and the like); without them, the raw ones, if the file has any.
-        timm: Name in timm of the ViT that these are the weights of; a recipe of family ``evo_vit`` says it too.
+        timm: Name in timm of the ViT that these are the weights of; a recipe for a timm ViT says it too.
         pool: Of a timm ViT: ``token`` or ``avg``, where it is not the model's own.
+        method: What goes on a timm ViT, such as ``evo``, which it is by default; of other weights, how they were trained, where
+            the file does not say.
+        keep: Keep ratios, where the recipe's are not wanted: one for all places, or one a place, or one a block.
+        r: Tokens merged a block, of a method that merges.
+        schedule: ``stage`` or ``layer``, where the recipe's is not wanted.
 
     Raises:
         CheckpointError: Unreadable, refused, another model, or tensors that are missing, misshapen or not finite.
-        InputError: ``image_size`` or ``num_heads`` does not fit the model.
-        RecipeError: No such recipe, or a broken one.
+        InputError: ``image_size`` or ``num_heads`` does not fit the model, or it has no such method, rates or schedule.
+        RecipeError: No such recipe, or a broken one; rates that do not go with it.
     """
     path = Path(path)
     where = str(path)
@@ -102,7 +111,8 @@ def load_checkpoint(
     state = clean(found.state, where)
     check_names(state, where)
     args, epoch = _training(content)
-    source = Source(state, where, args, given, num_heads, image_size, timm, pool)
+    rates = Rates(_several(keep), _several(r))
+    source = Source(state, where, args, given, num_heads, image_size, timm, pool, method, rates)
     with translate(CheckpointError, f"reading the tensors of {where}", RuntimeError, MemoryError):
         loaded = _family(source).load(source)
     stored = sorted({str(state[key].dtype).removeprefix("torch.") for key in loaded.weights if key in state})
@@ -112,7 +122,7 @@ def load_checkpoint(
         notes.append(f"{' and '.join(dropped)}, which only training uses, were dropped")
     with translate(CheckpointError, f"reading {where}", OSError):
         digest = sha256(path)
-    return Checkpoint(
+    checkpoint = Checkpoint(
         path=path,
         recipe=loaded.recipe,
         state=loaded.weights,
@@ -123,6 +133,34 @@ def load_checkpoint(
         notes=tuple(notes),
         epoch=epoch,
     )
+    return varied(checkpoint, rates, schedule)
+
+
+def _several(given: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if given is None else tuple(given) if isinstance(given, Sequence) else (given,)
+
+
+def varied(checkpoint: Checkpoint, rates: Rates, schedule: str | None = None) -> Checkpoint:
+    """Return a checkpoint with other rates and another schedule than its recipe has, and a note on them.
+
+    Raises:
+        InputError: Its family has no such rates or schedule.
+        RecipeError: They do not go with its recipe.
+    """
+    recipe, notes = checkpoint.recipe, checkpoint.notes
+    if schedule is not None:
+        schedules = recipe.evolution.schedules
+        if len(schedules) < 2:
+            raise InputError(f"{label_of(recipe.family)} has the {schedules[0]} schedule only. Leave --schedule out.")
+        recipe = dataclasses.replace(recipe, evolution=recipe.evolution.with_schedule(schedule))
+    recipe = rated(recipe, rates)
+    for name, value in rates.given.items():
+        said, what = ",".join(f"{rate:g}" for rate in value), "keep ratios" if name == "keep" else name
+        notes = (
+            *(note for note in notes if not note.startswith(f"{what} (")),
+            f"{what} ({said}) are those of --{name}",
+        )
+    return dataclasses.replace(checkpoint, recipe=recipe, notes=notes)
 
 
 def _family(source: Source) -> Family:
@@ -130,14 +168,20 @@ def _family(source: Source) -> Family:
 
     Raises:
         CheckpointError: No family knows them.
+        InputError: They are not of the method that the user says.
     """
-    if source.recipe is not None and (family := family_of(source.recipe)).method:
+    if source.timm is not None or (source.recipe is not None and family_of(source.recipe).method):
+        return method_of(source.recipe, source.method)
+    if source.method is not None:
+        by_method(source.method)  # or says which there are
+    family = next((family for family in families() if family.recognise(source)), None)
+    if family is not None:
+        if source.method not in (None, family.trained):
+            raise InputError(
+                f"{source.where} is an {family.label}: its weights say the method, and --method {source.method} does not go with "
+                "them. Leave it out."
+            )
         return family
-    if source.timm is not None:
-        return by_method("evo")
-    for family in families():
-        if family.recognise(source):
-            return family
     hints = (family.near_miss(source) for family in families())
     hint = next(filter(None, hints), None)
     if hint is None:
@@ -166,7 +210,7 @@ def random_checkpoint(recipe: Recipe, seed: int = 0) -> Checkpoint:
     """Return the weights as before training, for measuring without a checkpoint; the same for the same seed.
 
     Args:
-        recipe: An Evo-DeiT or Evo-LeViT recipe, or that of a timm ViT, from :func:`timm_recipe`.
+        recipe: Of any family; that of a timm ViT is from :func:`timm_recipe`.
         seed: Of the generator.
     """
     loaded = family_of(recipe).random(recipe, seed)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..models.families import label_of
+from ..models.families import Rates
 from ..models.vit.timm_source import accuracy_note
 from ..recipes import Recipe, load_recipe
 from ..storage.files import printable
-from . import Checkpoint, load_checkpoint, random_checkpoint, timm_recipe
+from . import Checkpoint, load_checkpoint, random_checkpoint, timm_recipe, varied
 
 __all__ = ["CheckpointOptions"]
 
@@ -23,6 +23,8 @@ class CheckpointOptions:
     Attributes:
         recipe: Name or path of a recipe, or a recipe; None finds it.
         keep: Keep ratios, one for all stages or one per stage; None is the recipe's.
+        r: Tokens merged a block, of a method that merges; None is the recipe's.
+        method: What goes on a ViT of timm; None is the recipe's, or ``evo``.
         schedule: ``stage`` or ``layer``; None is the recipe's.
         num_heads: Attention heads, where neither file nor recipe says.
         image_size: Pixels a side; the position embedding is resized to it.
@@ -39,15 +41,22 @@ class CheckpointOptions:
     ema: bool = False
     from_timm: str | None = None
     pool: str | None = None
+    method: str | None = None
+    r: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.pool is not None and self.from_timm is None:
             raise InputError("--pool is for timm models; give one with --from-timm NAME.")
 
     @property
+    def says_schedule(self) -> bool:
+        """Whether anything is said of what is left out."""
+        return any(value is not None for value in (self.recipe, self.method, self.keep, self.r, self.schedule))
+
+    @property
     def fixed_in_files(self) -> list[str]:
         """What is given and only a checkpoint leaves open; a recipe may also be held against another file."""
-        names = ("keep", "schedule", "ema", "num_heads", "image_size", "from_timm")
+        names = ("keep", "r", "method", "schedule", "ema", "num_heads", "image_size", "from_timm")
         return [name for name in names if getattr(self, name)]
 
     def refuse_for(self, path: Path, fix: str = "Leave it out.") -> None:
@@ -65,9 +74,9 @@ class CheckpointOptions:
         """
         found = load_checkpoint(
             path, recipe=self.recipe, num_heads=self.num_heads, image_size=self.image_size, ema=self.ema,
-            timm=self.from_timm, pool=self.pool,
+            timm=self.from_timm, pool=self.pool, method=self.method, keep=self.keep, r=self.r, schedule=self.schedule,
         )  # fmt: skip
-        return self._evolved(found)
+        return _warned(found)
 
     def random(self, seed: int = 0) -> Checkpoint:
         """Return a recipe, or a ViT of timm, with seeded random weights.
@@ -82,28 +91,22 @@ class CheckpointOptions:
                     "--num-heads and --ema are for checkpoints; random weights have neither. Leave them out."
                 )
             name = self.recipe.name if isinstance(self.recipe, Recipe) else self.recipe
-            recipe = timm_recipe(self.from_timm, recipe=name, image_size=self.image_size, pool=self.pool)
+            recipe = timm_recipe(
+                self.from_timm, recipe=name, image_size=self.image_size, pool=self.pool, method=self.method
+            )
+        elif self.method is not None:
+            raise InputError(
+                f"--method {self.method} goes on a ViT of timm, or on a checkpoint; a recipe says its own. Leave it out."
+            )
         elif self.recipe is None:
             raise InputError("--random-weights needs --recipe NAME, such as evo_deit_small_patch16_224.")
         else:
             recipe = load_recipe(self.recipe) if isinstance(self.recipe, str) else self.recipe
-        return self._evolved(random_checkpoint(recipe, seed))
+        found = varied(random_checkpoint(recipe, seed), Rates(self.keep, self.r), self.schedule)
+        return _warned(found)
 
-    def _evolved(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint with these keep ratios and this schedule, and what to note about them."""
-        evolution = checkpoint.recipe.evolution
-        if self.schedule is not None:
-            if len(evolution.schedules) < 2:
-                label = label_of(checkpoint.recipe.family)
-                raise InputError(f"{label} has the {evolution.schedules[0]} schedule only. Leave --schedule out.")
-            evolution = evolution.with_schedule(self.schedule)
-        notes = checkpoint.notes
-        if self.keep is not None:
-            evolution = evolution.with_keep(self.keep)
-            said = ",".join(f"{ratio:g}" for ratio in self.keep)
-            notes = tuple(note for note in notes if not note.startswith("keep ratios ("))
-            notes = (*notes, f"keep ratios ({said}) are those of --keep")
-        changed = dataclasses.replace(checkpoint.recipe, evolution=evolution)
-        warning = accuracy_note(changed)
-        notes = notes if warning is None else (*notes, warning)
-        return dataclasses.replace(checkpoint, recipe=changed, notes=notes)
+
+def _warned(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with a note on what leaving patches out may cost."""
+    warning = accuracy_note(checkpoint.recipe)
+    return checkpoint if warning is None else dataclasses.replace(checkpoint, notes=(*checkpoint.notes, warning))

@@ -42,8 +42,15 @@ def providers() -> Sequence[str]:
     return providers()
 
 
+def methods() -> Sequence[str]:
+    """Say what ``--method`` takes."""
+    from ..models.families import methods
+
+    return methods()
+
+
 # Choices that are looked up when they are needed, in a call, its help or completion: placeholder in the help -> values.
-LATE: dict[str, Callable[[], Sequence[str]]] = {"BACKEND": backends, "PROVIDER": providers}
+LATE: dict[str, Callable[[], Sequence[str]]] = {"BACKEND": backends, "METHOD": methods, "PROVIDER": providers}
 
 
 def one_of(placeholder: str) -> Callable[[str], str]:

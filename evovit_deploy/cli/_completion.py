@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 __all__ = [
-    "backends", "baselines", "measured_against", "outputs", "profiles", "providers", "recipes", "schedules", "suites",
+    "backends", "baselines", "measured_against", "methods", "outputs", "profiles", "providers", "recipes", "schedules", "suites",
 ]  # fmt: skip
 
 
@@ -59,6 +59,13 @@ def measured_against(incomplete: str) -> list[str]:
 def schedules(incomplete: str) -> list[str]:
     """Complete a schedule."""
     return _starting(("stage", "layer"), incomplete)
+
+
+def methods(incomplete: str) -> list[str]:
+    """Complete what goes on a ViT of timm."""
+    from ..models.families import methods
+
+    return _starting(methods(), incomplete)
 
 
 def outputs(incomplete: str) -> list[str]:

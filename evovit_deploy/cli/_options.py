@@ -39,12 +39,14 @@ __all__ = [
     "MaxKernels",
     "MaxQueue",
     "MeasuredThreads",
+    "Method",
     "MinBatch",
     "Model",
     "NumHeads",
     "OptBatch",
     "Profile",
     "Provider",
+    "R",
     "RayAddress",
     "Recipe",
     "Record",
@@ -116,6 +118,15 @@ Keep = Annotated[
         metavar="0.7,0.5", help="Keep ratios: one for all stages, or one per stage.", rich_help_panel=CHECKPOINT
     ),
 ]
+R = Annotated[
+    str | None,
+    typer.Option(
+        "--r",
+        metavar="8|8,8,4",
+        help="Tokens merged a block, of a method that merges.",
+        rich_help_panel=CHECKPOINT,
+    ),
+]
 Schedule = Annotated[
     str | None,
     typer.Option(
@@ -143,7 +154,17 @@ FromTimm = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Put token evolution on this ViT of timm (see `evovit list timm`).",
+        help="Put a method on this ViT of timm (see `evovit list timm`).",
+        rich_help_panel=TIMM,
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        parser=choices.one_of("METHOD"),
+        metavar="METHOD",
+        autocompletion=complete.methods,
+        help="What is put on it; of a checkpoint, how it was trained, if it does not say. Default: evo.",
         rich_help_panel=TIMM,
     ),
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import _options as shared
-from ._values import ratios, word
+from ._values import amounts, ratios, word
 
 if TYPE_CHECKING:
     from ..checkpoint.options import CheckpointOptions
@@ -21,16 +21,23 @@ class Understood:
 
     recipe: shared.Recipe = None
     keep: shared.Keep = None
+    r: shared.R = None
     schedule: shared.Schedule = None
     num_heads: shared.NumHeads = None
     ema: shared.Ema = False
+    from_timm: shared.FromTimm = None
+    method: shared.Method = None
 
     def options(self, **more: Any) -> CheckpointOptions:
         """Return them as the library takes them, with what a command has besides."""
         from ..checkpoint.options import CheckpointOptions
 
         keep = None if self.keep is None else ratios("--keep", self.keep, "0.7,0.5")
-        return CheckpointOptions(self.recipe, keep, self.schedule, self.num_heads, ema=self.ema, **more)
+        r = None if self.r is None else amounts("--r", self.r)
+        return CheckpointOptions(
+            self.recipe, keep, self.schedule, self.num_heads, ema=self.ema,
+            from_timm=self.from_timm, method=self.method, r=r, **more,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,11 @@ class Ran:
 class Opened(Understood, Ran):  # the fields of the last come first
     """How a model is opened to look at its answers."""
 
-    from_timm: shared.FromTimm = None
-
     def opening(self) -> OpenOptions:
         """Return them as the library takes them."""
         from ..engines.opening import OpenOptions
 
-        return OpenOptions(self.provider, self.threads, self.options(from_timm=self.from_timm))
+        return OpenOptions(self.provider, self.threads, self.options())
 
 
 @dataclass(frozen=True)

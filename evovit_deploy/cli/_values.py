@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["batch_size", "batch_sizes", "duration", "numbers", "ratios", "word", "words"]
+__all__ = ["amounts", "batch_size", "batch_sizes", "duration", "numbers", "ratios", "word", "words"]
 
 
 def word(choice: Enum | None) -> Any:
@@ -39,6 +39,14 @@ def ratios(option: str, text: str, example: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"{option} {text!r} is not a list of numbers; for example: {option} {example}") from None
+
+
+def amounts(option: str, text: str) -> tuple[float, ...]:
+    """Read ``8``, ``8,8,4`` or ``4,-1.0`` as numbers of tokens, whole ones as such."""
+    try:
+        return tuple(int(part) if re.fullmatch(r"[+-]?[0-9]+", part) else float(part) for part in words(text))
+    except ValueError:
+        raise InputError(f"{option} {text!r} is not a list of numbers; for example: {option} 8") from None
 
 
 def duration(text: str) -> float:

@@ -14,7 +14,8 @@ from ._bench import command_line, measuring, print_report, print_summary
 from ._choices import Arrivals, ClassOrder, Precision
 from ._console import err, print_json
 from ._groups import grouped
-from ._values import duration, numbers, ratios, word
+from ._shared import Understood
+from ._values import duration, numbers, word
 
 if TYPE_CHECKING:
     from ..bench.runs import Measured
@@ -55,8 +56,6 @@ class Models:
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="MODEL is a recipe, not a file.", rich_help_panel=MODELS)
     ] = False
-    recipe: shared.Recipe = None
-    keep: shared.Keep = None
     precision: Annotated[
         Precision | None,
         typer.Option(
@@ -190,6 +189,7 @@ def bench(
     ] = None,
     *,
     models: Models,
+    understood: Understood,
     data: Images,
     runs: Runs,
     method: Method,
@@ -220,8 +220,7 @@ def bench(
         suite=models.suite,
         baseline=models.baseline,
         random_weights=models.random_weights,
-        recipe=models.recipe,
-        keep=None if models.keep is None else ratios("--keep", models.keep, "0.7,0.5"),
+        checkpoint=understood.options(),
         precision=word(models.precision),
         backend=runs.backend,
         provider=runs.provider,

@@ -58,7 +58,6 @@ def diagnose(
     ] = False,
     *,
     understood: Understood,
-    from_timm: shared.FromTimm = None,
     force: shared.Force = False,
     json: shared.Json = False,
 ) -> None:
@@ -79,7 +78,7 @@ def diagnose(
         check_replaceable({output: is_signed}, force=force)
     if not model.is_file():
         raise no_such_file(model, ModelFileError, "Give a checkpoint or an ONNX file.")
-    options, found = understood.options(from_timm=from_timm), None
+    options, found = understood.options(), None
     row = backend_of(model)
     if row is not None and row.kind == "checkpoint":
         found = options.load(model)

@@ -127,7 +127,6 @@ class Source(Understood):
             rich_help_panel=NO_CHECKPOINT,
         ),
     ] = None
-    from_timm: shared.FromTimm = None
     weights: shared.TimmWeights = None
     pool: Annotated[
         Pool | None,
@@ -139,7 +138,7 @@ class Source(Understood):
 
     def understood(self) -> CheckpointOptions:
         """Return how a checkpoint is understood."""
-        return self.options(image_size=self.img_size, from_timm=self.from_timm, pool=word(self.pool))
+        return self.options(image_size=self.img_size, pool=word(self.pool))
 
 
 @grouped

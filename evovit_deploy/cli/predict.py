@@ -121,7 +121,8 @@ def predict(
     options = PredictOptions(
         {
             "backend": backend, "provider": provider, "threads": threads, "recipe": how.recipe,
-            "num_heads": how.num_heads, "ema": how.ema, "keep": how.keep, "schedule": how.schedule,
+            "num_heads": how.num_heads, "ema": how.ema, "keep": how.keep, "schedule": how.schedule, "r": how.r,
+            "timm": how.from_timm, "method": how.method,
         },
         labels,
         accuracy,

@@ -130,6 +130,7 @@ class Source:
     ema: shared.Ema = False
     img_size: shared.ImgSize = None
     from_timm: shared.FromTimm = None
+    method: shared.Method = None
     weights: shared.TimmWeights = None
 
     def options(self) -> CheckpointOptions:
@@ -142,6 +143,7 @@ class Source:
             image_size=self.img_size,
             ema=self.ema,
             from_timm=self.from_timm,
+            method=self.method,
         )
 
 

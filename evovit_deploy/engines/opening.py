@@ -122,7 +122,7 @@ def _open_checkpoint(path: Path, options: OpenOptions, like: Recipe | None, modu
     from .pytorch import TorchEngine
 
     how = options.checkpoint or CheckpointOptions()
-    if like is not None and how.recipe is None and how.keep is None and how.schedule is None:
+    if like is not None and not how.says_schedule:
         how = dataclasses.replace(how, recipe=like, image_size=like.structure.image_size, from_timm=None, pool=None)
         note(f"{printable(path)} does not hold its keep ratios and schedule; those of the model beside it are used")
         checkpoint = how.load(path)

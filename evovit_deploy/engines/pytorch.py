@@ -194,12 +194,14 @@ def _compiled(module: Any, cuda: bool) -> Any:
 
 def _open(
     path: Path, *, provider: str, threads: int | None, recipe: Recipe | str | None = None, num_heads: int | None = None,
-    ema: bool = False, keep: tuple[float, ...] | None = None, schedule: str | None = None, compiled: bool = False,
+    ema: bool = False, keep: tuple[float, ...] | None = None, schedule: str | None = None, timm: str | None = None,
+    method: str | None = None, r: tuple[float, ...] | None = None, compiled: bool = False,
 ) -> TorchEngine:  # fmt: skip
     from ..checkpoint.options import CheckpointOptions
 
     check_threads(threads)
-    checkpoint = CheckpointOptions(recipe, keep, schedule, num_heads, ema=ema).load(path)
+    how = CheckpointOptions(recipe, keep, schedule, num_heads, ema=ema, from_timm=timm, method=method, r=r)
+    checkpoint = how.load(path)
     return TorchEngine.from_checkpoint(checkpoint, provider=provider, threads=threads, compiled=compiled)
 
 
@@ -215,7 +217,7 @@ _EAGER = Backend(
     suffixes=(".pth", ".pt", ".bin", ".safetensors"),
     open=_open,
     module="torch",
-    accepts=("recipe", "num_heads", "ema", "keep", "schedule"),
+    accepts=("recipe", "num_heads", "ema", "keep", "r", "schedule", "timm", "method"),
     platform="pytorch_libtorch",
     missing="Give the path of a .pth or .safetensors checkpoint.",
     usable=_usable,

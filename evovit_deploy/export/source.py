@@ -70,10 +70,10 @@ class ExportSource:
             raise InputError(f"--weights {weights} needs the name of the model in timm: --from-timm NAME.")
         if weights is not None and self.random_weights:
             raise InputError("--weights and --random-weights cannot be used together.")
-        if self.original and (self.options.keep is not None or self.options.schedule is not None):
-            raise InputError(
-                "--baseline-kind exports the original, which keeps every patch. Leave out --keep and --schedule."
-            )
+        named = ("keep", "r", "method", "schedule")
+        if self.original and (said := [name for name in named if getattr(self.options, name) is not None]):
+            out = " and ".join(f"--{name}" for name in said)
+            raise InputError(f"--baseline-kind exports the original, which keeps every patch. Leave out {out}.")
 
     @property
     def original(self) -> bool:

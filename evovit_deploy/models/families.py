@@ -6,14 +6,16 @@ Rows import neither torch nor timm before they are used.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError
 from ..recipes import PRECISIONS, Recipe
-from ..recipes.forms import FORMS, Form, form_of
+from ..recipes.forms import FORMS, Form, TokenEvolution, form_of
 from ..recipes.precisions import why_not
+from ..suggest import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from .options import ModelOptions
 
 __all__ = [
+    "METHOD",
     "Family",
     "Loaded",
+    "Rates",
     "Source",
     "Vanilla",
     "by_method",
@@ -30,9 +34,30 @@ __all__ = [
     "families",
     "family_of",
     "label_of",
+    "methods",
+    "rated",
     "register",
     "unregister",
 ]
+
+METHOD = "evo"  # what goes on a plain ViT of timm unless something else is said
+
+
+class Rates(NamedTuple):
+    """How much is left out, as the user said it; which of the two is meant, and what it means, the family says.
+
+    Attributes:
+        keep: Keep ratios; None was not given.
+        r: Tokens merged a block; None was not given.
+    """
+
+    keep: tuple[float, ...] | None = None
+    r: tuple[float, ...] | None = None
+
+    @property
+    def given(self) -> dict[str, tuple[float, ...]]:
+        """Those that were given, by name."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 class Source(NamedTuple):
@@ -43,7 +68,9 @@ class Source(NamedTuple):
         where: The checkpoint, for messages.
         args: Training arguments with printable values.
         recipe: That the user gave, of any family.
-        num_heads, image_size, timm, pool: As for ``load_checkpoint``.
+        num_heads, image_size, timm, pool, method: As for ``load_checkpoint``.
+        rates: That the user gave. They are applied to what is loaded by :func:`rated`; a family that cannot load without
+            them reads them here.
     """
 
     state: dict[str, Tensor]
@@ -54,6 +81,8 @@ class Source(NamedTuple):
     image_size: int | None = None
     timm: str | None = None
     pool: str | None = None
+    method: str | None = None
+    rates: Rates = Rates()
 
 
 class Loaded(NamedTuple):
@@ -111,6 +140,10 @@ class Family:
         outputs, precisions: That it can be exported with.
         method: Of a family that is put on any plain ViT of timm without training, its name (``evo``): nothing in the weights
             tells it, the user or a recipe does, and the vanilla model has the very same weights. Empty for all others.
+        trained: Of a family whose checkpoints were trained with a method, the name of that method. Empty for all others.
+        start: Of a family with a method: sizes -> what goes on a plain ViT of these sizes unless something else is said.
+        rates: Which of :class:`Rates` say how much is left out, and how: (evolution, what was given) -> the same with it.
+            Raises RecipeError for numbers that it cannot have.
         mark: A tensor that its checkpoints have and those of others have not, to be named where no family knows the weights.
         near_miss: What to say of weights that no family recognises, but this one knows the kin of; None to say nothing.
     """
@@ -131,6 +164,11 @@ class Family:
     outputs: tuple[str, ...] = ("logits", "probabilities", "kept")
     precisions: tuple[str, ...] = PRECISIONS
     method: str = ""
+    trained: str = ""
+    start: Callable[[Any], TokenEvolution] | None = None
+    rates: Mapping[str, Callable[[Any, tuple[float, ...]], TokenEvolution]] = field(
+        default_factory=lambda: {"keep": lambda evolution, given: evolution.with_keep(given)}  # type: ignore[no-any-return]
+    )
     mark: str = ""
     near_miss: Callable[[Source], str | None] = lambda source: None
 
@@ -201,6 +239,11 @@ def label_of(name: str) -> str:
     return labels.get(name, name)
 
 
+def methods() -> tuple[str, ...]:
+    """Return the names of the methods that go on any plain ViT of timm."""
+    return tuple(row.method for row in _ROWS.values() if row.method)
+
+
 def by_method(method: str) -> Family:
     """Return the family of a method that goes on any plain ViT of timm.
 
@@ -209,5 +252,21 @@ def by_method(method: str) -> Family:
     """
     known = {row.method: row for row in _ROWS.values() if row.method}
     if method not in known:
-        raise InputError(f"method {method!r} is unknown; valid: {', '.join(known)}.")
+        raise InputError(f"method {method!r} is unknown; valid: {', '.join(known)}.{did_you_mean(method, known)}")
     return known[method]
+
+
+def rated(recipe: Recipe, rates: Rates) -> Recipe:
+    """Return a recipe with the rates that were given.
+
+    Raises:
+        InputError: Rates that its family does not have.
+        RecipeError: Numbers that do not go with its schedule.
+    """
+    family, evolution = family_of(recipe), recipe.evolution
+    for name, value in rates.given.items():
+        if name not in family.rates:
+            valid = " and ".join(f"--{rate}" for rate in family.rates)
+            raise InputError(f"--{name} is not for {family.label}, which takes {valid}. Leave it out.")
+        evolution = family.rates[name](evolution, value)
+    return dataclasses.replace(recipe, evolution=evolution)

@@ -135,6 +135,11 @@ class Recipe:
         assert isinstance(self.evolution, evolution), self.family
         return self.structure, self.evolution
 
+    def network(self, structure: type[S]) -> S:
+        """Return the structure, typed as that of the family; families of one network may differ in evolution."""
+        assert isinstance(self.structure, structure), self.family
+        return self.structure
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form; :meth:`from_dict` reads it back."""
         return {**dataclasses.asdict(self), "structure": self.structure.to_dict()}

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ..errors import RecipeError
 from ..suggest import did_you_mean
 
-__all__ = ["FORMS", "Form", "Network", "TokenEvolution", "form_of"]
+__all__ = ["FORMS", "Form", "Network", "TokenEvolution", "form_of", "kept_said"]
 
 
 class Network(Protocol):
@@ -49,6 +49,10 @@ class TokenEvolution(Protocol):
     def schedules(self) -> tuple[str, ...]:
         """Valid schedules."""
 
+    @property
+    def left_out(self) -> str:
+        """How much is left out, for people: ``keep ratio 0.5, 0.7``; empty where nothing is."""
+
     def with_keep(self, ratios: tuple[float, ...]) -> TokenEvolution:
         """Return the same with other shares: one for all, or one a stage."""
 
@@ -68,6 +72,12 @@ class Form:
 
     structure: type[Any]
     evolution: type[Any]
+
+
+def kept_said(ratios: tuple[float, ...]) -> str:
+    """Say which keep ratios leave something out, ``keep ratio 0.5, 0.7``; empty where none does."""
+    below = sorted({f"{ratio:g}" for ratio in ratios if ratio < 1})
+    return f"keep ratio {', '.join(below)}" if below else ""
 
 
 FORMS: dict[str, Form] = {}  # by the name of the family, evolved or vanilla

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import RecipeError
 from .bounds import MOST, MOST_CLASSES, number, whole
+from .forms import kept_said
 
 __all__ = ["LevitEvolution", "LevitStructure"]
 
@@ -111,6 +112,11 @@ class LevitEvolution:
     def stage_ratios(self) -> tuple[float, ...]:
         """Keep ratio of every group."""
         return self.keep_ratios
+
+    @property
+    def left_out(self) -> str:
+        """How much is left out, for people: ``keep ratio 0.5``; empty where nothing is."""
+        return kept_said(self.keep_ratios)
 
     @property
     def schedules(self) -> tuple[str, ...]:

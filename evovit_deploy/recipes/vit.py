@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from ..errors import RecipeError
 from ..suggest import did_you_mean
 from .bounds import MOST, MOST_CLASSES, number, whole
+from .forms import kept_said
 
 __all__ = ["Activation", "Evolution", "Pool", "Structure"]
 
@@ -188,6 +189,11 @@ class Evolution:
     def stage_ratios(self) -> tuple[float, ...]:
         """Keep ratio of every stage that selects."""
         return tuple(self.keep_ratios[first] for first, _ in self.stages())
+
+    @property
+    def left_out(self) -> str:
+        """How much is left out, for people: ``keep ratio 0.5, 0.7``; empty where nothing is."""
+        return kept_said(self.keep_ratios)
 
     @property
     def schedules(self) -> tuple[str, ...]:

@@ -9,9 +9,11 @@ from safetensors.torch import save_file
 
 from evovit_deploy import CheckpointError, InputError, RecipeError, load_checkpoint, load_recipe, random_checkpoint
 from evovit_deploy.checkpoint import timm_recipe
+from evovit_deploy.models.families import by_method, register, unregister
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.models.vit.timm_source import accuracy_note, scaled_evolution
 from evovit_deploy.recipes import Recipe
+from tests.conftest import DIGITS
 from tests.modules import module_of
 
 NAME = "test_vit"  # C 64, 6 blocks, 160 px: a model of timm that is small by itself
@@ -148,6 +150,43 @@ def test_original_names_of_dinov2_with_registers(tmp_path):
     assert checkpoint.recipe.structure.image_size == 56
     assert any("no classification head" in note for note in checkpoint.notes)
     assert_is_timm(checkpoint, model)
+
+
+@pytest.fixture
+def merging():
+    """A method whose rates are `r`: twice as many ratios as it says."""
+    own = dataclasses.replace(
+        by_method("evo"),
+        name="merging_vit",
+        method="merging",
+        start=lambda network: scaled_evolution(network.depth).with_keep((0.9,)),
+        rates={"r": lambda evolution, given: evolution.with_keep((given[0] / 10,))},
+    )
+    register(own)
+    yield own
+    unregister("merging_vit")
+
+
+def test_a_method_is_its_row(merging, tmp_path):
+    path = saved(tmp_path / "w.pth", random_timm().state_dict())
+    found = load_checkpoint(path, timm=NAME, method="merging").recipe
+    assert (found.name, found.family, found.evolution.stage_ratios) == ("merging_test_vit", "merging_vit", (0.9, 0.9))
+    found = load_checkpoint(path, timm=NAME, method="merging", r=3).recipe
+    assert found.evolution.stage_ratios == (0.3, 0.3)
+    assert load_checkpoint(path, recipe=found).recipe == found, "a recipe says the method"
+    assert load_checkpoint(path, timm=NAME, keep=(0.4, 0.2)).recipe.evolution.stage_ratios == (0.4, 0.2)
+    with pytest.raises(InputError, match=r"--keep is not for .*, which takes --r\."):
+        load_checkpoint(path, timm=NAME, method="merging", keep=0.5)
+    with pytest.raises(InputError, match="is of method merging, not evo"):
+        load_checkpoint(path, recipe=found, method="evo")
+    with pytest.raises(InputError, match=r"valid: .*evo"):
+        load_checkpoint(path, timm=NAME, method="nope")
+
+
+def test_trained_weights_say_their_method(merging):
+    assert load_checkpoint(DIGITS, method="evo").recipe.family == "evo_deit"
+    with pytest.raises(InputError, match="is an Evo-DeiT: its weights say the method"):
+        load_checkpoint(DIGITS, method="merging")
 
 
 def without(key):

@@ -118,6 +118,21 @@ def test_weights_alone_with_the_commands_that_read_checkpoints(evovit, weights, 
     assert "class attention" not in err, "a checkpoint shows it"
     selections = json.loads(out)["summary"]["selections"]
     assert [(part["kept"], part["grid"]) for part in selections] == [(18, 6), (18, 6)]
+    how = (*name, "--method", "evo", "--keep", "0.25")
+    code, out, _ = evovit("inspect", weights, *how)
+    assert code == 0
+    assert "class token and 9 selected tokens" in out
+    code, out, _ = evovit("bench", weights, *how, "--backend", "pytorch", "--baseline", "none", *QUICK)
+    assert code == 0
+    assert "keep ratio 0.25 costs in accuracy" in out
+    assert evovit("predict", weights, data, *how)[0] == 0
+
+
+def test_bench_a_name_with_random_weights(evovit):
+    how = ("--random-weights", "--backend", "pytorch", "--baseline", "none", *QUICK)
+    code, out, _ = evovit("bench", "--from-timm", NAME, "--method", "evo", *how)
+    assert code == 0
+    assert f"evo_{NAME}" in out
 
 
 def test_sweep_and_the_recipe_it_writes(evovit, weights, data, tmp_path):
@@ -152,6 +167,11 @@ def test_sweep_and_the_recipe_it_writes(evovit, weights, data, tmp_path):
         (("--from-timm", NAME, "--baseline", "deit_small_patch16_224"), 2, "give one of"),
         (("--from-timm", NAME, "--weights", "none.pth"), 2, "none.pth: no such file"),
         (("--weights", "none.pth", "--baseline", "deit_small_patch16_224"), 2, "needs the name of the model in timm"),
+        (("--from-timm", NAME, "--method", "evot"), 2, "'evot' is not one of 'evo'"),
+        (("--from-timm", NAME, "--r", "8"), 2, "--r is not for timm ViT, evolved, which takes --keep"),
+        (("--from-timm", NAME, "--r", "eight"), 2, "for example: --r 8"),
+        (("--from-timm", NAME, "--baseline-kind", "twin", "--method", "evo"), 2, "Leave out --method"),
+        (("--method", "evo", "--recipe", "evo_deit_tiny_patch16_224", "--random-weights"), 2, "a recipe says its own"),
         (
             ("--pool", "avg", "--recipe", "evo_deit_tiny_patch16_224", "--random-weights"),
             2,
@@ -168,8 +188,9 @@ def test_bad_options(evovit, tmp_path, options, code, words):
 
 
 def test_weights_without_a_name_are_pointed_there(evovit, weights, tmp_path):
-    code, _, err = evovit("export", weights, "-o", tmp_path / "m.onnx")
+    code, _, err = evovit("export", weights, "--method", "evo", "-o", tmp_path / "m.onnx")
     assert code == 1
+    assert f"--weights {weights} --method evo`" in err
     assert f"--weights {weights}" in err
     assert "evovit export --from-timm" in err
     code, _, err = evovit("export", weights, "--from-timm", NAME, "-o", tmp_path / "m.onnx")

@@ -51,6 +51,7 @@ register(
     Family(
         name="evo_levit",
         label="Evo-LeViT",
+        trained="evo",
         form=FORM,
         vanilla=LEVIT,
         recognise=checkpoint.recognise,

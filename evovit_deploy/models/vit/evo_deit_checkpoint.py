@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...recipes import Evolution, Recipe, Structure
+from ...recipes import Recipe, Structure
 from ..families import Loaded, Source
 from ..fitting import check_image_size, resize_position_embedding
 from .evo_deit_recipe import identify
@@ -29,10 +29,11 @@ def near_miss(source: Source) -> str | None:
     if weight is None:
         return None
     name = _DEIT.get(weight.shape[-1] if weight.dim() == 2 else 0, "deit_small_patch16_224")
+    method = f" --method {source.method}" if source.method else ""
     return (
         "is a vanilla DeiT/ViT (it has `blocks.0.attn.qkv.weight`, not `qks.0.qk.weight`); it selects no tokens. To put token "
-        f"evolution on top of it: `evovit export --from-timm {name} --weights {source.where}`, with its name in timm. For "
-        f"comparison this tool exports the DeiT of a size with `evovit export --baseline {name}`."
+        f"evolution on top of it: `evovit export --from-timm {name} --weights {source.where}{method}`, with its name in timm. "
+        f"For comparison this tool exports the DeiT of a size with `evovit export --baseline {name}`."
     )
 
 
@@ -60,7 +61,7 @@ def random(recipe: Recipe, seed: int) -> Loaded:
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    structure, _ = recipe.parts(Structure, Evolution)
+    structure = recipe.network(Structure)
     sizes = Sizes(
         embed_dim=structure.embed_dim,
         depth=structure.depth,

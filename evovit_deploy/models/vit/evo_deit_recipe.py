@@ -77,7 +77,7 @@ def identify(
 
 
 def _structure(recipe: Recipe) -> Structure:
-    return recipe.parts(Structure, Evolution)[0]
+    return recipe.network(Structure)
 
 
 def _given(recipe: Recipe, sizes: Sizes, where: str) -> Recipe:

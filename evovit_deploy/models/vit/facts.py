@@ -14,7 +14,7 @@ _SIZES = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base"}  # the paper
 
 def sizes(recipe: Recipe) -> dict[str, Any]:
     """See :attr:`.Family.sizes`."""
-    structure, _ = recipe.parts(Structure, Evolution)
+    structure = recipe.network(Structure)
     return {
         "size": _SIZES.get((structure.embed_dim, structure.depth)),
         "image_size": structure.image_size,
@@ -57,7 +57,7 @@ def schedule(recipe: Recipe) -> dict[str, Any]:
 
 def timm_schedule(recipe: Recipe) -> dict[str, Any]:
     """As :func:`schedule`, with the registers, which only ViTs of timm have."""
-    structure, _ = recipe.parts(Structure, Evolution)
+    structure = recipe.network(Structure)
     return {"registers": structure.registers, **schedule(recipe)}
 
 

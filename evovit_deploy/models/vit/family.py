@@ -22,7 +22,7 @@ FORM = Form(Structure, Evolution)
 
 
 def _every_token(recipe: Recipe, family: str, name: str) -> Recipe:
-    depth = recipe.parts(Structure, Evolution)[0].depth
+    depth = recipe.network(Structure).depth
     evolution = Evolution(keep_ratios=(1.0,) * depth, tradeoff=(1.0,) * depth, stage_starts=())
     return dataclasses.replace(recipe, name=name, family=family, baseline="", evolution=evolution)
 
@@ -34,7 +34,7 @@ def _deit(recipe: Recipe) -> Recipe:
 def _stock_deit(recipe: Recipe, seed: int) -> nn.Module:
     from .vanilla import timm_deit
 
-    return timm_deit(recipe.parts(Structure, Evolution)[0], seed)
+    return timm_deit(recipe.network(Structure), seed)
 
 
 def _deit_twin(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
@@ -71,7 +71,7 @@ def _evo_vit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions)
     from .evo_deit import build_vit
     from .timm_vit import rename
 
-    return build_vit(recipe, rename(state, recipe.parts(Structure, Evolution)[0]), options)
+    return build_vit(recipe, rename(state, recipe.network(Structure)), options)
 
 
 # What any method on such a body is compared with: other families of this form share these.
@@ -82,6 +82,7 @@ register(
     Family(
         name="evo_deit",
         label="Evo-DeiT",
+        trained="evo",
         form=FORM,
         vanilla=DEIT,
         recognise=evo_deit_checkpoint.recognise,
@@ -111,5 +112,6 @@ register(
         schedule=facts.timm_schedule,
         auto_pattern="sort",
         method="evo",
+        start=lambda network: timm_source.scaled_evolution(network.depth),
     )
 )

@@ -1,7 +1,7 @@
 """Plain ViTs of timm as a source: a recipe from a name, and weights in timm's names that are checked against timm itself.
 
-Token evolution is not in such a model; it is put on top, by the published schedule scaled to the model's depth, or by the
-schedule of a recipe.
+Nothing is left out in such a model; a method is put on top (:attr:`.Family.method`), by the schedule that its family starts with,
+or by that of a recipe.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CheckpointError, InputError, RecipeError
 from ...recipes import Evolution, Recipe, Structure, Transform, load_recipe
-from ...recipes.forms import form_of
+from ...recipes.forms import FORMS, form_of
 from ..checks import check_tensors, shape_of
-from ..families import Loaded, Source, evolves, family_of
+from ..families import METHOD, Family, Loaded, Source, by_method, evolves, family_of
 from ..fitting import check_image_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["accuracy_note", "load_timm", "random_timm", "scaled_evolution", "timm_recipe"]
+__all__ = ["accuracy_note", "load_timm", "method_of", "random_timm", "scaled_evolution", "timm_recipe"]
 
 POOLS = ("token", "avg")
 KEEP = 0.5  # the published keep ratio
@@ -29,16 +29,22 @@ TOLERANCE = 1e-4
 
 
 def timm_recipe(
-    name: str, *, recipe: str | Recipe | None = None, image_size: int | None = None, pool: str | None = None
+    name: str,
+    *,
+    recipe: str | Recipe | None = None,
+    image_size: int | None = None,
+    pool: str | None = None,
+    method: str | None = None,
 ) -> Recipe:
-    """Return the ``evo_vit`` recipe of a timm model: its structure and transform, and token evolution on top.
+    """Return the recipe of a timm model: its structure and transform, and a method on top.
 
     Args:
         name: In timm, e.g. ``vit_small_patch16_224`` or ``timm/vit_small_patch16_224.augreg_in1k``; the tag decides transform and
             classes, without one it is timm's first.
-        recipe: Whose schedule to use. Of an ``evo_vit`` or ``vit`` recipe structure, transform and tolerances count too.
+        recipe: Whose schedule to use. Of one for a timm ViT structure, transform and tolerances count too.
         image_size: Pixels per side, in place of the model's own.
         pool: ``token`` or ``avg``, in place of the model's own.
+        method: Such as ``evo``; None is that of the recipe, or ``evo``.
 
     Raises:
         InputError: An unknown name, or a model that cannot be computed exactly.
@@ -47,17 +53,35 @@ def timm_recipe(
     from .timm_names import create, resolve_name
     from .timm_vit import structure_of, timm_options
 
-    name, base = resolve_name(name), _base(recipe)
+    name, base = resolve_name(name), load_recipe(recipe) if isinstance(recipe, str) else recipe
+    family = method_of(base, method)
+    _check_base(base, family)
     structure_of(create(name), name)  # before options that other models would not understand
-    options = timm_options(base.parts(Structure, Evolution)[0]) if base is not None and _says_all(base) else {}
+    options = timm_options(base.network(Structure)) if base is not None and _says_all(base) else {}
     options |= {} if image_size is None else {"img_size": image_size}
     if pool is not None:
         options |= {"global_pool": _pool(pool), "fc_norm": None}
-    return _recipe(create(name, None, **options), name, base, image_size)
+    return _recipe(create(name, None, **options), name, base, family, image_size)
+
+
+def method_of(recipe: Recipe | None, method: str | None) -> Family:
+    """Return the family that goes on a ViT of timm: that of a recipe for one, else the method's.
+
+    Raises:
+        InputError: No such method, or another one than the recipe's.
+    """
+    if recipe is None or not _says_all(recipe):
+        return by_method(method or METHOD)
+    family = family_of(recipe)
+    if method not in (None, family.method):
+        raise InputError(
+            f"recipe {recipe.name} is of method {family.method}, not {method}. Leave --method or --recipe out."
+        )
+    return family
 
 
 def random_timm(recipe: Recipe, seed: int) -> Loaded:
-    """Return seeded random weights of an ``evo_vit`` or ``vit`` recipe; arguments and errors as for ``random_checkpoint``."""
+    """Return seeded random weights of a recipe for a timm ViT; arguments and errors as for ``random_checkpoint``."""
     from .timm_vit import timm_vit
 
     model = timm_vit(recipe, seed)
@@ -71,7 +95,7 @@ def load_timm(source: Source) -> Loaded:
 
     Args:
         source: Tensors in timm's names, or those of the original DeiT-III and DINOv2, which timm converts; ``timm`` is the name,
-            or else the recipe says it.
+            or else the recipe says it; so it is with ``method``.
 
     Raises:
         CheckpointError: Tensors are missing, unexpected, misshapen or not finite.
@@ -83,11 +107,12 @@ def load_timm(source: Source) -> Loaded:
     from .timm_vit import structure_of, timm_name
 
     state, where, image_size, pool = source.state, source.where, source.image_size, source.pool
-    base = _base(source.recipe)
+    base, family = source.recipe, method_of(source.recipe, source.method)
+    _check_base(base, family)
     name = timm_name(base) if source.timm is None and base is not None else resolve_name(source.timm or "")
     if source.num_heads is not None:
         raise InputError(f"--num-heads is for Evo-ViT checkpoints; {name} says it by its name. Leave it out.")
-    own = base.parts(Structure, Evolution)[0] if base is not None and _says_all(base) else None
+    own = base.network(Structure) if base is not None and _says_all(base) else None
     wanted = pool or (None if own is None else "token" if own.classified else "avg")
     plain: Any = create(name)
     structure_of(plain, name)
@@ -96,7 +121,7 @@ def load_timm(source: Source) -> Loaded:
     target = image_size or (trained if own is None else own.image_size)
     check_image_size(target, plain.patch_embed.patch_size[0])
     model: Any = create(name, None, **options, img_size=target)
-    found = _recipe(model, name, base, image_size)
+    found = _recipe(model, name, base, family, image_size)
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     fix = "Give the weights of that very model, in timm's names: torch.save(model.state_dict(), 'weights.pth')"
     converted = checkpoint_filter_fn(dict(state), model, adapt_layer_scale=True)
@@ -115,17 +140,16 @@ def load_timm(source: Source) -> Loaded:
 
 def accuracy_note(recipe: Recipe) -> str | None:
     """Say what a user has to know of a model that was not trained to leave patches out; None if it keeps all."""
-    if not evolves(recipe) or not family_of(recipe).method or min(recipe.evolution.keep_ratios) == 1:
+    if not evolves(recipe) or not family_of(recipe).method or not recipe.evolution.left_out:
         return None
-    ratios = sorted({f"{ratio:g}" for ratio in recipe.evolution.keep_ratios if ratio < 1})
     return (
-        f"{recipe.baseline} was not trained to leave patches out: what keep ratio {', '.join(ratios)} costs in accuracy is yours "
+        f"{recipe.baseline} was not trained to leave patches out: what {recipe.evolution.left_out} costs in accuracy is yours "
         "to check, with `evovit eval` on your images; `evovit sweep` finds the ratio (see docs/timm.md)"
     )
 
 
 def scaled_evolution(depth: int) -> Evolution:
-    """Return the published schedule, 12 blocks with stages at 4 and 8, for another depth."""
+    """Return the published schedule of Evo-ViT, 12 blocks with stages at 4 and 8, for another depth."""
     starts = tuple(sorted({round(depth / 3), round(2 * depth / 3)} & set(range(1, depth))))
     first = starts[0]
     return Evolution(
@@ -135,13 +159,16 @@ def scaled_evolution(depth: int) -> Evolution:
     )
 
 
-def _base(recipe: str | Recipe | None) -> Recipe | None:
-    found = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    if found is not None and form_of(found.family).structure is not Structure:
+def _check_base(recipe: Recipe | None, family: Family) -> None:
+    """Raise RecipeError for a recipe that says nothing about this method on a timm ViT."""
+    if recipe is None or (_says_all(recipe) and family_of(recipe) is family):
+        return
+    if form_of(recipe.family) != family.form:
+        valid = [name for name, form in FORMS.items() if form == family.form and evolves(name)]
         raise RecipeError(
-            f"recipe {found.name} is of family {found.family!r}; a timm ViT takes one of evo_vit or evo_deit."
+            f"recipe {recipe.name} is of family {recipe.family!r}; {family.method} on a timm ViT takes one of "
+            f"{' or '.join(valid)}."
         )
-    return found
 
 
 def _says_all(recipe: Recipe) -> bool:
@@ -155,25 +182,24 @@ def _pool(pool: str) -> str:
     return pool
 
 
-def _recipe(model: nn.Module, name: str, base: Recipe | None, image_size: int | None) -> Recipe:
-    """The recipe of a timm module, with the evolution of ``base``."""
+def _recipe(model: nn.Module, name: str, base: Recipe | None, family: Family, image_size: int | None) -> Recipe:
+    """The recipe of a timm module, with the evolution of ``base``, or what the family starts with."""
     from .timm_vit import structure_of
 
     if image_size is not None:
         patch: Any = model.patch_embed
         check_image_size(image_size, patch.patch_size[0])
     structure = structure_of(model, name)
-    own = f"evo_{name.replace('.', '_')}"
+    own = f"{family.method}_{name.replace('.', '_')}"
     if base is None:
-        return Recipe(own, "evo_vit", structure, scaled_evolution(structure.depth), _transform(model, name), name)
-    old, evolution = base.parts(Structure, Evolution)
-    if len(evolution.keep_ratios) != structure.depth:
-        raise RecipeError(
-            f"recipe {base.name} is for {len(evolution.keep_ratios)} blocks, and {name} has {structure.depth}."
-        )
+        assert family.start is not None, "every method has one"
+        return Recipe(own, family.name, structure, family.start(structure), _transform(model, name), name)
+    old = base.network(Structure)
+    if old.depth != structure.depth:
+        raise RecipeError(f"recipe {base.name} is for {old.depth} blocks, and {name} has {structure.depth}.")
     if not _says_all(base):
         transform = _transform(model, name)
-        return Recipe(own, "evo_vit", structure, evolution, transform, name, tolerances=base.tolerances)
+        return Recipe(own, family.name, structure, base.evolution, transform, name, tolerances=base.tolerances)
     s = structure  # what may differ: images, classes and pooling, which options and weights decide
     same = dataclasses.replace(old, image_size=s.image_size, num_classes=s.num_classes, head=s.head, pool=s.pool)
     if same != structure:
@@ -191,7 +217,7 @@ def _transform(model: nn.Module, name: str) -> Transform:
         raise InputError(
             f"timm prepares images for {name} with crop_mode {config['crop_mode']!r}, {config['interpolation']}; this tool crops "
             "the centre, bicubic or bilinear. Other weights of the model may do too (give the name with another tag), or write a "
-            "recipe of family evo_vit with its own [transform] and give it with --recipe."
+            "recipe of its own (family evo_vit or the like) with a [transform] and give it with --recipe."
         )
     return Transform(1 / config["crop_pct"], config["interpolation"], tuple(config["mean"]), tuple(config["std"]))
 
@@ -243,7 +269,7 @@ def _check(model: nn.Module, recipe: Recipe) -> None:
     from .timm_vit import SUPPORTED, rename
     from .vit import VisionTransformer
 
-    structure, _ = recipe.parts(Structure, Evolution)
+    structure = recipe.network(Structure)
     every = Evolution((1.0,) * structure.depth, (1.0,) * structure.depth, stage_starts=())
     ours = VisionTransformer(structure, every, trim=False).eval()
     ours.load_state_dict(rename(model.state_dict(), structure))
@@ -264,7 +290,7 @@ def _check(model: nn.Module, recipe: Recipe) -> None:
 
 
 def _notes(recipe: Recipe) -> list[str]:
-    structure, _ = recipe.parts(Structure, Evolution)
+    structure = recipe.network(Structure)
     if structure.head:
         return []
     return [f"there is no classification head: `logits` are the model's {structure.num_classes} features, not classes"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, RecipeError
-from ...recipes import Evolution, Recipe
+from ...recipes import Recipe
 from ...recipes.vit import Activation, Pool, Structure
 from ..families import evolves
 from .timm_names import create, resolve_name
@@ -23,10 +23,10 @@ SUPPORTED = (
 
 
 def timm_name(recipe: Recipe) -> str:
-    """Return the name in timm of an ``evo_vit`` or ``vit`` recipe.
+    """Return the name in timm of a recipe for a ViT of timm, evolved or ``vit``.
 
     Raises:
-        RecipeError: An ``evo_vit`` recipe that does not say it.
+        RecipeError: An evolved one that does not say it.
         InputError: A name that timm does not know.
     """
     name = recipe.baseline if evolves(recipe) else recipe.name
@@ -49,12 +49,12 @@ def timm_options(structure: Structure) -> dict[str, Any]:
 
 
 def timm_vit(recipe: Recipe, seed: int = 0) -> nn.Module:
-    """Return timm's module of an ``evo_vit`` or ``vit`` recipe, with seeded random weights.
+    """Return timm's module of a recipe for a ViT of timm, with seeded random weights.
 
     Raises:
         RecipeError: The recipe's structure is not that of the model it names.
     """
-    name, (structure, _) = timm_name(recipe), recipe.parts(Structure, Evolution)
+    name, structure = timm_name(recipe), recipe.network(Structure)
     model = create(name, seed, **timm_options(structure))
     if structure_of(model, name) != structure:
         raise RecipeError(
