@@ -18,6 +18,7 @@ SMALL = {"embed_dim": 64, "depth": 4, "num_heads": 2, "num_classes": 7}
 FAMILIES: dict[str, dict[str, Any]] = {
     "deit_small_patch16_224": {"img_size": 96},
     "deit_small_distilled_patch16_224": {"img_size": 96},
+    "deit_small_distilled_patch16_224 headless": {"img_size": 96, "num_classes": 0},
     "deit3_small_patch16_224": {"img_size": 96},
     "vit_small_patch16_224": {"img_size": 96},
     "vit_small_patch16_224 avg": {"img_size": 96, "global_pool": "avg"},
@@ -74,14 +75,20 @@ def checkpoint_of(family: str, evolution: Evolution | None = None) -> Checkpoint
 
 
 @torch.inference_mode()
-def evolved(model: Any, images: Tensor, evolution: Evolution) -> tuple[Tensor, list[list[list[int]]]]:
-    """Logits, and for every image the kept patches of every selection: loops over timm's blocks, nothing clever."""
+def evolved(
+    model: Any, images: Tensor, evolution: Evolution, states: list[Tensor] | None = None
+) -> tuple[Tensor, list[list[list[int]]]]:
+    """Logits, and for every image the kept patches of every selection: loops over timm's blocks, nothing clever.
+
+    All tokens of an image after every block, [depth, P + N, C], go into ``states``.
+    """
     logits, kept_of_all = [], []
     prefix = model.num_prefix_tokens
     for image in images:
         x = model.norm_pre(model._pos_embed(model.patch_embed(image[None])))[0].clone()
         patches = len(x) - prefix
         scores, kept, chosen = torch.zeros(patches), [], torch.arange(patches)
+        after = []
         for i, block in enumerate(model.blocks):
             ratio = evolution.keep_ratios[i]
             if ratio == 1:
@@ -102,6 +109,9 @@ def evolved(model: Any, images: Tensor, evolution: Evolution) -> tuple[Tensor, l
             t = 1.0 if i == 0 else evolution.tradeoff[i]
             scores[chosen] = (1 - t) * scores[chosen] + t * c
             x[places] = block(tokens[None])[0]  # all others stay what they are
+            after.append(x.clone())
         logits.append(model.forward_head(model.norm(x[None]))[0])
         kept_of_all.append(kept)
+        if states is not None:
+            states.append(torch.stack(after))
     return torch.stack(logits), kept_of_all

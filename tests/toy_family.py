@@ -28,6 +28,7 @@ class Sizes:
     num_classes: int
 
     prefix_tokens = 0
+    head = True
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

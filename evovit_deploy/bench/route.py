@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..classes.scores import is_feature
 from ..engines.registry import Backend, backend_of, find, names
 from ..errors import InputError
 from ..recipes import PRECISIONS
@@ -91,7 +92,8 @@ class Route:
         provider = "cuda" if engine.device.startswith("cuda") else "cpu"
         route = dataclasses.replace(self, backend=backend, provider=provider)
         spec, manifest = engine.spec, engine.spec.manifest
-        outputs = tuple(n for n in spec.outputs if n in ("logits", "probabilities")) or ("logits",)
+        scores = () if spec.headless else ("logits", "probabilities")
+        outputs = tuple(name for name in spec.outputs if name in scores or is_feature(name))
         if not route.through_onnx:  # made of a module, so its twin is too
             known = (self.export or ExportOptions()).model.precision
             precision = spec.precision if spec.precision in PRECISIONS else known

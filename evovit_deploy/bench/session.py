@@ -157,6 +157,9 @@ def _evaluate(opening: Opening, images: Images, options: Options, tell: Tell) ->
     notes = []
     for label, opened in opening.subjects.items():
         engine = opened.engine
+        if engine.spec.scores is None:
+            notes.append(f"{label}: accuracy not evaluated, {no_scores('it', engine.spec.outputs)}".rstrip("."))
+            continue
         names = ClassNames.read(options.labels, engine.spec.num_classes)
         read = labelled(images.files, names, options.class_order)
         if isinstance(read, str):
@@ -165,9 +168,6 @@ def _evaluate(opening: Opening, images: Images, options: Options, tell: Tell) ->
         notes += [f"accuracy: {text}" for text in assumed if f"accuracy: {text}" not in notes]
         if opened.subject.random_weights:
             notes.append(f"{label}: accuracy not evaluated, its weights are random")
-            continue
-        if engine.spec.scores is None:
-            notes.append(f"{label}: accuracy not evaluated, {no_scores('it', engine.spec.outputs)}".rstrip("."))
             continue
 
         def told(share: float, label: str = label) -> None:

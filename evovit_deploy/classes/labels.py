@@ -73,10 +73,13 @@ def read_labels(path: Path, num_classes: int) -> list[tuple[str, ...]]:
     found by.
 
     Raises:
-        InputError: Unreadable, a different number of names than classes, or class numbers that are not 0 to classes - 1.
+        InputError: Unreadable, a different number of names than classes, or class numbers that are not 0 to classes - 1; or a
+            model that gives no class scores.
     """
     text, _ = read_text(path, "the labels")
     where = printable(path)
+    if not num_classes:
+        raise InputError(f"{where} names classes, and the model gives no class scores. Leave --labels out.")
     values: list[Any]
     if text.lstrip()[:1] in ("[", "{"):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,23 +11,45 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 
-__all__ = ["NOT_FINITE", "Ranking", "no_scores", "probabilities", "ranking", "scores_of", "scores_output"]
+__all__ = [
+    "NOT_FINITE",
+    "Ranking",
+    "block_of",
+    "is_feature",
+    "no_scores",
+    "probabilities",
+    "ranking",
+    "scores_of",
+    "scores_output",
+]
 
 Array = NDArray[Any]
 Ranking = list[tuple[int, float]]  # (class, probability), the most probable first
+FEATURES = ("embedding", "class_token", "patch_tokens")
 NOT_FINITE = "the model's output is not finite (NaN or infinity)."
+
+
+def block_of(name: str) -> int | None:
+    """Return the number of the block that ``block_3`` or ``norm_block_3`` is about; None for other outputs."""
+    found = re.fullmatch(r"(?:norm_)?block_(\d{1,4})", name)
+    return None if found is None else int(found[1])
+
+
+def is_feature(name: str) -> bool:
+    """Return whether an output holds features, which are never class scores, whatever their shape."""
+    return name in FEATURES or block_of(name) is not None
 
 
 def scores_output(candidates: Iterable[str]) -> str | None:
     """Choose the output that holds the class scores: ``logits``, else ``probabilities``, else the only candidate.
 
     Args:
-        candidates: Names of the outputs that could hold them: floating point, [B, classes].
+        candidates: Names of the outputs that could hold them: floating point, [B, classes]. Features count for nothing.
 
     Returns:
         None when there is no candidate, or several without either name.
     """
-    names = tuple(candidates)
+    names = tuple(name for name in candidates if not is_feature(name))
     for name in ("logits", "probabilities"):
         if name in names:
             return name
@@ -52,6 +75,11 @@ def scores_of(outputs: Mapping[str, Array], model: str = "the model") -> tuple[s
 def no_scores(model: str, outputs: Iterable[str]) -> InputError:
     """Return the error for a model whose outputs (names) hold no class scores, or leave open which one does."""
     names = tuple(outputs)
+    if any(map(is_feature, names)) and all(is_feature(name) or name.startswith("kept_") for name in names):
+        return InputError(
+            f"{model} gives no class scores, it gives features: {', '.join(names)}. Read them with Engine.open(FILE)(images) or "
+            "from a service (docs/embeddings.md). For classes, export a model that has a head with --outputs logits."
+        )
     if all(name.startswith("kept_") for name in names):
         return InputError(
             f"{model} gives no class scores: its outputs are {', '.join(names)}. Export it again with --outputs logits or "

@@ -70,8 +70,10 @@ def methods(incomplete: str) -> list[str]:
 
 def outputs(incomplete: str) -> list[str]:
     """Complete the last of several outputs: `logits,k` to `logits,kept`."""
+    from ..models.outputs import KINDS
+
     *before, last = incomplete.split(",")
-    left = [name for name in ("logits", "probabilities", "kept") if name not in before]
+    left = [f"{name}=" if name.endswith("blocks") else name for name in KINDS if name not in before]
     return [",".join((*before, name)) for name in _starting(left, last)]
 
 

@@ -24,10 +24,10 @@ def parity_table(report: ParityReport, title: str) -> Table:
     for column in ("gate", "found", "accepted", "", "worst at"):
         table.add_column(column, justify="right" if column in ("found", "accepted") else "left")
     for gate in report.gates:
-        if gate.name in ("error", "top1") or gate.name.endswith("_cut"):
+        if gate.name in ("error", "top1") or gate.name.endswith(("_cut", "_error")):
             found, limit = f"{100 * gate.found:.3g}%", f"{100 * gate.limit:g}%"
         else:
-            found, limit = f"{gate.found:.{7 if gate.name == 'cosine' else 4}g}", f"{gate.limit:.5g}"
+            found, limit = f"{gate.found:.{7 if gate.name.endswith('cosine') else 4}g}", f"{gate.limit:.5g}"
         sign = ">=" if gate.at_least else "<="
         verdict = "[green]ok[/]" if gate.passed else "[red]FAILED[/]"
         table.add_row(gate.what, found, f"{sign} {limit}", verdict, Text(gate.where))

@@ -54,14 +54,16 @@ class Graph:
         ),
     ] = ImageInput.float32
     outputs: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="logits,kept",
             autocompletion=complete.outputs,
-            help="What the model returns: logits, probabilities, kept (the selected patches).",
+            help="What the model returns: logits, probabilities, kept (the selected patches), embedding, class_token, "
+            "patch_tokens, blocks=3,6,9 (patch tokens after these blocks), norm_blocks=3,6,9. Default: logits; embedding of a "
+            "model without a head.",
             rich_help_panel=GRAPH,
         ),
-    ] = "logits"
+    ] = None
     selection: Annotated[
         SelectionPattern,
         typer.Option(help="How patches are selected; all patterns keep the same ones.", rich_help_panel=GRAPH),
@@ -93,8 +95,10 @@ class Graph:
         """Return them as the library takes them; the precision is settled there."""
         from ..export import ExportOptions
         from ..models.options import ModelOptions
+        from ..models.outputs import read_outputs
 
-        model = ModelOptions("fp32", self.input_.value, self.selection.value, words(self.outputs), self.fold)  # type: ignore[arg-type]
+        outputs = () if self.outputs is None else read_outputs(self.outputs)
+        model = ModelOptions("fp32", self.input_.value, self.selection.value, outputs, self.fold)  # type: ignore[arg-type]
         islands = "auto" if self.islands == "auto" else words(self.islands) if self.islands else ()
         return ExportOptions(model, batch_size(self.batch), self.opset, self.verify, islands)
 
@@ -180,6 +184,7 @@ def export(
       evovit export ckpt.pth --format engine --target inductor --device cpu
       evovit export --recipe evo_deit_small_patch16_224 --random-weights
       evovit export --from-timm vit_small_patch16_224 --weights vit.pth --keep 0.7
+      evovit export --from-timm vit_small_patch14_dinov2 --weights dinov2.pth --outputs embedding,blocks=5,11
     """
     from ..building.export import ExportJob
     from ..building.export import export as run

@@ -83,7 +83,7 @@ def _checkpoint_tables(document: dict[str, Any]) -> list[Table]:
         ("depth", f"{_each(d['depth'])} blocks"),
         ("image size", f"{d['image_size']} px"),
         ("patch", f"{d['patch_size']} px, {_each(d['num_patches'])} patches"),
-        ("classes", d["num_classes"]),
+        ("classes", d["num_classes"] or "none, there is no classification head"),
         ("parameters", f"{d['parameters']:,}"),
         ("stored dtype", d["stored_dtype"]),
         ("weights from", d["source"]),

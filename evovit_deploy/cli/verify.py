@@ -60,11 +60,12 @@ def verify(
         from ._parity import parity_table
 
         out().print(parity_table(report, f"{printable(model)} against {printable(reference)}"))
-    if report.compared is None:
+    if report.compared is None and not report.features:
         without = " and ".join(e.spec.name for e in (a, b) if e.spec.scores is None)
         note(f"{without} gives no class scores: only the kept sets were compared")
     elif not report.jaccard:
-        note("kept sets were not compared; export with --outputs logits,kept to see them")
+        shown = ",".join(report.features) or "logits"
+        note(f"kept sets were not compared; export with --outputs {shown},kept to see them")
     elif not report.cut:
         note("how near a differing patch is to the cut can only be said with a checkpoint as the reference")
     reason = f" They differ in {'; '.join(report.differences)}." if report.differences else ""

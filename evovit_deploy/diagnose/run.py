@@ -193,8 +193,8 @@ def _parity(
             for name in got:
                 got[name][i] = found[name][0]
     settled = dict(run.outputs)
-    for name in ("logits", "probabilities"):
-        if name in got:  # what is left with the same patches on both sides is rounding
+    for name in got:
+        if not name.startswith("kept_"):  # what is left with the same patches on both sides is rounding
             with np.errstate(invalid="ignore"):
                 settled[name] = got[name] - (run.forced[name] - run.outputs[name])
             broken = ~np.isfinite(settled[name])

@@ -158,9 +158,10 @@ def _export(
     from ..export.proof import patch_kernels
     from ..models.build import build_model, resolve_options
     from ..models.families import family_of
+    from ..models.outputs import compared_outputs
 
     step(f"exporting in {options.precision}")
-    looked_at = tuple(name for name in ("logits", "kept") if name in family_of(checkpoint.recipe).outputs)
+    looked_at = compared_outputs(options.outputs, checkpoint.recipe, family_of(checkpoint.recipe).outputs)
     options = resolve_options(dataclasses.replace(options, outputs=looked_at), checkpoint.recipe)
     opset = opset or ExportOptions(options).opset_version
     module: Any = build_model(checkpoint.recipe, checkpoint.state, options)
@@ -210,6 +211,7 @@ def _from_file(path: Path, against: str | Path | Checkpoint | None, step: Callab
         "fp32",
         manifest["input"],
         manifest["selection"] or "auto",
+        tuple(manifest["outputs"]),
         fold=manifest["folded"],
         trim=manifest.get("trim", True),
     )

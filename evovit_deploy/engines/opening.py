@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..classes.scores import is_feature
 from ..errors import InputError, ModelFileError
 from ..storage.files import printable
 from ..storage.missing import no_such_file
@@ -94,6 +95,8 @@ def open_models(
     module = ModelOptions(outputs=outputs)
     if plain:
         image_input = next((engine.spec.input for engine in opened.values()), "float32")
+        told = (name for engine in opened.values() for name in engine.spec.outputs if is_feature(name))
+        outputs = tuple(dict.fromkeys((*outputs, *told)))
         module = ModelOptions("fp32", image_input, "topk", outputs, fold=False, trim=False)  # type: ignore[arg-type]
         options = dataclasses.replace(options, provider="cpu")
     for path in dict.fromkeys(checkpoints):
@@ -119,6 +122,7 @@ def _evolved_recipe(engine: Engine, plain: bool) -> Recipe | None:
 def _open_checkpoint(path: Path, options: OpenOptions, like: Recipe | None, module: ModelOptions, note: Note) -> Engine:
     from ..checkpoint.options import CheckpointOptions
     from ..models.families import family_of
+    from ..models.outputs import compared_outputs
     from .pytorch import TorchEngine
 
     how = options.checkpoint or CheckpointOptions()
@@ -130,6 +134,8 @@ def _open_checkpoint(path: Path, options: OpenOptions, like: Recipe | None, modu
         checkpoint = how.load(path)
         for text in checkpoint.notes:
             note(text)
-    given = family_of(checkpoint.recipe).outputs  # of which a model that selects nothing has no kept patches
-    module = dataclasses.replace(module, outputs=tuple(name for name in module.outputs if name in given))
+    # A model that selects nothing has no kept patches, and one without a head no scores.
+    shown = compared_outputs(module.outputs, checkpoint.recipe, family_of(checkpoint.recipe).outputs)
+    wanted = tuple(name for name in shown if name in module.outputs or name == "embedding")
+    module = dataclasses.replace(module, outputs=wanted)
     return TorchEngine.from_checkpoint(checkpoint, module, provider=options.provider, threads=options.threads)

@@ -82,6 +82,8 @@ def evaluate_files(
         check_not_read([options.predictions], [*paths, data, options.labels])
     with ExitStack() as stack:
         engines = open_models(stack, paths, options.models, note=note)
+        for engine in engines:
+            engine.spec.require_scores()
         settle_transforms(engines, options.models, note)
         _say_differences(engines, note)
         classes = ClassNames.read(options.labels, engines[0].spec.num_classes)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
+from ..models.families import family_of
 from ..models.options import ModelOptions
+from ..models.outputs import compared_outputs
 from ..recipes import Recipe
 from .onnx import STEPS, ExportOptions, ExportResult, PreparedExport, Step, check_output, write
 
@@ -81,7 +83,8 @@ def prepare_baseline(
     build = build_stock if kind == "stock" else build_twin
     state = None if weights is None else weights.state
     module: Any = build(recipe, options.model, seed, state)
-    reference = build_stock(recipe, ModelOptions("fp32", options.model.image_input), seed, state)
+    shown = compared_outputs(options.model.outputs, recipe, family_of(recipe).vanilla.outputs)
+    reference = build_stock(recipe, ModelOptions("fp32", options.model.image_input, outputs=shown), seed, state)
     origin: dict[str, Any] = {"source": f"random weights (seed {seed})", "random": True, "sha256": None}
     if weights is not None:
         origin = {"source": weights.source, "random": weights.random, "sha256": weights.sha256}

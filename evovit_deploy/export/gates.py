@@ -8,7 +8,7 @@ from typing import Any
 
 from ..recipes import Tolerance
 
-__all__ = ["CutFlip", "Gate", "ParityReport"]
+__all__ = ["CutFlip", "FeatureMatch", "Gate", "ParityReport"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Gate:
 
     Attributes:
         name: ``finite``, ``overflow``, ``error``, ``cosine``, ``top1_margin``, ``top1``, ``kept_1`` (Jaccard index),
-            ``kept_1_cut``, ...
+            ``kept_1_cut``, ...; of an output that holds features ``embedding_error``, ``embedding_cosine``.
         found: What was found.
         limit: What is accepted.
         at_least: Whether ``limit`` is the smallest value accepted; else it is the largest.
@@ -60,6 +60,25 @@ class CutFlip:
 
 
 @dataclass(frozen=True)
+class FeatureMatch:
+    """How an output that holds features, vectors of C channels, compares.
+
+    Attributes:
+        max_abs: Largest absolute difference.
+        error: Largest over the images of (largest absolute difference / ``scale`` of the image).
+        scale: Of the image that ``error`` is from: its largest absolute reference value, or 1 if that is larger.
+        worst: Name of that image.
+        cosine: Smallest cosine similarity of a vector: of an image, or of any of its patches.
+    """
+
+    max_abs: float
+    error: float
+    scale: float
+    worst: str
+    cosine: float
+
+
+@dataclass(frozen=True)
 class ParityReport:
     """How two models compare.
 
@@ -83,6 +102,7 @@ class ParityReport:
         tolerance: What is accepted.
         names: Of the images.
         differences: How the two files differ where that changes what they compute: keep ratios, weights, ...
+        features: Name of an output that both give and that holds features -> how it compares.
         overflows: What is beyond FP16 (65504) within the graph, in the order of computation, such as
             "blocks.3/fc1/MatMul: 9.1e+04, white"; None where that was not looked at.
     """
@@ -105,6 +125,13 @@ class ParityReport:
     names: tuple[str, ...] = ()
     differences: tuple[str, ...] = field(default=())
     overflows: tuple[str, ...] | None = None
+    features: dict[str, FeatureMatch] = field(default_factory=dict)
+
+    @property
+    def largest_error(self) -> float | None:
+        """The largest relative error of class scores and features; None where neither was compared."""
+        found = [match.error for match in self.features.values()]
+        return max(found if self.error is None else (self.error, *found), default=None)
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -134,6 +161,9 @@ class ParityReport:
             gates.append(Gate("top1_margin", widest.margin, self.flip_limit, False, text, widest.image))
             if t.min_top1 > 0:
                 gates.append(Gate("top1", self.top1, t.min_top1, True, "top-1 agreement"))
+        for name, match in self.features.items():
+            gates.append(Gate(f"{name}_error", match.error, t.max_abs, False, f"{name} error, relative", match.worst))
+            gates.append(Gate(f"{name}_cosine", match.cosine, t.min_cosine, True, f"cosine of {name}"))
         for stage, value in self.jaccard.items():
             gates.append(Gate(stage, value, t.min_jaccard, True, f"{stage}: same patches (Jaccard)"))
         for stage, value in self.cut.items():
@@ -172,6 +202,14 @@ class ParityReport:
             return f"top-1 agrees on {gate.found:.1%} of the images, below {gate.limit:.1%}"
         if gate.name in self.jaccard:
             return f"{gate.name} has a Jaccard index of {gate.found:.3f}, below {gate.limit:g}"
+        if (name := gate.name.removesuffix("_error")) in self.features:
+            scale = self.features[name].scale
+            return (
+                f"largest error of {name} {gate.found * scale:.3g}{where} is above {gate.limit * scale:.3g} ({gate.limit:g} of "
+                "its largest value, or of 1)"
+            )
+        if (name := gate.name.removesuffix("_cosine")) in self.features:
+            return f"smallest cosine of {name} {gate.found:.6f} is below {gate.limit:g}"
         if gate.name == "cosine":
             return f"smallest cosine {gate.found:.6f} is below {gate.limit:g}"
         return (

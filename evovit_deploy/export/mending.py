@@ -198,6 +198,7 @@ class Mender:
         told = [text.rpartition(", ")[2] for report in reports for text in report.overflows or ()]
         told += [flip.image for report in reports for flip in report.flips]
         told += [report.worst for report in reports]
+        told += [match.worst for report in reports for match in report.features.values()]
         told += [text.removeprefix("reference: ") for report in reports for text in report.not_finite]
         rows = [self.names.index(name) for name in dict.fromkeys(told) if name in self.names][: FEW - 1]
         return sorted({0, *rows})
@@ -211,7 +212,8 @@ def _good(report: ParityReport, strict: bool = False) -> bool:
 
 
 def _badness(report: ParityReport) -> tuple[int, int, float]:
-    return len(report.not_finite), len(report.overflows or ()), report.error if report.error is not None else np.inf
+    error = report.largest_error
+    return len(report.not_finite), len(report.overflows or ()), error if error is not None else np.inf
 
 
 def _units(known: Sequence[str]) -> list[set[str]]:

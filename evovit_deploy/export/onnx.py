@@ -14,6 +14,7 @@ from .. import manifest as manifests
 from ..errors import ExportError, InputError, ParityError, translate
 from ..models.families import family_of
 from ..models.options import ModelOptions
+from ..models.outputs import compared_outputs
 from ..storage.files import atomic, sha256, write_json
 from ..storage.ownership import check_replaceable, is_manifest
 from .graph import drop_outputs, to_onnx
@@ -139,7 +140,7 @@ def prepare(checkpoint: Checkpoint, options: ExportOptions) -> PreparedExport:
 
     options = dataclasses.replace(options, model=resolve_options(options.model, checkpoint.recipe))
     wanted = options.model.outputs
-    looked_at = tuple(name for name in ("logits", "kept") if name in family_of(checkpoint.recipe).outputs)
+    looked_at = compared_outputs(wanted, checkpoint.recipe, family_of(checkpoint.recipe).outputs)
     everything = dataclasses.replace(options.model, outputs=tuple(dict.fromkeys((*wanted, *looked_at))))
     module: Any = build_model(checkpoint.recipe, checkpoint.state, everything)
     plain = ModelOptions("fp32", options.model.image_input, "topk", looked_at, False, False)

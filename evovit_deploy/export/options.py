@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 
 from ..errors import InputError
 from ..models.options import ModelOptions
-from ..suggest import did_you_mean
+from ..models.outputs import check_outputs
 from .graph import BF16_OPSET, DEFAULT_OPSET
 
 __all__ = ["ExportOptions"]
-
-OUTPUTS = ("logits", "probabilities", "kept")
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,7 @@ class ExportOptions:
             raise InputError(f"islands {self.islands!r}; give 'auto' or a tuple of names.")
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch {self.batch} is impossible; give a number from 1, or `dynamic`.")
-        unknown = [name for name in self.model.outputs if name not in OUTPUTS]
-        if unknown or not self.model.outputs:
-            hint = did_you_mean(unknown[0], OUTPUTS) if unknown else ""
-            raise InputError(f"outputs {', '.join(unknown) or 'missing'}; valid: {', '.join(OUTPUTS)}.{hint}")
-        if twice := [name for name in OUTPUTS if self.model.outputs.count(name) > 1]:
-            raise InputError(f"outputs name {', '.join(twice)} twice; once is enough.")
+        check_outputs(self.model.outputs)
 
     @property
     def opset_version(self) -> int:

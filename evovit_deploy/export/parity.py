@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..classes.scores import scores_of
 from ..errors import InputError
 from ..recipes import Tolerance
+from .features import compare_features
 from .gates import CutFlip, ParityReport
 
 __all__ = ["compare", "jaccard"]
@@ -47,9 +48,11 @@ def compare(
     An image where that stage differs by ties only, |s_j - c| <= 1e-5 |c|, counts as the same for the Jaccard index: FP32 itself
     does not decide a tie, and flat images have them.
 
+    Features. Those that both give, by the same ``max_abs``, and by the cosine of every single vector: :mod:`.features`.
+
     Args:
-        reference, other: Class scores (``logits`` or ``probabilities``, [n, classes]) and, for the kept sets, ``kept_1``
-            [n, K] int64, ...
+        reference, other: Class scores (``logits`` or ``probabilities``, [n, classes]), features ([n, C] or [n, N, C]) and, for
+            the kept sets, ``kept_1`` [n, K] int64, ...
         tolerance: What to accept.
         names: Of the images.
         scores: ``kept_1`` -> the reference's scores [n, N] float32 that the set was chosen by, ...
@@ -62,7 +65,8 @@ def compare(
     count = len(next(iter(reference.values())))
     labels = tuple(names) or tuple(f"image {number}" for number in range(1, count + 1))
     report = _compare_scores(reference, reference if settled is None else settled, other, tolerance, labels)
-    if report.compared is None and not stages:
+    features = compare_features(reference if settled is None else settled, other, labels)
+    if report.compared is None and not stages and not features:
         raise InputError(
             f"there is nothing to compare: the reference gives {', '.join(reference)}, the other model {', '.join(other)}. "
             "Export both with --outputs logits or --outputs logits,kept."
@@ -70,7 +74,7 @@ def compare(
     overlaps, cut, moved = _compare_kept(reference, other, scores or {}, stages)
     near = {labels[image] for image, distance in moved.items() if distance <= tolerance.max_abs}
     flips = tuple(dataclasses.replace(flip, near_cut=flip.image in near) for flip in report.flips)
-    return dataclasses.replace(report, flips=flips, jaccard=overlaps, cut=cut)
+    return dataclasses.replace(report, flips=flips, jaccard=overlaps, cut=cut, features=features)
 
 
 def _compare_scores(

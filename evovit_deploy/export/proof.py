@@ -46,7 +46,7 @@ def compare_onnx(
     """Compare a module with an export of it.
 
     Args:
-        reference: The FP32 PyTorch module, with ``logits`` and, if it selects, ``kept`` outputs.
+        reference: The FP32 PyTorch module, with class scores or features and, if it selects, ``kept`` outputs.
         full: The exported graph with all outputs, for those that the file does not give.
         path: The file that is kept, with the outputs that were asked for; these count.
         images: [n, ...] as both take them.
@@ -84,14 +84,14 @@ def compare_onnx(
     settled = same_kept(reference, shown, expected, got)
     reports = [compare(expected, got, tolerance, names=names, scores=scores, settled=settled)]
     if {"logits", "probabilities"} <= set(file):
-        own = {"probabilities": file["probabilities"], **{name: got[name] for name in got if name.startswith("kept_")}}
+        own = {name: value for name, value in got.items() if name != "logits"}
         reports.append(compare(expected, own, tolerance, names=names, scores=scores, settled=settled))
     failed = next((report for report in reports if not report.passed), None)
     if strict is None:
         return failed or reports[0]
     if failed is not None:
         return dataclasses.replace(failed, overflows=strict.overflows)
-    if strict.passed and (strict.error or 0.0) <= (reports[0].error or 0.0):
+    if strict.passed and (strict.largest_error or 0.0) <= (reports[0].largest_error or 0.0):
         return dataclasses.replace(reports[0], overflows=strict.overflows)
     return strict
 

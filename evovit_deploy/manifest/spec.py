@@ -47,6 +47,8 @@ class ModelSpec:
         named = scores_output(name for name in self.outputs if not name.startswith("kept_"))
         if self.scores is None and named is not None:
             object.__setattr__(self, "scores", named)
+        if self.scores is None:
+            object.__setattr__(self, "num_classes", 0)
 
     def require_scores(self) -> str:
         """Return the output that holds the class scores.
@@ -57,6 +59,11 @@ class ModelSpec:
         if self.scores is None:
             raise no_scores(self.name, self.outputs)
         return self.scores
+
+    @property
+    def headless(self) -> bool:
+        """Whether the model is known to have no classifier."""
+        return self.manifest is not None and not self.manifest["recipe"]["structure"].get("head", True)
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -32,13 +32,14 @@ def build_model(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptio
 
 
 def resolve_options(options: ModelOptions, recipe: Recipe) -> ModelOptions:
-    """Return the options as a model of this recipe is built with them: ``auto`` is the family's own pattern.
+    """Return the options as a model of this recipe is built with them: ``auto`` is the family's own pattern, and no outputs are
+    those that the model is for.
 
     Raises:
         InputError: A pattern, an output or a precision that the family does not have.
     """
     family = family_of(recipe)
-    family.check(options)
+    options = family.settled(options, recipe)
     wanted = options.selection
     if wanted == "auto":
         return dataclasses.replace(options, selection=family.auto_pattern)

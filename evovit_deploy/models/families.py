@@ -16,6 +16,7 @@ from ..recipes import PRECISIONS, Recipe
 from ..recipes.forms import FORMS, Form, TokenEvolution, form_of
 from ..recipes.precisions import why_not
 from ..suggest import did_you_mean
+from .outputs import settle_outputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -104,6 +105,7 @@ class Vanilla:
         recipe: Recipe of an evolved model -> that of this one.
         stock: (recipe, seed) -> the module as its library ships it, in eval mode, FP32, with seeded random weights.
         twin: (recipe, its weights in the names of ``stock``, options) -> the same function in our code, folded and typed.
+        outputs: Kinds of outputs (:mod:`.outputs`) that it can be exported with.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Vanilla:
     recipe: Callable[[Recipe], Recipe]
     stock: Callable[[Recipe, int], nn.Module]
     twin: Callable[[Recipe, Mapping[str, Tensor], ModelOptions], nn.Module]
+    outputs: tuple[str, ...] = ("logits", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,9 @@ class Family:
         schedule: Recipe -> JSON-ready token evolution: ``schedule``, ``keep_ratios``, ``tradeoff``, ``groups``.
         auto_pattern: What ``--selection auto`` selects with; docs/graph.md and bench/results hold the measurements.
         refused_patterns: Patterns that it cannot use -> why, after "selection NAME ".
-        outputs, precisions: That it can be exported with.
+        outputs: Kinds of outputs (:mod:`.outputs`) that it can be exported with.
+        refused_outputs: Kinds that it cannot give -> why, after "NAME ".
+        precisions: That it can be exported with.
         method: Of a family that is put on any plain ViT of timm without training, its name (``evo``): nothing in the weights
             tells it, the user or a recipe does, and the vanilla model has the very same weights. Empty for all others.
         trained: Of a family whose checkpoints were trained with a method, the name of that method. Empty for all others.
@@ -162,6 +167,7 @@ class Family:
     auto_pattern: str = "topk"
     refused_patterns: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ("logits", "probabilities", "kept")
+    refused_outputs: Mapping[str, str] = field(default_factory=dict)
     precisions: tuple[str, ...] = PRECISIONS
     method: str = ""
     trained: str = ""
@@ -172,19 +178,31 @@ class Family:
     mark: str = ""
     near_miss: Callable[[Source], str | None] = lambda source: None
 
-    def check(self, options: ModelOptions) -> None:
-        """Raise InputError for a precision or an output that the family does not have."""
-        for what, given, valid in (
-            ("precision", (options.precision,), self.precisions),
-            ("outputs", options.outputs, self.outputs),
-        ):
-            if refused := [name for name in given if name not in valid]:
-                why = why_not(refused[0])
-                raise InputError(
-                    f"{what} {', '.join(refused)} is not for {self.label}; valid: {', '.join(valid)}.{why}"
-                )
+    def settled(self, options: ModelOptions, recipe: Recipe) -> ModelOptions:
+        """Return the options with the outputs that a model of this recipe gives by default where none are given.
+
+        Args:
+            options: As asked for.
+            recipe: Of this family, or of its vanilla model.
+
+        Raises:
+            InputError: A precision or an output that the model does not have.
+        """
+        if options.precision not in self.precisions:
+            why = why_not(options.precision)
+            raise InputError(
+                f"precision {options.precision} is not for {self.label}; valid: {', '.join(self.precisions)}.{why}"
+            )
+        evolved = recipe.family == self.name
+        row, depth = self if evolved else self.vanilla, self.sizes(recipe)["depth"]
+        refused = {**self.refused_outputs, **({} if evolved else {"kept": KEEPS_ALL})}
+        found = settle_outputs(
+            options.outputs, recipe, row.outputs, row.label, depth if isinstance(depth, int) else sum(depth), refused
+        )
+        return dataclasses.replace(options, outputs=found)
 
 
+KEEPS_ALL = "is not there: a vanilla model keeps every token; leave `kept` out of --outputs"
 _ROWS: dict[str, Family] = {}
 
 

@@ -6,17 +6,19 @@ family says (:class:`.families.Vanilla`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, RecipeError
+from ..classes.scores import block_of, is_feature
+from ..errors import RecipeError
 from ..recipes import Recipe, baselines, load_recipe
 from ..suggest import did_you_mean
 from .families import family_of
 from .options import DTYPES, ModelOptions
+from .outputs import kind_of, refuse_norm_blocks
 
 __all__ = ["Stock", "build_stock", "build_twin", "stock_model", "vanilla_recipe"]
 
@@ -56,8 +58,7 @@ def build_twin(
         seed: Of timm's random initialisation.
         state: Weights in timm's names, in place of random ones.
     """
-    if "kept" in options.outputs:
-        raise InputError("a vanilla model keeps every token; leave `kept` out of --outputs.")
+    options = family_of(recipe).settled(options, recipe)
     state = stock_model(recipe, seed).state_dict() if state is None else state
     return family_of(recipe).vanilla.twin(recipe, state, options)
 
@@ -70,6 +71,9 @@ class Stock(nn.Module):
         self.dtype = DTYPES[options.precision]
         self.model, self.image_input, self.outputs = model.to(self.dtype), options.image_input, options.outputs
         self.structure = recipe.structure
+        self.blocks = {number for name in self.outputs if (number := block_of(name)) is not None}
+        if isinstance(getattr(model, "norm", None), nn.Identity):
+            refuse_norm_blocks(self.outputs)
         self.register_buffer("mean", 255 * torch.tensor(recipe.transform.mean).to(self.dtype))
         self.register_buffer("std", 255 * torch.tensor(recipe.transform.std).to(self.dtype))
 
@@ -83,19 +87,47 @@ class Stock(nn.Module):
         x: Any = images.to(self.dtype)
         if self.image_input == "uint8":
             x = ((x - self.mean) / self.std).permute(0, 3, 1, 2)
+        if any(map(is_feature, self.outputs)):
+            return self.with_features(x)
         logits = self.model(x).float()
         results = {"logits": logits}
         if "probabilities" in self.outputs:
             results["probabilities"] = logits.softmax(-1)
         return tuple(results[name] for name in self.outputs)
 
+    def with_features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return what timm's ``forward_intermediates``, ``forward_features`` and ``forward_head`` give, by their names here."""
+        model: Any = self.model
+        wanted, prefix = sorted(self.blocks), self.structure.prefix_tokens
+        states: list[Tensor] = []
+        if wanted:
+            final, states = model.forward_intermediates(x, indices=wanted, output_fmt="NLC")
+        else:
+            final = model.forward_features(x)
+        after = dict(zip(wanted, states))
+        given: dict[str, Callable[[], Tensor]] = {
+            "logits": lambda: model.forward_head(final),
+            "probabilities": lambda: model.forward_head(final).float().softmax(-1),
+            "embedding": lambda: model.forward_head(final, pre_logits=True),
+            "class_token": lambda: final[:, 0],
+            "patch_tokens": lambda: final[:, prefix:],
+        }
+        results = []
+        for name in self.outputs:
+            number = block_of(name)
+            if number is None:
+                results.append(given[name]().float())
+            else:
+                state = after[number]
+                results.append((model.norm(state) if kind_of(name) == "norm_blocks" else state).float())
+        return tuple(results)
+
 
 def build_stock(
     recipe: Recipe, options: ModelOptions, seed: int = 0, state: Mapping[str, Tensor] | None = None
 ) -> Stock:
     """Return timm's module exactly as timm ships it (unfolded, scale at run time); arguments as for :func:`build_twin`."""
-    if "kept" in options.outputs:
-        raise InputError("a vanilla model keeps every token; leave `kept` out of --outputs.")
+    options = family_of(recipe).settled(options, recipe)
     model = stock_model(recipe, seed)
     if state is not None:
         model.load_state_dict(dict(state))

@@ -27,6 +27,10 @@ class Network(Protocol):
         """Classes, or the width of the features of a model without a head."""
 
     @property
+    def head(self) -> bool:
+        """Whether there is a classifier."""
+
+    @property
     def prefix_tokens(self) -> int:
         """P, the tokens before the patches."""
 

@@ -37,6 +37,7 @@ class LevitStructure:
 
     patch_size = 16  # four convolutions of stride 2
     prefix_tokens = 1  # the class token
+    head = True
 
     def __post_init__(self) -> None:
         for name in ("image_size", "key_dim", "num_classes"):

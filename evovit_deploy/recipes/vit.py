@@ -74,10 +74,10 @@ class Structure:
         least = int(self.pool == "cls_dist")
         whole("structure.registers", self.registers, least=least, why=f"pool is {self.pool!r}")
         number("structure.norm_eps", self.norm_eps, 0, 1, above=True)
-        if not self.head and (self.pool == "cls_dist" or self.num_classes != self.embed_dim):
+        if not self.head and self.num_classes != self.embed_dim:
             raise RecipeError(
-                f"structure.num_classes is {self.num_classes} and structure.pool {self.pool!r}; without a head the output is "
-                f"one feature of {self.embed_dim} channels, the embed dim."
+                f"structure.num_classes is {self.num_classes}; without a head there are as many features as channels, "
+                f"{self.embed_dim}."
             )
 
     @property

@@ -145,6 +145,11 @@ def sweep_files(
     if path is None and options.checkpoint.from_timm is None:
         raise InputError("give a checkpoint, or --from-timm NAME and its --weights FILE.")
     loaded = options.checkpoint.random() if path is None else options.checkpoint.load(path)
+    if not loaded.recipe.structure.head:
+        raise InputError(
+            f"{loaded.recipe.name} has no classification head, and a sweep weighs speed against accuracy. Give weights with a "
+            "head; features are compared as docs/embeddings.md shows."
+        )
     if loaded.random:
         note("random weights: speed is measured, and accuracy means nothing")
     grid = candidates(loaded.recipe, options.ratios, per_stage=options.per_stage, schedules=options.schedules)

@@ -186,7 +186,7 @@ def test_full_disk_leaves_nothing(tiny, tmp_path, monkeypatch):
     [
         ({"batch": 0}, InputError, "batch 0 is impossible"),
         ({"outputs": ("features",)}, InputError, "valid: logits, probabilities, kept"),
-        ({"outputs": ()}, InputError, "outputs missing"),
+        ({"outputs": ("",)}, InputError, "outputs missing"),
         ({"outputs": ("logits", "kept", "logits")}, InputError, "outputs name logits twice"),
         ({"opset": 9}, ExportError, "valid: 18 to 23"),
     ],

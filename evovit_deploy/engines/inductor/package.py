@@ -16,6 +16,7 @@ from ...errors import EngineError, InputError, ModelFileError
 from ...machine.facts import cpu_features, cpu_model
 from ...manifest import check, check_schema
 from ...manifest.beside import is_described, manifest_path
+from ...manifest.spec import ModelSpec
 from ...storage.files import sha256
 from ...storage.json_shape import Between, misfit
 from ...storage.missing import no_such_file
@@ -241,13 +242,13 @@ def sealed(path: Path) -> Sealed:
     """Check a package against its manifest, for `evovit package`."""
     document = read_manifest(path)
     check_file(path, document)
-    model = check(document["model"], str(path))
+    model = ModelSpec.from_manifest(document["model"], str(path))
     return Sealed(
         manifest_path(path),
         "inductor",
         _release(document["torch"]),
         document["batch"]["max"],
-        model.structure.num_classes,
+        model.num_classes,
         gpu_only=document["machine"]["device"] == "cuda",
     )
 

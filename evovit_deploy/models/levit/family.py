@@ -45,7 +45,9 @@ def _evo_levit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOption
     return build_evo_levit(recipe, state, options)
 
 
-LEVIT = Vanilla("levit", "LeViT", FORM, _levit, _stock_levit, _levit_twin)
+LEVIT = Vanilla("levit", "LeViT", FORM, _levit, _stock_levit, _levit_twin, ("logits", "probabilities", "embedding"))
+# The places of its last tokens are a coarser grid than that of the patches, and their channels differ from stage to stage.
+NO_PATCHES = "is not there: the grid shrinks from stage to stage, and no token of the last one belongs to one patch"
 
 register(
     Family(
@@ -63,6 +65,11 @@ register(
         schedule=facts.schedule,
         auto_pattern="topk",
         refused_patterns={"sort": "leaves tokens out of place, and Evo-LeViT subsamples their grid"},
+        outputs=("logits", "probabilities", "kept", "embedding"),
+        refused_outputs={
+            "class_token": "is not there: the class token of Evo-LeViT is not trained for anything but selecting",
+            **dict.fromkeys(("patch_tokens", "blocks", "norm_blocks"), NO_PATCHES),
+        },
         mark="poss",
         near_miss=checkpoint.near_miss,
     )

@@ -37,7 +37,7 @@ class EvoLevit(Lowered):
         pattern: Selection pattern: ``topk``, ``rank`` or ``onehot``; all the same function.
         transform: Needed for uint8 input only.
         image_input: ``float32`` takes [B, 3, S, S] normalised; ``uint8`` takes [B, S, S, 3] as decoded.
-        outputs: Any of ``logits``, ``probabilities``, ``kept``.
+        outputs: Any of ``logits``, ``probabilities``, ``kept``, ``embedding``.
         trim: Leave out the work of the last group that no output depends on, and let its last fc2 commute with the mean.
 
     ``forward(images)`` returns a tuple in the order of :attr:`output_names`. Parameters may be FP32, FP16 or BF16; scores,
@@ -119,7 +119,7 @@ class EvoLevit(Lowered):
             if number < len(self.subsamples):
                 x, scores = self.shrink(number, x, scores)
         logits = average([head(feature).float() for head in self.heads])
-        results: dict[str, list[Tensor]] = {"logits": [logits], "kept": kept}
+        results: dict[str, list[Tensor]] = {"logits": [logits], "kept": kept, "embedding": [feature.float()]}
         if "probabilities" in self.outputs:
             results["probabilities"] = [logits.softmax(-1)]
         return tuple(tensor for output in self.outputs for tensor in results[output])

@@ -24,7 +24,7 @@ class VanillaLevit(nn.Module):
         structure: Sizes.
         transform: Needed for uint8 input only.
         image_input: ``float32`` or ``uint8``.
-        outputs: Any of ``logits``, ``probabilities``.
+        outputs: Any of ``logits``, ``probabilities``, ``embedding``.
         trim: Let the last fc2 commute with the mean.
     """
 
@@ -84,7 +84,7 @@ class VanillaLevit(nn.Module):
         else:
             feature = x.float().mean(1).to(x.dtype)
         logits = average([head(feature).float() for head in self.heads])
-        results = {"logits": logits}
+        results = {"logits": logits, "embedding": feature.float()}
         if "probabilities" in self.outputs:
             results["probabilities"] = logits.softmax(-1)
         return tuple(results[name] for name in self.outputs)

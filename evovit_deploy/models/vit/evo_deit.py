@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ...errors import InputError
 from ...recipes import Evolution, Recipe, Structure
 from ...recipes.vit import Pool
 from ..options import DTYPES, ModelOptions
@@ -53,13 +52,9 @@ def build_vit(
         pool: What is classified, in place of the recipe's.
 
     Raises:
-        InputError: Probabilities of a model that has no classes.
+        InputError: Normed blocks of a model that norms no token.
     """
     structure, evolution = recipe.parts(Structure, Evolution)
-    if not structure.head and "probabilities" in options.outputs:
-        raise InputError(
-            f"{recipe.name} has no classification head, so there are no probabilities. Leave them out of --outputs."
-        )
     model = VisionTransformer(
         structure,
         evolution,

@@ -68,7 +68,7 @@ def random(recipe: Recipe, seed: int) -> Loaded:
         patch_size=structure.patch_size,
         grid=structure.image_size // structure.patch_size,
         hidden=round(structure.embed_dim * structure.mlp_ratio),
-        num_classes=structure.num_classes,
+        num_classes=structure.num_classes if structure.head else 0,
     )
     bound = (3 * structure.patch_size**2) ** -0.5  # torch's default for a convolution: 1 / sqrt(fan in)
     state: dict[str, Tensor] = {}

@@ -47,7 +47,8 @@ def identify(
         depth=sizes.depth,
         num_heads=heads,
         mlp_ratio=sizes.hidden / sizes.embed_dim,
-        num_classes=sizes.num_classes,
+        num_classes=sizes.num_classes or sizes.embed_dim,
+        head=sizes.num_classes > 0,
     )
     derived = f"evo_deit_c{sizes.embed_dim}h{heads}_patch{sizes.patch_size}_{image_size}"
     if base is None:
@@ -68,6 +69,10 @@ def identify(
         "not store them; if it was trained with others, give --keep or a recipe"
     )
     notes = [note]
+    if not structure.head:
+        notes.append(
+            f"there is no classification head: the output is `embedding`, the model's {structure.embed_dim} features"
+        )
     if base is not None and _structure(base).embed_dim != sizes.embed_dim:
         notes.append(
             f"recipe {base.name} is for embed dim {_structure(base).embed_dim}, the checkpoint has {sizes.embed_dim}: "

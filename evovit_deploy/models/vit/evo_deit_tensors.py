@@ -18,7 +18,7 @@ _NUMBERED = re.compile(r"(blocks|qks|vs|norms|projs)\.(\d{1,4})\.")
 
 
 class Sizes(NamedTuple):
-    """What the tensors say about the structure; heads are not among it."""
+    """What the tensors say about the structure; heads are not among it. Without a classifier there are 0 classes."""
 
     embed_dim: int
     depth: int
@@ -50,7 +50,12 @@ def measure(state: dict[str, Tensor], where: str) -> Sizes:
             "embed dim."
         )
     hidden = _shape(state, "blocks.0.mlp.fc1.weight", (None, width), where)[0]
-    return Sizes(width, depth, patch_size, grid, hidden, _shape(state, "head.weight", (None, width), where)[0])
+    classes = _shape(state, "head.weight", (None, width), where)[0] if _has_head(state) else 0
+    return Sizes(width, depth, patch_size, grid, hidden, classes)
+
+
+def _has_head(state: dict[str, Tensor]) -> bool:
+    return any(key.startswith("head.") for key in state)
 
 
 def _depth(state: dict[str, Tensor], where: str) -> int:
@@ -108,7 +113,8 @@ def expected_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
         layer(f"norms.{i}", c)
         layer(f"projs.{i}", c, c)
     layer("norm", c)
-    layer("head", sizes.num_classes, c)
+    if sizes.num_classes:
+        layer("head", sizes.num_classes, c)
     return shapes
 
 

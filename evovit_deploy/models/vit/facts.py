@@ -24,7 +24,7 @@ def sizes(recipe: Recipe) -> dict[str, Any]:
         "num_heads": structure.num_heads,
         "depth": structure.depth,
         "mlp_ratio": structure.mlp_ratio,
-        "num_classes": structure.num_classes,
+        "num_classes": structure.num_classes if structure.head else 0,
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ...recipes import Evolution, Recipe, Structure
 from ...recipes.forms import Form
 from ..families import Family, Vanilla, register
+from ..outputs import KINDS, VIT_FEATURES
 from . import evo_deit_checkpoint, facts, timm_source
 
 if TYPE_CHECKING:
@@ -75,8 +76,9 @@ def _evo_vit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions)
 
 
 # What any method on such a body is compared with: other families of this form share these.
-DEIT = Vanilla("deit", "DeiT", FORM, _deit, _stock_deit, _deit_twin)
-TIMM_VIT = Vanilla("vit", "timm ViT", FORM, _vit, _stock_vit, _vit_twin)
+OUTPUTS = ("logits", "probabilities", *VIT_FEATURES)
+DEIT = Vanilla("deit", "DeiT", FORM, _deit, _stock_deit, _deit_twin, OUTPUTS)
+TIMM_VIT = Vanilla("vit", "timm ViT", FORM, _vit, _stock_vit, _vit_twin, OUTPUTS)
 
 register(
     Family(
@@ -93,6 +95,7 @@ register(
         sizes=facts.sizes,
         schedule=facts.schedule,
         auto_pattern="sort",
+        outputs=KINDS,
         mark="qks.0.qk.weight",
         near_miss=evo_deit_checkpoint.near_miss,
     )
@@ -111,6 +114,7 @@ register(
         sizes=facts.sizes,
         schedule=facts.timm_schedule,
         auto_pattern="sort",
+        outputs=KINDS,
         method="evo",
         start=lambda network: timm_source.scaled_evolution(network.depth),
     )

@@ -41,7 +41,8 @@ def fold(model: VisionTransformer) -> VisionTransformer:
             _norm_into_linear(block.norm1, block.attn.qkv)
             _norm_into_linear(block.norm2, block.fc1)
             _attention(block.attn)
-        if isinstance(model.head, nn.Linear):  # also where a mean stands between them: it passes the affine through
+        # Also where a mean stands between them: it passes the affine through. Not where what the norm gives is an output.
+        if isinstance(model.head, nn.Linear) and not model.features.normed:
             _norm_into_linear(model.norm, model.head)
         if model.image_input == "uint8":
             _pixels(model)

@@ -142,6 +142,11 @@ def accuracy_note(recipe: Recipe) -> str | None:
     """Say what a user has to know of a model that was not trained to leave patches out; None if it keeps all."""
     if not evolves(recipe) or not family_of(recipe).method or not recipe.evolution.left_out:
         return None
+    if not recipe.structure.head:
+        return (
+            f"{recipe.baseline} was not trained to leave patches out: what {recipe.evolution.left_out} costs its features is "
+            "yours to check, against those of the original (see docs/embeddings.md)"
+        )
     return (
         f"{recipe.baseline} was not trained to leave patches out: what {recipe.evolution.left_out} costs in accuracy is yours "
         "to check, with `evovit eval` on your images; `evovit sweep` finds the ratio (see docs/timm.md)"
@@ -227,6 +232,8 @@ def _options(state: dict[str, Tensor], plain: Any, pool: str | None, where: str)
     options: dict[str, Any] = {}
     if "head.weight" in state and state["head.weight"].dim() == 2:
         options["num_classes"] = state["head.weight"].shape[0]
+    elif not any(key.startswith(("head.", "head_dist.")) for key in state):
+        options["num_classes"] = 0
     if "fc_norm.weight" in state:
         if pool == "token":
             raise InputError(f"{where} has `fc_norm.weight`: it classifies the mean of the patches. Leave --pool out.")
@@ -271,26 +278,28 @@ def _check(model: nn.Module, recipe: Recipe) -> None:
 
     structure = recipe.network(Structure)
     every = Evolution((1.0,) * structure.depth, (1.0,) * structure.depth, stage_starts=())
-    ours = VisionTransformer(structure, every, trim=False).eval()
+    outputs = ("logits" if structure.head else "embedding", "patch_tokens")
+    ours = VisionTransformer(structure, every, outputs=outputs, trim=False).eval()
     ours.load_state_dict(rename(model.state_dict(), structure))
+    timms: Any = model.eval()
     size = structure.image_size
     images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected, (got,) = model.eval()(images), ours(images)
-    if not bool(torch.isfinite(expected).all()):
-        raise CheckpointError(
-            f"timm's {recipe.baseline or recipe.name} with these weights gives outputs that are not finite."
-        )
-    error, scale = float((expected - got).abs().max()), max(1.0, float(expected.abs().max()))
-    if not error <= TOLERANCE * scale:
-        name = recipe.baseline or recipe.name
-        raise InputError(
-            f"timm's {name} cannot be exported exactly: its outputs at keep ratio 1 differ by {error:.3g}. {SUPPORTED}."
-        )
+        tokens = timms.forward_features(images)
+        both = ((timms.forward_head(tokens), tokens[:, structure.prefix_tokens :]), ours(images))
+    name = recipe.baseline or recipe.name
+    for expected, got in zip(*both):
+        if not bool(torch.isfinite(expected).all()):
+            raise CheckpointError(f"timm's {name} with these weights gives outputs that are not finite.")
+        error, scale = float((expected - got).abs().max()), max(1.0, float(expected.abs().max()))
+        if not error <= TOLERANCE * scale:
+            raise InputError(
+                f"timm's {name} cannot be exported exactly: its outputs at keep ratio 1 differ by {error:.3g}. {SUPPORTED}."
+            )
 
 
 def _notes(recipe: Recipe) -> list[str]:
     structure = recipe.network(Structure)
     if structure.head:
         return []
-    return [f"there is no classification head: `logits` are the model's {structure.num_classes} features, not classes"]
+    return [f"there is no classification head: the output is `embedding`, the model's {structure.embed_dim} features"]

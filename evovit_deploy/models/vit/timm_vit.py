@@ -125,7 +125,6 @@ def structure_of(model: nn.Module, name: str) -> Structure:
     distilled, token = isinstance(m, VisionTransformerDistilled), m.global_pool == "token"
     pool: Pool = "cls_dist" if distilled else "cls" if token else "normed_patches" if before else "patches"
     head = isinstance(m.head, nn.Linear)
-    need(head or not distilled, "it has no head to average its two tokens with")
     hidden = m.blocks[0].mlp.fc1.weight.shape[0]
     activation: Activation = kinds.pop()  # type: ignore[assignment]
     return Structure(
@@ -219,7 +218,7 @@ def rename(state: Mapping[str, Tensor], structure: Structure) -> dict[str, Tenso
     layer("norm", "fc_norm" if "fc_norm.weight" in state else "norm")
     if structure.head:
         layer("head", "head")
-    if structure.pool == "cls_dist":
+    if structure.pool == "cls_dist" and structure.head:
         layer("dist", "head_dist")
         weight, bias = new.pop("dist.weight"), new.pop("dist.bias")
         new["head.weight"] = torch.cat((new["head.weight"], weight), 1) / 2

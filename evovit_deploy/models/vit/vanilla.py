@@ -39,6 +39,6 @@ def timm_deit(structure: Structure, seed: int = 0) -> nn.Module:
             depth=structure.depth,
             num_heads=structure.num_heads,
             mlp_ratio=structure.mlp_ratio,
-            num_classes=structure.num_classes,
+            num_classes=structure.num_classes if structure.head else 0,
         )
     return model.eval().requires_grad_(False)  # type: ignore[no-any-return]

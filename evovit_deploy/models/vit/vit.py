@@ -21,6 +21,7 @@ from ...recipes.vit import Pool
 from ..evolution import PATTERNS, Selection, ascending
 from ..ops import Lowered
 from .layers import Block, Step, class_attention
+from .outputs import Features
 from .schedule import Group, plan
 
 __all__ = ["VisionTransformer"]
@@ -36,9 +37,9 @@ class VisionTransformer(Lowered):
         pattern: Selection pattern, one of :data:`.evolution.PATTERNS`; all the same function.
         transform: Needed for uint8 input only.
         image_input: ``float32`` takes [B, 3, S, S] normalised; ``uint8`` takes [B, S, S, 3] as decoded.
-        outputs: Any of ``logits``, ``probabilities``, ``kept``.
+        outputs: Any of ``logits``, ``probabilities``, ``kept``, and the features of :mod:`.outputs`.
         trim: Leave out the work of the last block that no output depends on, and let its fc2 commute with the mean.
-            Nothing can be left out where every patch token is normed before the mean.
+            Nothing can be left out where every patch token is normed before the mean, or is an output.
 
     ``forward(images)`` returns a tuple in the order of :attr:`output_names`. Parameters may be FP32, FP16 or BF16; scores,
     ranks, pooling and outputs are FP32 in all of them.
@@ -78,6 +79,7 @@ class VisionTransformer(Lowered):
         )
         self.embed, self.score, self.select, self.restore, self.pool_tokens = (Step() for _ in range(5))
         self.norm = nn.LayerNorm(dim, structure.norm_eps)
+        self.features = Features(outputs, structure)
         width = dim * max(1, structure.classified)
         self.head = nn.Linear(width, structure.num_classes) if structure.head else nn.Identity()
 
@@ -109,6 +111,7 @@ class VisionTransformer(Lowered):
         scores: Tensor | None = None
         origin: Tensor | None = None  # where tokens were before an order-free restore moved them
         kept: list[Tensor] = []
+        after: dict[int, Tensor] = {}  # block -> all tokens after it, for the outputs that are made of them
         feature: Tensor | None = None
         for group in self.groups:
             last = group is self.groups[-1]
@@ -116,18 +119,26 @@ class VisionTransformer(Lowered):
             if group.keep is not None:
                 assert scores is not None, "plan() keeps the scores alive that a selecting group reads"
                 selection = self.select(self.selection_of, scores, group.keep)
-                if "kept" in self.outputs:
+                if "kept" in self.outputs or (self.features.places and not selection.in_place):
                     positions, origin = self.select(self.origins, selection, scores, origin)
                     kept.append(positions)
-            x, scores, feature = self.run(group, x, scores, selection, last)
+            order: Tensor | None = None
+            if origin is not None and self.features.reads(group.blocks):
+                order = self.select(self.features.order_of, origin)
+            x, scores, feature = self.run(group, x, scores, selection, last, after, order)
         assert feature is not None
         feature = feature.to(self.norm.weight.dtype)
         if self.structure.pool != "normed_patches":
             feature = self.norm(feature)
         logits = self.head(feature.flatten(1)).float()
         results: dict[str, list[Tensor]] = {"logits": [logits], "kept": kept}
-        if "probabilities" in self.outputs:
-            results["probabilities"] = [logits.softmax(-1)]
+        for output in self.outputs:
+            if output == "probabilities":
+                results[output] = [logits.softmax(-1)]
+            elif output == "embedding":
+                results[output] = [self.features.embedding(feature)]
+            elif output not in results:
+                results[output] = [self.features.tokens(output, after, self.norm)]
         return tuple(tensor for output in self.outputs for tensor in results[output])
 
     def origins(self, selection: Selection, scores: Tensor, origin: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -150,7 +161,14 @@ class VisionTransformer(Lowered):
         return PATTERNS[self.pattern](scores, keep + self.prefix, self.ops)
 
     def run(
-        self, group: Group, full: Tensor, before: Tensor | None, selection: Selection | None, last: bool
+        self,
+        group: Group,
+        full: Tensor,
+        before: Tensor | None,
+        selection: Selection | None,
+        last: bool,
+        after: dict[int, Tensor],
+        order: Tensor | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run one group on its tokens.
 
@@ -160,6 +178,9 @@ class VisionTransformer(Lowered):
             before: [B, P + N] scores from before the group, or None.
             selection: Which of the tokens the group works on; None is all.
             last: Whether the pooled feature is wanted instead of tokens.
+            after: Where the tokens after a block are put, if an output is made of them.
+            order: [B, P + N] int64, which of all tokens, as they stand after the group, belongs at each place; None when none has
+                moved.
 
         Returns:
             All tokens after the group, all scores after it (None when dead), the pooled feature (None unless last).
@@ -167,16 +188,24 @@ class VisionTransformer(Lowered):
         start = full if selection is None else self.select(selection.select, full)
         x = start
         rows: list[Tensor] = []
+        whole: Tensor | None = None  # all tokens after the last block that ran, where they are known
         for i in group.blocks:
             block: Block = self.blocks[i]  # type: ignore[assignment]
-            if last and i == group.stop - 1:
+            if last and i == group.stop - 1 and not self.features.last:
                 return x, None, self.finish(block, x, start, full, selection)
             x, row = block(x, i in group.weights)
             if row is not None:
                 rows.append(row)
+            whole = None
+            if i in self.features.blocks:
+                whole = x if selection is None else self.restore(selection.restore, x, full)
+                after[i] = whole if order is None else self.restore(self.ops.gather_tokens, whole, order)
+        if last and self.features.last:
+            x = after[group.stop - 1]
+            return x, None, self.front(x) if self.structure.classified else self.pool_tokens(self.mean, x)
         fresh = self.score(class_attention, rows, [*group.weights.values()], self.prefix) if rows else None
         if selection is not None:
-            x = self.restore(selection.restore, x, full)
+            x = self.restore(selection.restore, x, full) if whole is None else whole
         return x, self.score(self.scores_after, group, before, fresh, selection), None
 
     def scores_after(
