@@ -199,11 +199,17 @@ def _training(content: Any) -> tuple[dict[str, str], int | None]:
         return {}, None
     arguments = content.get("args", content.get("hyper_parameters"))  # Lightning's name
     values = arguments if isinstance(arguments, Mapping) else getattr(arguments, "__dict__", {})
-    args = {str(k): str(v) for k, v in values.items() if isinstance(v, (str, int, float)) and str(v).isprintable()}
+    args = {str(k): str(v) for k, v in values.items() if _is_plain(v) and str(v).isprintable()}
     if "model" not in args and isinstance(content.get("arch"), str):
         args["model"] = content["arch"]
     epoch = content.get("epoch")
     return args, epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) <= 1024 and all(isinstance(part, (int, float)) for part in value)
+    return isinstance(value, (str, int, float))
 
 
 def random_checkpoint(recipe: Recipe, seed: int = 0) -> Checkpoint:

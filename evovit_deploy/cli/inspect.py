@@ -108,10 +108,12 @@ def _schedule_table(document: dict[str, Any]) -> Table:
     schedule = str(document["schedule"])
     if schedule == "stage" and document.get("stage_starts"):
         schedule += f", stages start at block {' and '.join(map(str, document['stage_starts']))}"
+    if document.get("places"):
+        schedule = f"in blocks {', '.join(map(str, document['places']))}"
     rows = [
         ("schedule", schedule),
         ("keep ratios", _runs(document["keep_ratios"])),
-        ("tradeoff", "learned" if document["tradeoff"] is None else _runs(document["tradeoff"])),
+        *([("tradeoff", _tradeoff(document["tradeoff"]))] if "tradeoff" in document else []),
     ]
     for group in document["groups"]:
         first, last = group["first_block"], group["last_block"]
@@ -122,10 +124,16 @@ def _schedule_table(document: dict[str, Any]) -> Table:
         if "stage" in group:
             name = f"stage {group['stage']}, {name}"
             text += ", and one for the rest" if group["selects"] else ""
+        elif group.get("fused"):
+            text += ", and one for the rest"
         if group["class_attention"]:
             text += f"; class attention in {', '.join(map(str, group['class_attention']))}"
         rows.append((name, text))
     return _table("Token evolution", rows)
+
+
+def _tradeoff(values: list[float] | None) -> str:
+    return "learned" if values is None else _runs(values)
 
 
 def _shape(shape: list[int | str] | None) -> str:

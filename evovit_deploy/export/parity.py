@@ -192,8 +192,10 @@ def _compare_kept(
 
 
 def _distance(scores: Array, kept: Array, other: Array) -> float:
-    """How far the patches that are in one set only are from the cut of the scores [N], at most, relative to the score there."""
+    """How far the patches that are in one set only are from the cut of the scores [N], at most, relative to the score there;
+    what was not there to choose from has the score NaN.
+    """
     row = scores.astype(np.float64)
-    cut = np.sort(row)[::-1][len(kept) - 1 : len(kept) + 1].mean()
+    cut = np.sort(row[~np.isnan(row)])[::-1][len(kept) - 1 : len(kept) + 1].mean()
     distance = np.abs(row[np.setxor1d(kept, other)] - cut).max()
     return float(distance / max(abs(cut), np.finfo(np.float64).tiny))

@@ -35,6 +35,7 @@ class Selection:
         kept: () -> [B, N] bool, true where a token is kept.
         ordered: [B, N], the scores in descending order, if that is the order in which ``restore`` leaves the tokens; None if
             it puts every token back at its place.
+        rest: [B, N, C] -> [B, N - K, C], the bypassed in the order of ``ordered``; None where they are not gathered.
     """
 
     keep: int
@@ -42,6 +43,7 @@ class Selection:
     restore: Callable[[Tensor, Tensor], Tensor]
     kept: Callable[[], Tensor]
     ordered: Tensor | None = None
+    rest: Callable[[Tensor], Tensor] | None = None
 
     @property
     def in_place(self) -> bool:
@@ -113,14 +115,17 @@ def sort(scores: Tensor, keep: int, ops: Operators = NATIVE) -> Selection:
     n = scores.shape[1]
     values, order = ops.sort_descending(scores)
 
+    def rest(tokens: Tensor) -> Tensor:
+        return ops.gather_tokens(tokens, order[:, keep:])
+
     def restore(kept: Tensor, tokens: Tensor) -> Tensor:
-        return torch.cat((kept, ops.gather_tokens(tokens, order[:, keep:])), 1)
+        return torch.cat((kept, rest(tokens)), 1)
 
     def kept_mask() -> Tensor:
         token = torch.arange(n, device=scores.device)
         return (order[:, :keep, None] == token).any(1)
 
-    return Selection(keep, lambda tokens: ops.gather_tokens(tokens, order[:, :keep]), restore, kept_mask, values)
+    return Selection(keep, lambda tokens: ops.gather_tokens(tokens, order[:, :keep]), restore, kept_mask, values, rest)
 
 
 def rank(scores: Tensor, keep: int, ops: Operators = NATIVE) -> Selection:

@@ -50,19 +50,20 @@ def check_image_size(image_size: int, patch_size: int) -> None:
     )
 
 
-def resize_position_embedding(embedding: Tensor, grid: int) -> Tensor:
+def resize_position_embedding(embedding: Tensor, grid: int, mode: str = "bilinear") -> Tensor:
     """Resample the patch positions of a position embedding as the authors do on loading; the class token's row stays.
 
     Args:
         embedding: [1, 1 + G G, C] float32.
         grid: New number of patches a side.
+        mode: ``bilinear`` or ``bicubic``.
 
     Returns:
-        [1, 1 + grid grid, C] float32; bilinear, corners not aligned.
+        [1, 1 + grid grid, C] float32; corners not aligned.
     """
     import torch
 
     old = round((embedding.shape[1] - 1) ** 0.5)
     patches = embedding[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
-    patches = torch.nn.functional.interpolate(patches, (grid, grid), mode="bilinear", align_corners=False)
+    patches = torch.nn.functional.interpolate(patches, (grid, grid), mode=mode, align_corners=False)
     return torch.cat((embedding[:, :1], patches.permute(0, 2, 3, 1).flatten(1, 2)), 1)

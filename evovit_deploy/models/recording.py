@@ -17,6 +17,8 @@ def recorded_scores(module: Any) -> Iterator[list[NDArray[Any]]]:
 
     The module's ``selection_of(scores, keep)`` is where every selection is decided, by scores [B, P + N] whose first P are
     those of class token and registers. Meanwhile it selects in place, so that every score belongs to the patch at its position.
+    A module whose tokens do not come back says which there are, ``selection_of(scores, keep, origin)``; the scores of those
+    that are gone are NaN then, and those of tokens that were made of others follow the patches'.
     """
     scores: list[NDArray[Any]] = []
     if module is None:
@@ -24,8 +26,9 @@ def recorded_scores(module: Any) -> Iterator[list[NDArray[Any]]]:
         return
     prefix = module.structure.prefix_tokens
 
-    def record(given: Any, decide: Callable[[Any], Any]) -> Any:
-        scores.append(given[:, prefix:].float().cpu().numpy())
+    def record(given: Any, decide: Callable[[Any], Any], origin: Any) -> Any:
+        seen = given[:, prefix:].float()
+        scores.append((seen if origin is None else _in_place(seen, origin[:, prefix:] - prefix, module)).cpu().numpy())
         return decide(given)
 
     with _deciding(module, record):
@@ -44,22 +47,33 @@ def given_selections(module: Any, kept: Sequence[NDArray[Any]]) -> Iterator[None
 
     prefix, sets = module.structure.prefix_tokens, iter(kept)
 
-    def choose(given: Any, decide: Callable[[Any], Any]) -> Any:
+    def choose(given: Any, decide: Callable[[Any], Any], origin: Any) -> Any:
         positions = torch.from_numpy(next(sets)).to(given.device) + prefix
-        patches = torch.zeros_like(given).scatter(1, positions, 1.0)
+        if origin is None:
+            patches = torch.zeros_like(given).scatter(1, positions, 1.0)
+        else:
+            patches = (origin[:, :, None] == positions[:, None, :]).any(-1).to(given.dtype)
         return decide(torch.cat((given[:, :prefix] + 1.0, patches[:, prefix:]), 1))
 
     with _deciding(module, choose):
         yield
 
 
+def _in_place(seen: Any, numbers: Any, module: Any) -> Any:
+    """[B, M] scores of tokens with these numbers -> [B, N + F] by number, NaN where there is none."""
+    import torch
+
+    size = module.structure.num_patches + len(module.left)
+    return torch.full((len(seen), size), float("nan"), device=seen.device).scatter(1, numbers.long(), seen)
+
+
 @contextlib.contextmanager
-def _deciding(module: Any, replace: Callable[[Any, Callable[[Any], Any]], Any]) -> Iterator[None]:
-    """Let ``replace(scores, decide)`` stand in for the module's decisions; ``decide`` is the module's own."""
+def _deciding(module: Any, replace: Callable[[Any, Callable[[Any], Any], Any], Any]) -> Iterator[None]:
+    """Let ``replace(scores, decide, origin)`` stand in for the module's decisions; ``decide`` is the module's own."""
     decide, outer = module.selection_of, vars(module).get("selection_of")
 
-    def selection_of(given: Any, keep: int) -> Any:
-        return replace(given, lambda scores: decide(scores, keep))
+    def selection_of(given: Any, keep: int, origin: Any = None) -> Any:
+        return replace(given, lambda scores: decide(scores, keep), origin)
 
     module.selection_of, pattern = selection_of, module.pattern
     module.pattern = "topk" if pattern == "sort" else pattern

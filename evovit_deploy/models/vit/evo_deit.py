@@ -13,7 +13,7 @@ from ..options import DTYPES, ModelOptions
 from .folding import fold
 from .vit import VisionTransformer
 
-__all__ = ["build_vit", "rename"]
+__all__ = ["build_vit", "finish_model", "rename"]
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

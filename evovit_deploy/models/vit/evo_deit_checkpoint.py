@@ -33,7 +33,8 @@ def near_miss(source: Source) -> str | None:
     return (
         "is a vanilla DeiT/ViT (it has `blocks.0.attn.qkv.weight`, not `qks.0.qk.weight`); it selects no tokens. To put token "
         f"evolution on top of it: `evovit export --from-timm {name} --weights {source.where}{method}`, with its name in timm. "
-        f"For comparison this tool exports the DeiT of a size with `evovit export --baseline {name}`."
+        "If it was trained as an EViT: `--method evit --keep RATES`. For comparison this tool exports the DeiT of a size with "
+        f"`evovit export --baseline {name}`."
     )
 
 

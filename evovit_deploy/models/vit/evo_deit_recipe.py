@@ -9,7 +9,7 @@ from ...recipes import Evolution, Recipe, Structure, load_recipe, recipe_names
 from ..fitting import fit
 from .evo_deit_tensors import Sizes
 
-__all__ = ["identify"]
+__all__ = ["heads_of", "identify"]
 
 HEAD_DIM = 64  # D of every published model
 _PUBLISHED_DEPTH = 12
@@ -39,7 +39,7 @@ def identify(
         CheckpointError: Heads or schedule cannot be told; the message says which option to give.
     """
     base = _given(recipe, sizes, where) if recipe is not None else _shipped(sizes, image_size, args.get("model", ""))
-    heads = _heads(sizes, base, num_heads, where)
+    heads = heads_of(sizes, None if base is None else _structure(base), num_heads, where)
     structure = Structure(
         image_size=image_size,
         patch_size=sizes.patch_size,
@@ -117,7 +117,13 @@ def _same_network(recipe: Recipe, sizes: Sizes) -> bool:
     return (found.embed_dim, found.patch_size, found.depth) == (sizes.embed_dim, sizes.patch_size, sizes.depth)
 
 
-def _heads(sizes: Sizes, base: Recipe | None, num_heads: int | None, where: str) -> int:
+def heads_of(sizes: Sizes, known: Structure | None, num_heads: int | None, where: str) -> int:
+    """Return the attention heads: as given, or of a recipe's structure of the same width, or one for 64 channels.
+
+    Raises:
+        InputError: They do not divide the width.
+        CheckpointError: They cannot be told; the message says which option to give.
+    """
     width = sizes.embed_dim
     if num_heads is not None:
         if num_heads < 1 or width % num_heads:
@@ -126,8 +132,8 @@ def _heads(sizes: Sizes, base: Recipe | None, num_heads: int | None, where: str)
                 f"--num-heads {num_heads} does not divide the embed dim {width} of {where}; valid: {', '.join(valid)}."
             )
         return num_heads
-    if base is not None and _structure(base).embed_dim == width:
-        return _structure(base).num_heads
+    if known is not None and known.embed_dim == width:
+        return known.num_heads
     if width % HEAD_DIM == 0:
         return width // HEAD_DIM
     raise CheckpointError(

@@ -28,16 +28,21 @@ class Sizes(NamedTuple):
     num_classes: int
 
 
-def measure(state: dict[str, Tensor], where: str) -> Sizes:
-    """Return the structure of an Evo-DeiT from its tensors.
+def measure(state: dict[str, Tensor], where: str, label: str = "an Evo-DeiT") -> Sizes:
+    """Return the structure of an Evo-DeiT, or of another ViT of these names, from its tensors.
+
+    Args:
+        state: With one class token, and positions for it and a square grid of patches.
+        where: The checkpoint, for messages.
+        label: What the tensors should be, for messages.
 
     Raises:
         CheckpointError: The tensors are those of another model, or do not fit together.
     """
     depth = _depth(state, where)
-    width = _shape(state, "cls_token", (1, 1, None), where)[2]
-    rows, patch_size = _patch(state, where)
-    tokens = _shape(state, "pos_embed", (1, None, width), where)[1]
+    width = shape_of(state, "cls_token", (1, 1, None), label, where)[2]
+    rows, patch_size = _patch(state, label, where)
+    tokens = shape_of(state, "pos_embed", (1, None, width), label, where)[1]
     grid = math.isqrt(max(tokens - 1, 0))
     if grid < 1 or grid * grid != tokens - 1:
         raise CheckpointError(
@@ -49,8 +54,8 @@ def measure(state: dict[str, Tensor], where: str) -> Sizes:
             f"{where}: `patch_embed.proj.weight` has {rows} output channels, `cls_token` has {width}; both are the "
             "embed dim."
         )
-    hidden = _shape(state, "blocks.0.mlp.fc1.weight", (None, width), where)[0]
-    classes = _shape(state, "head.weight", (None, width), where)[0] if _has_head(state) else 0
+    hidden = shape_of(state, "blocks.0.mlp.fc1.weight", (None, width), label, where)[0]
+    classes = shape_of(state, "head.weight", (None, width), label, where)[0] if _has_head(state) else 0
     return Sizes(width, depth, patch_size, grid, hidden, classes)
 
 
@@ -69,22 +74,18 @@ def _depth(state: dict[str, Tensor], where: str) -> int:
     return len(numbers)
 
 
-def _shape(state: dict[str, Tensor], key: str, expected: tuple[int | None, ...], where: str) -> tuple[int, ...]:
-    return shape_of(state, key, expected, "an Evo-DeiT", where)
-
-
-def _patch(state: dict[str, Tensor], where: str) -> tuple[int, int]:
+def _patch(state: dict[str, Tensor], label: str, where: str) -> tuple[int, int]:
     """(output channels, patch size), also of the 2-D form [C, 3 P P] from before patches were cut by a convolution."""
     key = "patch_embed.proj.weight"
     if key in state and state[key].dim() == 2:
-        rows, columns = _shape(state, key, (None, None), where)
+        rows, columns = shape_of(state, key, (None, None), label, where)
         size = math.isqrt(columns // 3)
         if size < 1 or 3 * size * size != columns:
             raise CheckpointError(
                 f"{where}: `{key}` has shape [{rows}, {columns}]; expected [C, 3 P P] for a patch size P."
             )
         return rows, size
-    rows, _, height, width = _shape(state, key, (None, 3, None, None), where)
+    rows, _, height, width = shape_of(state, key, (None, 3, None, None), label, where)
     if height != width:
         raise CheckpointError(f"{where}: `{key}` cuts patches of {height} x {width}; expected square ones.")
     return rows, height

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ...recipes import Evolution, Recipe, Structure
+from .evit_recipe import Fusion
 from .schedule import plan
 
-__all__ = ["grids", "schedule", "sizes", "timm_schedule"]
+__all__ = ["fusing_grids", "fusing_schedule", "grids", "schedule", "sizes", "timm_schedule"]
 
 _SIZES = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base"}  # the paper's names, by embed dim and depth
 
@@ -59,6 +60,45 @@ def timm_schedule(recipe: Recipe) -> dict[str, Any]:
     """As :func:`schedule`, with the registers, which only ViTs of timm have."""
     structure = recipe.network(Structure)
     return {"registers": structure.registers, **schedule(recipe)}
+
+
+def fusing_schedule(recipe: Recipe) -> dict[str, Any]:
+    """As :func:`schedule`, for EViT: ``places`` and ``fuse``, no tradeoff.
+
+    A group is the blocks whose attention runs on the same tokens; the last of them keeps fewer for its MLP. ``fused`` says
+    whether one for the rest is among them.
+    """
+    structure, fusion = recipe.parts(Structure, Fusion)
+    left, tokens, groups, first, fused = fusion.left(structure.num_patches), structure.num_patches, [], 0, False
+    for stop in (*(block + 1 for block in left), structure.depth):
+        if first < stop:
+            places = [block for block in range(first, stop) if block in left]
+            groups.append(
+                {
+                    "first_block": first,
+                    "last_block": stop - 1,
+                    "patches": tokens,
+                    "selects": first > 0,
+                    "fused": fused,
+                    "class_attention": places,
+                }
+            )
+            first, fused = stop, fusion.fuse
+            tokens = left.get(stop - 1, tokens)
+    return {
+        "registers": structure.registers,
+        "schedule": "stage",
+        "places": list(fusion.places),
+        "keep_ratios": list(fusion.keep_ratios),
+        "fuse": fusion.fuse,
+        "groups": groups,
+    }
+
+
+def fusing_grids(recipe: Recipe) -> tuple[int, ...]:
+    """See :attr:`.Family.grids`."""
+    structure, fusion = recipe.parts(Structure, Fusion)
+    return (structure.image_size // structure.patch_size,) * len(fusion.left(structure.num_patches))
 
 
 def grids(recipe: Recipe) -> tuple[int, ...]:

@@ -1,0 +1,156 @@
+"""EViT (ICLR-22) on any class-token ViT: between attention and MLP of some blocks the attentive tokens stay, the others fuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...recipes import Evolution, Recipe, Structure
+from ..evolution import Selection, ascending
+from ..fusion import reorganised
+from ..options import ModelOptions
+from .evit_recipe import Fusion
+from .evo_deit import finish_model
+from .layers import Block, Step, class_attention
+from .timm_vit import rename
+from .vit import VisionTransformer
+
+__all__ = ["FusingTransformer", "build_evit"]
+
+
+class FusingTransformer(VisionTransformer):
+    """A class-token ViT that keeps its attentive tokens; arguments as for :class:`VisionTransformer`.
+
+    Class token and registers are always kept, and have no score. Tokens that were left out never come back, so a model that
+    classifies the mean takes it over the tokens that are left.
+
+    ``kept_1``, ``kept_2``, ... [B, K] int64, one a place: the tokens that are kept there, ascending. A number below N is a patch,
+    at its original position; N is the token that was fused at the first place, N + 1 that of the second.
+    """
+
+    def __init__(self, structure: Structure, fusion: Fusion, **options: Any) -> None:
+        depth = structure.depth
+        super().__init__(structure, Evolution((1.0,) * depth, (1.0,) * depth, stage_starts=()), **options)
+        self.left, self.fuse = fusion.left(structure.num_patches), fusion.fuse
+        self.reorganise = Step()
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """ONNX output names: ``kept`` stands for ``kept_1``, ``kept_2``, ..., one a place."""
+        names: list[str] = []
+        for output in self.outputs:
+            names += [f"kept_{i + 1}" for i in range(len(self.left))] if output == "kept" else [output]
+        return tuple(names)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map [B, 3, S, S] float32 or [B, S, S, 3] uint8 -> tuple of outputs, see :attr:`output_names`."""
+        x = self.embed(self.tokens_of, images)
+        origin: Tensor | None = (
+            None  # of every token its number, counted from the class token; None before any was moved
+        )
+        kept: list[Tensor] = []
+        last = self.structure.depth - 1
+        for i in range(last + 1):
+            block: Block = self.blocks[i]  # type: ignore[assignment]
+            front = self.structure.classified if i == last and self.trim and not self.features.last else 0
+            q, k, v = block.attn(block.norm1(x))
+            scores: Tensor | None = None
+            if i in self.left and (not front or "kept" in self.outputs):
+                row = block.class_row(q, k)
+                scores = self.score(class_attention, [row], [1 / self.structure.num_heads], self.prefix)
+            if front:  # only these tokens' queries and MLP are read
+                q, x = q[:, :, :front], x[:, :front]
+            x = x + block.attn.proj(block.attn.attend(q, k, v))
+            if scores is not None:
+                selection = self.select(self.selection_of, scores, self.left[i], origin)
+                if "kept" in self.outputs:
+                    origin = self.select(self.moved, selection, scores, origin, len(kept))
+                    kept.append(self.select(self.patches_of, selection, origin))
+                if not front:
+                    x = self.reorganise(reorganised, selection, scores, x, self.fuse)
+            if i < last or self.features.last:
+                x = x + block.fc2(block.hidden(x))
+        feature = self.classified(block, x, front).to(self.norm.weight.dtype)
+        if self.structure.pool != "normed_patches":
+            feature = self.norm(feature)
+        logits = self.head(feature.flatten(1)).float()
+        results: dict[str, list[Tensor]] = {"logits": [logits], "kept": kept}
+        for output in self.outputs:
+            if output == "probabilities":
+                results[output] = [logits.softmax(-1)]
+            elif output == "embedding":
+                results[output] = [self.features.embedding(feature)]
+            elif output == "class_token":
+                results[output] = [self.features.tokens(output, {last: x}, self.norm)]
+        return tuple(tensor for output in self.outputs for tensor in results[output])
+
+    def selection_of(self, scores: Tensor, keep: int, origin: Tensor | None = None) -> Selection:
+        """Select the first P tokens and the ``keep`` best of the others; scores [B, P + M] float32.
+
+        Args:
+            scores, keep: As for :meth:`VisionTransformer.selection_of`.
+            origin: [B, P + M] float32, which tokens these are, for who records them (:mod:`..recording`); None before any moved.
+        """
+        return super().selection_of(scores, keep)
+
+    def moved(self, selection: Selection, scores: Tensor, origin: Tensor | None, place: int) -> Tensor:
+        """Return which tokens there are after a selection, [B, P + K] or [B, P + K + 1] float32.
+
+        Args:
+            selection: At this place.
+            scores: [B, P + M] float32.
+            origin: [B, P + M] float32, which tokens there were; None before any moved.
+            place: How many places came before.
+        """
+        numbers = torch.arange(scores.shape[1], device=scores.device, dtype=torch.float32).expand_as(scores)
+        after = selection.select((numbers if origin is None else origin)[..., None])[..., 0]
+        if not self.fuse:
+            return after
+        number = self.prefix + self.structure.num_patches + place
+        return torch.cat((after, torch.full_like(after[:, :1], number)), 1)
+
+    def patches_of(self, selection: Selection, origin: Tensor) -> Tensor:
+        """Return the numbers of the kept tokens, ascending [B, K] int64; those of patches count from 0."""
+        return ascending(origin[:, self.prefix : selection.keep] - self.prefix)
+
+    def classified(self, block: Block, x: Tensor, front: int) -> Tensor:
+        """Run the last MLP and pool -> [B, C] float32, or [B, 2, C] when a distillation token is classified too.
+
+        Args:
+            block: The last block.
+            x: [B, M, C] after its attention; the classified tokens only if ``front`` of them.
+            front: See above; 0 is all tokens.
+        """
+        if self.features.last:  # its MLP ran already, as its tokens are an output
+            return self.front(x) if self.structure.classified else self.pool_tokens(self.mean, x)
+        hidden, prefix = block.hidden(x), self.prefix
+        if self.trim and self.structure.pool == "patches":  # fc2 is linear: it runs once, on the mean of its inputs
+            mean = hidden[:, prefix:].float().mean(1).to(hidden.dtype)
+            return x[:, prefix:].float().mean(1) + block.fc2(mean).float()
+        x = x + block.fc2(hidden)
+        return self.front(x) if self.structure.classified else self.pool_tokens(self.mean, x)
+
+
+def build_evit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> VisionTransformer:
+    """Return the inference module of an EViT, or of EViT on a ViT of timm, in eval mode, on the CPU; see :attr:`.Family.build`.
+
+    Args:
+        recipe: Of either family.
+        state: In timm's names, which are those of DeiT.
+        options: With a pattern.
+    """
+    structure, fusion = recipe.parts(Structure, Fusion)
+    model = FusingTransformer(
+        structure,
+        fusion,
+        pattern=options.selection,
+        transform=recipe.transform,
+        image_input=options.image_input,
+        outputs=options.outputs,
+        trim=options.trim,
+    )
+    model.load_state_dict(rename(state, structure))
+    return finish_model(model, options)

@@ -1,0 +1,179 @@
+"""EViT checkpoints: a DeiT by its tensors; training arguments, a recipe or the user say where it keeps how many tokens."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ...errors import CheckpointError
+from ...recipes import Published, Recipe, Structure, load_recipe, recipe_names
+from ..checks import check_tensors
+from ..families import Loaded, Source
+from ..fitting import check_image_size, fit, resize_position_embedding
+from .evit_recipe import Fusion, start
+from .evo_deit_recipe import heads_of
+from .evo_deit_tensors import Sizes, measure
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["load", "random", "recognise"]
+
+SAID = ("base_keep_rate", "keep_rate", "drop_loc", "fuse_token")  # by the authors' training arguments
+PLACES = (3, 6, 9)  # what drop_loc is where it is not said
+
+
+def recognise(source: Source) -> bool:
+    """Return whether a DeiT was trained as an EViT, as its training arguments, the recipe or the user say."""
+    if "blocks.0.attn.qkv.weight" not in source.state:
+        return False
+    if source.recipe is not None:
+        return source.recipe.family == "evit"
+    return source.method == "evit" or any(name in source.args for name in SAID)
+
+
+def load(source: Source) -> Loaded:
+    """Return recipe and float32 weights of an EViT; see :attr:`.Family.load`."""
+    where = source.where
+    sizes = measure(source.state, where, "an EViT")
+    weights = check_tensors(source.state, _shapes(sizes), f"an EViT of {sizes.depth} blocks", where)
+    own_size = sizes.grid * sizes.patch_size
+    target = own_size if source.image_size is None else source.image_size
+    check_image_size(target, sizes.patch_size)
+    notes = []
+    if target != own_size:
+        grid = target // sizes.patch_size
+        weights["pos_embed"] = resize_position_embedding(weights["pos_embed"], grid, "bicubic")
+        notes.append(
+            f"position embedding resized from {sizes.grid} x {sizes.grid} to {grid} x {grid} patches (bicubic) for images of "
+            f"{target} pixels; the model was trained at {own_size}"
+        )
+    shipped = None if source.recipe is not None else _shipped(sizes, target)
+    evolution, said = _evolution(source, sizes.depth)
+    base = source.recipe or shipped
+    heads = heads_of(sizes, None if base is None else base.network(Structure), source.num_heads, where)
+    structure = Structure(
+        image_size=target,
+        patch_size=sizes.patch_size,
+        embed_dim=sizes.embed_dim,
+        depth=sizes.depth,
+        num_heads=heads,
+        mlp_ratio=sizes.hidden / sizes.embed_dim,
+        num_classes=sizes.num_classes or sizes.embed_dim,
+        pool="cls",
+        head=sizes.num_classes > 0,
+    )
+    derived = f"evit_c{sizes.embed_dim}h{heads}_patch{sizes.patch_size}_{target}"
+    if base is None:
+        return Loaded(Recipe(derived, "evit", structure, evolution), weights, [*said, *notes])
+    recipe = fit(base, structure, derived, ("patch_size", "embed_dim", "depth", "num_heads"))
+    if recipe.evolution != evolution:
+        recipe = dataclasses.replace(recipe, evolution=evolution, published=Published())
+    return Loaded(recipe, weights, [*said, *notes])
+
+
+def random(recipe: Recipe, seed: int) -> Loaded:
+    """Return the weights of a DeiT as at the start of training; see :attr:`.Family.random`."""
+    from .vanilla import timm_deit
+
+    return Loaded(recipe, dict(timm_deit(recipe.network(Structure), seed).state_dict()), [])
+
+
+def _shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Every parameter of a DeiT, with its shape."""
+    c, h, p = sizes.embed_dim, sizes.hidden, sizes.patch_size
+    shapes: dict[str, tuple[int, ...]] = {"cls_token": (1, 1, c), "pos_embed": (1, 1 + sizes.grid**2, c)}
+    layers: dict[str, tuple[int, ...]] = {"patch_embed.proj": (c, 3, p, p)}
+    for i in range(sizes.depth):
+        block = {
+            "norm1": (c,),
+            "attn.qkv": (3 * c, c),
+            "attn.proj": (c, c),
+            "norm2": (c,),
+            "mlp.fc1": (h, c),
+            "mlp.fc2": (c, h),
+        }
+        layers |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
+    layers["norm"] = (c,)
+    if sizes.num_classes:
+        layers["head"] = (sizes.num_classes, c)
+    for name, shape in layers.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    return shapes
+
+
+def _shipped(sizes: Sizes, image_size: int) -> Recipe | None:
+    """The shipped recipe of this network, for transform, tolerances and name."""
+    for recipe in map(load_recipe, recipe_names()):
+        if recipe.family == "evit":
+            s = recipe.network(Structure)
+            found = (s.embed_dim, s.patch_size, s.depth, s.image_size)
+            if found == (sizes.embed_dim, sizes.patch_size, sizes.depth, image_size):
+                return recipe
+    return None
+
+
+def _evolution(source: Source, depth: int) -> tuple[Fusion, list[str]]:
+    """Where it keeps how many tokens, and a note on who says so.
+
+    Raises:
+        CheckpointError: No one does.
+        RecipeError: What is said is impossible.
+    """
+    if source.recipe is not None:
+        evolution = source.recipe.evolution
+        assert isinstance(evolution, Fusion)
+        if len(evolution.keep_ratios) != depth:
+            raise CheckpointError(
+                f"recipe {source.recipe.name} has {len(evolution.keep_ratios)} blocks, {source.where} has {depth}; give a recipe "
+                "with one keep ratio per block of this checkpoint."
+            )
+        return evolution, [f"keep ratios ({_said(evolution)}) come from recipe {source.recipe.name}"]
+    told = _told(source.args, depth, source.where)
+    if told is not None:
+        return told, [f"keep ratios ({_said(told)}) come from the training arguments"]
+    if source.rates.keep is None:
+        places = ", ".join(map(str, start(depth).places))
+        raise CheckpointError(
+            f"{source.where} is a DeiT given as an EViT, and neither its training arguments nor a recipe say how many tokens it "
+            f"keeps. Give --keep 0.7 (at blocks {places}, with a fused token), or what it was trained with as --recipe FILE."
+        )
+    return start(depth).with_keep(source.rates.keep), [
+        "what is left out is fused into one token, as no one says otherwise"
+    ]
+
+
+def _told(args: Mapping[str, str], depth: int, where: str) -> Fusion | None:
+    """What the authors' training arguments say; None if they do not."""
+    rates = _numbers(args, "keep_rate", where)
+    fuse = args.get("fuse_token", "False") == "True"
+    if len(rates) > 1:
+        return Fusion(tuple(map(float, rates)), tuple(i for i, rate in enumerate(rates) if rate < 1), fuse)
+    rates = _numbers(args, "base_keep_rate", where) or rates
+    if not rates:
+        return None
+    places = tuple(int(place) for place in _numbers(args, "drop_loc", where)) or PLACES
+    return Fusion.at(depth, places, float(rates[0]), fuse)
+
+
+def _numbers(args: Mapping[str, str], name: str, where: str) -> tuple[float, ...]:
+    """The numbers of an argument such as ``(3, 6, 9)`` or ``0.7``; none where it is not there."""
+    text = args.get(name, "()")
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        found = text
+    values = found if isinstance(found, (list, tuple)) else (found,)
+    if not all(isinstance(value, (int, float)) for value in values):
+        raise CheckpointError(
+            f"{where}: the training argument {name} is {text[:80]!r}, not numbers such as 0.7 or (3, 6, 9). Give --recipe FILE."
+        )
+    return tuple(values)
+
+
+def _said(fusion: Fusion) -> str:
+    where = ", ".join(map(str, fusion.places))
+    ratios = fusion.left_out.removeprefix("keep ratio ") or "1"
+    return f"{ratios} at blocks {where}, the others {'fused' if fusion.fuse else 'dropped'}"
