@@ -49,12 +49,12 @@ def amounts(option: str, text: str) -> tuple[float, ...]:
         raise InputError(f"{option} {text!r} is not a list of numbers; for example: {option} 8") from None
 
 
-def duration(text: str) -> float:
-    """Read ``5ms``, ``0.1s``, ``800us`` or a number of milliseconds, in milliseconds."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|us)?\s*", text)
+def duration(option: str, text: str, example: str) -> float:
+    """Read ``5ms``, ``0.1s``, ``800us``, ``10m``, ``2h`` or a number of milliseconds, in milliseconds."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|us|m|h)?\s*", text)
     if not found or not float(found[1]):
-        raise InputError(f"--budget {text!r} is not a time; for example: --budget 5ms")
-    return float(found[1]) * {"s": 1000.0, "us": 0.001}.get(found[2], 1.0)
+        raise InputError(f"{option} {text!r} is not a time; for example: {option} {example}")
+    return float(found[1]) * {"s": 1e3, "us": 1e-3, "m": 60e3, "h": 3600e3}.get(found[2], 1.0)
 
 
 def batch_size(text: str) -> int | None:

@@ -213,7 +213,7 @@ def bench(
     """
     from ..bench.runs import BenchOptions, measure
 
-    budget = None if method.budget is None else duration(method.budget)
+    budget = None if method.budget is None else duration("--budget", method.budget, "5ms")
     options = BenchOptions(
         model=model,
         others=tuple(models.engine or ()),

@@ -56,7 +56,7 @@ def bench_report(
     from ..bench.reading import find_records, read_records
     from ..bench.save import check_output, save_page
 
-    budget_ms = None if budget is None else duration(budget)
+    budget_ms = None if budget is None else duration("--budget", budget, "5ms")
     if output is not None:
         check_output(output, force=force)
     found = [read_records(path) for path in find_records(records or [])]

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from ..checkpoint.options import CheckpointOptions
     from ..sweep import SweepSettings
     from ..sweep.files import SweepResult
+    from ..sweep.runner import SearchLimits
 
 __all__ = ["sweep"]
 
-CANDIDATES = "Candidates"
+CANDIDATES, SEARCH = "Candidates", "Search"
 
 
 class Schedules(str, Enum):
@@ -68,6 +69,41 @@ class Tried:
             rich_help_panel=CANDIDATES,
         ),
     ] = None
+
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Go on from the best of them, a step at a time: other ratios in other stages, and where stages begin.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = False
+    tries: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, metavar="N", help="Schedules to try in all. Default: 30.", rich_help_panel=SEARCH
+        ),
+    ] = None
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Begin no schedule after so long, such as 10m; the same command goes on.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None
+
+    @property
+    def limits(self) -> SearchLimits | None:
+        """When the search ends; None without one."""
+        from ..sweep.runner import SearchLimits
+
+        if not self.search:
+            if given := next((name for name in ("tries", "time") if getattr(self, name) is not None), None):
+                raise InputError(f"--{given} is for a search of schedules. Add --search, or leave it out.")
+            return None
+        seconds = None if self.time is None else duration("--time", self.time, "10m") / 1000
+        return SearchLimits(seconds=seconds) if self.tries is None else SearchLimits(self.tries, seconds)
 
     @property
     def schedules(self) -> tuple[str, ...]:
@@ -184,6 +220,7 @@ def sweep(
     Examples:
       evovit sweep ckpt.pth --data val/ --max-drop 1
       evovit sweep ckpt.pth --data val/ --ratios 0.5,0.7 --per-stage --budget 5ms
+      evovit sweep ckpt.pth --data val/ --search --max-drop 1 --time 10m
       evovit sweep --from-timm vit_small_patch16_224 --weights vit.pth --data val/
     """
     from ..sweep.files import SweepOptions, sweep_files
@@ -195,7 +232,7 @@ def sweep(
         ratios=ratios("--ratios", tried.ratios, "0.3,0.5,0.7"),
         per_stage=tried.per_stage,
         schedules=tried.schedules,
-        budget_ms=None if tried.budget is None else duration(tried.budget),
+        budget_ms=None if tried.budget is None else duration("--budget", tried.budget, "5ms"),
         max_drop=tried.max_drop,
         settings=measured.settings(),
         labels=labels,
@@ -203,6 +240,7 @@ def sweep(
         folder=output,
         restart=measured.restart,
         force=force,
+        search=tried.limits,
     )
     try:
         with progress() as bar:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from .options import ModelOptions
+    from .space import Space
 
 __all__ = [
     "METHOD",
@@ -149,6 +150,10 @@ class Family:
         start: Of a family with a method: sizes -> what goes on a plain ViT of these sizes unless something else is said.
         rates: Which of :class:`Rates` say how much is left out, and how: (evolution, what was given) -> the same with it.
             Raises RecipeError for numbers that it cannot have.
+        space: (recipe, amounts to try: keep ratios, or what the family has in their place) -> what a search of schedules may
+            change, beginning at the places of the recipe; None where nothing can be searched.
+        work: Recipe -> multiply-accumulates of one image, estimated from the token counts; a search compares schedules by it
+            before it exports them.
         mark: A tensor that its checkpoints have and those of others have not, to be named where no family knows the weights.
         near_miss: What to say of weights that no family recognises, but this one knows the kin of; None to say nothing.
     """
@@ -175,6 +180,8 @@ class Family:
     rates: Mapping[str, Callable[[Any, tuple[float, ...]], TokenEvolution]] = field(
         default_factory=lambda: {"keep": lambda evolution, given: evolution.with_keep(given)}  # type: ignore[no-any-return]
     )
+    space: Callable[[Recipe, tuple[float, ...]], Space] | None = None
+    work: Callable[[Recipe], float] | None = None
     mark: str = ""
     near_miss: Callable[[Source], str | None] = lambda source: None
 

@@ -22,8 +22,10 @@ from ..storage.files import exact, write_bytes
 from ..storage.ownership import XML, check_not_read, check_replaceable, is_signed, remove_stale, signed
 from .candidates import Candidate, candidates
 from .front import Outcome, choose, comparable, front
+from .one import Step, SweepSettings
 from .plot import PURPOSE, plot
-from .runner import Step, SweepSettings, sweep
+from .runner import Climb, SearchLimits, climb, sweep
+from .search import Search
 from .table import table
 
 __all__ = ["SweepOptions", "SweepResult", "sweep_files"]
@@ -49,6 +51,7 @@ class SweepOptions:
         folder: For models, records, plot, table and recipe.
         restart: Measure everything again.
         force: Replace files that evovit did not write.
+        search: When a search of schedules ends, at the latest; None tries the ratios alone.
     """
 
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
@@ -63,6 +66,19 @@ class SweepOptions:
     folder: Path = Path("sweep")
     restart: bool = False
     force: bool = False
+    search: SearchLimits | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and not -100 <= self.max_drop <= 100:
+            raise InputError(
+                f"--max-drop {self.max_drop:g} is not a number of percentage points; give one such as 0.5."
+            )
+        if self.search is not None and not self.picks:
+            raise InputError("--search needs to know what for: give --max-drop POINTS, --budget TIME, or both.")
+        if self.search is not None and self.per_stage:
+            raise InputError("--search goes over the stages by itself. Leave --per-stage out.")
+        if self.search is not None and len(self.schedules) > 1:
+            raise InputError("--search stays in one schedule: give --schedule stage or --schedule layer.")
 
     @property
     def picks(self) -> bool:
@@ -78,6 +94,7 @@ class SweepResult:
         outcomes: One a candidate, the full model first.
         title: Model, precision, batch and data.
         picked: The candidate to deploy; None if none was asked for.
+        ended: Of a search: ``done``, ``tries`` or ``time``; None without one.
         recipe, plot, table: Files; ``recipe`` is None if nothing was picked, ``plot`` if matplotlib is missing.
     """
 
@@ -87,6 +104,7 @@ class SweepResult:
     recipe: Path | None
     plot: Path | None
     table: Path
+    ended: str | None = None
 
     @property
     def shown(self) -> Table:
@@ -108,6 +126,7 @@ class SweepResult:
             "picked": None if self.picked is None else self.picked.name,
             "recipe": None if self.recipe is None else exact(self.recipe),
             "plot": None if self.plot is None else exact(self.plot),
+            "search": None if self.ended is None else {"tried": len(self.outcomes) - 1, "ended": self.ended},
         }
 
 
@@ -153,6 +172,9 @@ def sweep_files(
     if loaded.random:
         note("random weights: speed is measured, and accuracy means nothing")
     grid = candidates(loaded.recipe, options.ratios, per_stage=options.per_stage, schedules=options.schedules)
+    search = None
+    if options.search is not None:
+        search = Search.around(grid[0], options.schedules[0], options.ratios, options.max_drop, options.budget_ms)
     classes = ClassNames.read(options.labels, loaded.recipe.structure.num_classes)
     dataset = read_dataset(data, classes, options.class_order)
     for text in dataset.warnings:
@@ -161,12 +183,21 @@ def sweep_files(
         note(text)
     if (undrawn := _undrawn()) is not None:
         note(f"no {plotted.name}: {undrawn} The same command then draws it without measuring again.")
-    outcomes = tuple(
-        sweep(
+    ended = None
+    if search is None:
+        found = sweep(
             loaded, grid, dataset, classes, folder, options.settings,
             restart=options.restart, force=options.force, on_step=on_step,
-        )
-    )  # fmt: skip
+        )  # fmt: skip
+        outcomes = tuple(found)
+    else:
+        assert options.search is not None
+        climbed = climb(
+            loaded, search, dataset, classes, folder, options.settings, options.search,
+            restart=options.restart, force=options.force, on_step=on_step,
+        )  # fmt: skip
+        grid, outcomes, ended = climbed.candidates, climbed.outcomes, climbed.ended
+        note(_ended(climbed, options.search))
     title = _title(loaded, dataset, options.settings, outcomes)
     if undrawn is None:
         write_bytes(plotted, signed(plot(outcomes, title), "sweep", XML).encode())
@@ -176,7 +207,20 @@ def sweep_files(
     write_bytes(tabled, signed(text, "sweep", HTML).encode())
     picked = _pick(outcomes, grid, options, written) if options.picks else None
     pictured = plotted if undrawn is None else None
-    return SweepResult(outcomes, title, picked, None if picked is None else written, pictured, tabled)
+    return SweepResult(outcomes, title, picked, None if picked is None else written, pictured, tabled, ended)
+
+
+def _ended(climbed: Climb, limits: SearchLimits) -> str:
+    """Why a search ended, and what to do about it."""
+    tried = f"the search tried {len(climbed.outcomes) - 1} schedules beside the full model"
+    if climbed.ended == "done":
+        return f"{tried}; no step from the best could be better"
+    more = (
+        "--time: the same command goes on"
+        if climbed.ended == "time"
+        else f"--tries {limits.tries}: more go on from here"
+    )
+    return f"{tried} and ended at {more}"
 
 
 def _undrawn() -> str | None:

@@ -31,6 +31,8 @@ class Outcome:
         drop: Points of top-1 below the full model (negative is a gain); without labels, points of disagreement.
         mcnemar_p: Of the difference; None without labels.
         full_ms: Median latency of the full model in the same turns, ms; None in older records.
+        macs, full_macs: Multiply-accumulates for one image, its own and the full model's; None in older records, and where they
+            cannot be counted.
     """
 
     key: str
@@ -52,6 +54,8 @@ class Outcome:
     drop: float
     mcnemar_p: float | None
     full_ms: float | None = None
+    macs: float | None = None
+    full_macs: float | None = None
 
 
 def comparable(outcomes: Sequence[Outcome]) -> dict[str, float]:

@@ -19,33 +19,13 @@ from evovit_deploy.engines.trt.api import find_gpu
 from evovit_deploy.errors import EngineError, EvoVitError, InputError, ModelFileError
 from evovit_deploy.evaluate import Subject
 from evovit_deploy.recipes import read_recipe
+from evovit_deploy.sweep import one as running
 from evovit_deploy.sweep import runner
 from evovit_deploy.sweep.runner import SweepSettings, read_outcomes
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 CHECKPOINT = DIGITS / "evo_deit_digits.pth"
-
-
-@pytest.fixture(autouse=True)
-def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measurements as short as they get, and a cache of its own."""
-    monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
-    real: Any = SweepSettings.__init__
-
-    def brief(self: SweepSettings, **options: Any) -> None:
-        real(self, **(options | {"min_seconds": 0.01, "min_calls": 6}))
-
-    monkeypatch.setattr(SweepSettings, "__init__", brief)
-
-
-@pytest.fixture
-def some(tmp_path: Path) -> Path:
-    """Two test images of every digit."""
-    for folder in (DIGITS / "test").iterdir():
-        (tmp_path / "some" / folder.name).mkdir(parents=True)
-        for image in sorted(folder.iterdir())[:2]:
-            shutil.copy(image, tmp_path / "some" / folder.name)
-    return tmp_path / "some"
+pytestmark = pytest.mark.usefixtures("short")
 
 
 def call(*arguments: object, code: int = 0) -> Any:
@@ -59,7 +39,7 @@ def call(*arguments: object, code: int = 0) -> Any:
 
 @pytest.mark.slow
 def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, ran = runner.evaluate, []
+    real, ran = running.evaluate, []
 
     def evaluated(subject: Subject, *rest: Any, **options: Any) -> Any:
         ran.append(subject.path.stem.removesuffix("_fp32"))
@@ -67,7 +47,7 @@ def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, mo
             raise KeyboardInterrupt
         return real(subject, *rest, **options)
 
-    monkeypatch.setattr(runner, "evaluate", evaluated)
+    monkeypatch.setattr(running, "evaluate", evaluated)
     folder = tmp_path / "out"
     command = ("--data", some, "-o", folder, "--ratios", "0.25,1")
     result = call(*command, code=130)

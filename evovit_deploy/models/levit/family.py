@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ...recipes import LevitEvolution, LevitStructure, Recipe
 from ...recipes.forms import Form
 from ..families import Family, Vanilla, register
-from . import checkpoint, facts
+from . import checkpoint, facts, space
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,6 +70,8 @@ register(
             "class_token": "is not there: the class token of Evo-LeViT is not trained for anything but selecting",
             **dict.fromkeys(("patch_tokens", "blocks", "norm_blocks"), NO_PATCHES),
         },
+        space=space.space,
+        work=space.work,
         mark="poss",
         near_miss=checkpoint.near_miss,
     )

@@ -10,7 +10,7 @@ from ...recipes import Evolution, Recipe, Structure
 from ...recipes.forms import Form
 from ..families import Family, Vanilla, register
 from ..outputs import KINDS, VIT_FEATURES
-from . import evo_deit_checkpoint, facts, timm_source
+from . import evo_deit_checkpoint, facts, space, timm_source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -96,6 +96,8 @@ register(
         schedule=facts.schedule,
         auto_pattern="sort",
         outputs=KINDS,
+        space=space.space,
+        work=space.work,
         mark="qks.0.qk.weight",
         near_miss=evo_deit_checkpoint.near_miss,
     )
@@ -115,6 +117,8 @@ register(
         schedule=facts.timm_schedule,
         auto_pattern="sort",
         outputs=KINDS,
+        space=space.space,
+        work=space.work,
         method="evo",
         start=lambda network: timm_source.scaled_evolution(network.depth),
     )

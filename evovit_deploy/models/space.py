@@ -1,0 +1,86 @@
+"""What a search may change about a schedule: a grid of values, and the recipe at each of its points.
+
+A family gives its space (:attr:`.Family.space`); a search knows nothing of the family but this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ..errors import RecipeError
+from ..recipes import Recipe
+from ..recipes.forms import TokenEvolution
+
+__all__ = ["Axis", "Point", "Space"]
+
+Point = tuple[int, ...]  # the number of its value on every axis
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One value of a schedule.
+
+    Attributes:
+        name: For people, such as ``keep ratio of stage 1``.
+        values: To choose from; of an amount, from the one that leaves nothing out to the one that leaves most out.
+        amount: Whether it says how much is left out. Else it says where, and neither direction is less work by itself.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    amount: bool = True
+
+
+@dataclass(frozen=True)
+class Space:
+    """All schedules that a search may try.
+
+    Attributes:
+        axes: What is varied.
+        start: The point of the checkpoint's own places, at which nothing is left out.
+        evolve: One value an axis -> the evolution; raises RecipeError for values that do not go together.
+        name: One value an axis -> name of the candidate, part of a file name; different for different values.
+    """
+
+    recipe: Recipe
+    axes: tuple[Axis, ...]
+    start: Point
+    evolve: Callable[[tuple[float, ...]], TokenEvolution]
+    name: Callable[[tuple[float, ...]], str]
+
+    def values(self, point: Point) -> tuple[float, ...]:
+        """Return the value on every axis."""
+        return tuple(axis.values[at] for axis, at in zip(self.axes, point))
+
+    def uniform(self) -> list[Point]:
+        """Return the points with the same number on every axis of amounts, at the places of ``start``, the full one first."""
+        most = min(len(axis.values) for axis in self.axes if axis.amount)
+        return [tuple(step if axis.amount else at for axis, at in zip(self.axes, self.start)) for step in range(most)]
+
+    def neighbours(self, point: Point) -> Iterator[Point]:
+        """Yield what one step on one axis reaches, then an amount a step more and another a step less."""
+        moves = [(at, way) for at in range(len(self.axes)) for way in (1, -1)]
+        amounts = [(at, way) for at, way in moves if self.axes[at].amount]
+        steps = [[move] for move in moves]
+        steps += [[(i, 1), (j, -1)] for i, up in amounts if up == 1 for j, down in amounts if down == -1 and j != i]
+        for step in steps:
+            found = list(point)
+            for at, way in step:
+                found[at] += way
+            if all(0 <= at < len(axis.values) for at, axis in zip(found, self.axes)) and self.possible(tuple(found)):
+                yield tuple(found)
+
+    def possible(self, point: Point) -> bool:
+        """Return whether the values go together in this network."""
+        try:
+            self.evolve(self.values(point)).check(self.recipe.structure)
+        except RecipeError:
+            return False
+        return True
+
+    def leaves_out_no_less(self, point: Point, other: Point) -> bool:
+        """Return whether a point leaves out at least as much as another everywhere, at the same places."""
+        return all(
+            mine >= theirs if axis.amount else mine == theirs for axis, mine, theirs in zip(self.axes, point, other)
+        )
