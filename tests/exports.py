@@ -23,10 +23,12 @@ FOLDER = "TESTS_SHARED_EXPORTS"  # in the environment, for processes that a test
 
 def install() -> None:
     """Let this process share what the exporter makes, in the folder that the environment names."""
+    from evovit_deploy.export import graph
     from evovit_deploy.export import onnx as module
 
-    if folder := os.environ.get(FOLDER):
-        module.to_onnx = SharedExports(Path(folder), module.to_onnx)  # type: ignore[assignment]
+    folder = os.environ.get(FOLDER)
+    if folder and not isinstance(graph.to_onnx, SharedExports):
+        graph.to_onnx = module.to_onnx = SharedExports(Path(folder), graph.to_onnx)  # type: ignore[assignment]
 
 
 class UnknownAttribute(Exception):
@@ -70,10 +72,22 @@ def fingerprint(module: Any) -> str:
     Raises:
         UnknownAttribute: There is something in it whose text does not say what it is, or it is large.
     """
-    from torch import nn
-
     if sum(tensor.numel() for tensor in module.parameters()) > LARGE:
         raise UnknownAttribute
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return structure(module) + "".join(
+        f"\n{name} {value.dtype} {tuple(value.shape)} {digest(value)}" for name, value in tensors.items()
+    )
+
+
+def structure(module: Any) -> str:
+    """All that decides what a module computes but for the values of its tensors, as text.
+
+    Raises:
+        UnknownAttribute: There is something in it whose text does not say what it is.
+    """
+    from torch import nn
+
     lines, elsewhere = (
         [],
         {*vars(nn.Module()), "ops"} - {"training"},
@@ -84,10 +98,7 @@ def fingerprint(module: Any) -> str:
     text = "\n".join(lines)
     if any(sign in text for sign in (" at 0x", "<locals>", "tensor(")):
         raise UnknownAttribute
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    return text + "".join(
-        f"\n{name} {value.dtype} {tuple(value.shape)} {digest(value)}" for name, value in tensors.items()
-    )
+    return text
 
 
 def digest(tensor: Any) -> str:

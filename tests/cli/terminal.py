@@ -17,19 +17,27 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.warm import ROOT, WarmProcess
+
 PATIENCE = 600.0  # seconds until a command is taken to hang
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-9]|4[0-9]|9[0-7]|10[0-7])(?:;\d+)*m")
 BOX = "│┃|"
-# Runs several commands in turn, so that torch is imported once; after each it says its exit code on both streams.
+# Runs commands in turn, so that torch is imported once; after each it says its exit code on both streams. With each go the
+# width of the terminal and the variables that the environment has for it.
 DRIVER = """
-import fcntl, json, os, signal, sys, termios
+import fcntl, json, os, signal, struct, sys, termios
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may ignore it
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C reaches this process
 from evovit_deploy.cli import main
-for words in json.loads(sys.argv[1]):
+before = dict(os.environ)
+for words, columns, variables in json.loads(sys.argv[1]):
+    for stream in (1, 2):
+        fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    os.environ.clear()
+    os.environ.update(before | variables)
     sys.argv = ["evovit", *words]
     try:
         main()
@@ -39,10 +47,13 @@ for words in json.loads(sys.argv[1]):
     for stream in (sys.stdout, sys.stderr):
         print(f"\\0{code}\\0", end="", file=stream, flush=True)
 """
+# An export that a test of this session has made is not made again, and a measurement is as short as it can be.
+SHARED = """
+from tests.exports import install; install()
+from tests.measuring import install; install()
+"""
 
-SHARED = (
-    "from tests.exports import install; install()"  # an export that a test of this session has made is not made again
-)
+Way = tuple[Sequence[str], int, dict[str, str]]  # words, columns, variables
 
 
 @dataclass(frozen=True)
@@ -65,11 +76,14 @@ class Terminal:
     Args:
         arguments: Of the Python interpreter.
         folder: To run in.
-        columns: Width.
+        columns: Width, which :data:`DRIVER` sets for each command.
+        warm: Whether it is a fork of a Python that has its imports done; else an interpreter of its own.
         variables: Further environment variables, such as TERM.
     """
 
-    def __init__(self, arguments: Sequence[str], folder: Path, columns: int = 200, **variables: str) -> None:
+    def __init__(
+        self, arguments: Sequence[str], folder: Path, *, columns: int = 80, warm: bool = False, **variables: str
+    ) -> None:
         self._masters, slaves = zip(*(pty.openpty() for _ in range(2)))
         for slave in slaves:
             fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
@@ -85,10 +99,14 @@ class Terminal:
         )
         environment = {name: value for name, value in os.environ.items() if name not in ours}
         environment |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", **variables}
-        self.process = subprocess.Popen(
-            [sys.executable, *arguments], stdin=slaves[0], stdout=slaves[0], stderr=slaves[1], cwd=folder,
-            env=environment, start_new_session=True,
-        )  # fmt: skip
+        self.process: WarmProcess | subprocess.Popen[bytes]
+        if warm:
+            self.process = WarmProcess(arguments, (slaves[0], slaves[0], slaves[1]), folder, environment)
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments], stdin=slaves[0], stdout=slaves[0], stderr=slaves[1], cwd=folder,
+                env=environment, start_new_session=True,
+            )  # fmt: skip
         for slave in slaves:
             os.close(slave)
         self._texts = [b"", b""]
@@ -141,26 +159,24 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def terminal(arguments: Sequence[str], folder: Path, columns: int = 200, **variables: str) -> Iterator[Terminal]:
+def terminal(arguments: Sequence[str], folder: Path, **options: Any) -> Iterator[Terminal]:
     """A process in a terminal, for the length of the block; see :class:`Terminal`."""
-    opened = Terminal(arguments, folder, columns, **variables)
+    opened = Terminal(arguments, folder, **options)
     try:
         yield opened
     finally:
         opened.close()
 
 
-def evovit(*words: str) -> list[str]:
+def evovit(*words: str, columns: int = 200) -> list[str]:
     """Arguments of Python that run one command."""
-    return ["-c", DRIVER, json.dumps([words])]
+    return ["-c", DRIVER, json.dumps([(words, columns, {})])]
 
 
-def run_all(commands: Sequence[Sequence[str]], folder: Path, columns: int, **variables: str) -> list[Said]:
+def run_all(ways: Sequence[Way], folder: Path, **variables: str) -> list[Said]:
     """Run commands in turn, in one process and one terminal."""
-    with terminal(
-        ["-c", SHARED + DRIVER, json.dumps([list(words) for words in commands])], folder, columns, **variables
-    ) as opened:
+    with terminal(["-c", SHARED + DRIVER, json.dumps(ways)], folder, **variables) as opened:
         opened.wait()
         out, err = (text.split("\0") for text in (opened.out, opened.err))
-    assert len(out) == len(err) == 2 * len(commands) + 1, f"the process ended early: {out[-1]} {err[-1]}"
-    return [Said(int(out[2 * n + 1]), out[2 * n], err[2 * n]) for n in range(len(commands))]
+    assert len(out) == len(err) == 2 * len(ways) + 1, f"the process ended early: {out[-1]} {err[-1]}"
+    return [Said(int(out[2 * n + 1]), out[2 * n], err[2 * n]) for n in range(len(ways))]

@@ -13,7 +13,7 @@ from typer.main import get_command
 from evovit_deploy.cli import app
 from evovit_deploy.cli.doctor import command_names
 
-from .terminal import BOX, COLOUR, ROOT, Said, evovit, run_all, terminal
+from .terminal import BOX, COLOUR, ROOT, Said, Way, evovit, run_all, terminal
 
 DIGITS = ROOT / "examples" / "digits"
 CHECKPOINT, LABELS, IMAGES = str(DIGITS / "evo_deit_digits.pth"), str(DIGITS / "labels.txt"), str(DIGITS / "test")
@@ -38,7 +38,7 @@ WAYS: dict[str, list[tuple[str, ...]]] = {
     "inspect": [("inspect", CHECKPOINT)],
     "export": [
         ("export", CHECKPOINT, "-o", "model.onnx", "--outputs", "logits,kept"),
-        ("export", "--from-timm", "vit_tiny_patch16_224", "-o", "timm.onnx", "--no-verify"),
+        ("export", "--from-timm", "test_vit", "-o", "timm.onnx", "--no-verify"),
         ("export", "--recipe", "evo_deit_tiny_patch16_224", "--random-weights", "-o", "random.onnx", "--no-verify"),
     ],
     "verify": [("verify", CHECKPOINT, "model.onnx")],
@@ -57,12 +57,14 @@ WAYS: dict[str, list[tuple[str, ...]]] = {
     "bench report": [("bench", "report", "runs.jsonl"), ("bench", "report", "runs.jsonl", "-o", "page.html")],
     "bench compare": [("bench", "compare", "runs.jsonl", "runs.jsonl")],
     "bench serve": [("bench", "serve", "--seconds", "0.1", "--clients", "1")],
-    "package container": [("package", "container", "model.onnx", "-o", "image")],
-    "package kubernetes": [("package", "kubernetes", "model.onnx", "--image", "x/y:1", "-o", "model.yaml")],
-    "package ray": [("package", "ray", "model.onnx", "-o", "ray.yaml")],
-    "package triton": [("package", "triton", "model.onnx", "-o", "repository")],
+    "package container": [("package", "container", "model.onnx", "-o", "image", "--force")],
+    "package kubernetes": [("package", "kubernetes", "model.onnx", "--image", "x/y:1", "-o", "model.yaml", "--force")],
+    "package ray": [("package", "ray", "model.onnx", "-o", "ray.yaml", "--force")],
+    "package triton": [("package", "triton", "model.onnx", "-o", "repository", "--force")],
 }  # fmt: skip
 WITHOUT_RESULT = {("bench", "report", "runs.jsonl", "-o", "page.html")}  # what was written is a note
+# At one width only: as others of the command in any width; or narrow, since it takes long.
+ONCE = {**dict.fromkeys([*WAYS["export"][1:], WAYS["bench report"][1]], 200), WAYS["bench serve"][0]: 60}
 FAILURES: dict[str, tuple[str, ...]] = {
     "inspect": ("inspect", "no.pth"),
     "export": ("export", "no.pth"),
@@ -87,6 +89,9 @@ FAILURES: dict[str, tuple[str, ...]] = {
 }
 EVERY_WAY = [words for ways in WAYS.values() for words in ways]
 BUILDS = find_spec("tensorrt_rtx") is not None
+WIDTHS = (200, 60)
+COLOURLESS: dict[str, dict[str, str]] = {"dumb": {"TERM": "dumb"}, "no_color": {"NO_COLOR": "1"}}
+PLAIN = [("--help",), ("inspect", CHECKPOINT), ("list",), ("predict", CHECKPOINT, IMAGE)]
 Ways = dict[tuple[str, ...], Said]
 
 
@@ -96,24 +101,35 @@ def test_every_command_has_its_cases() -> None:
     assert names == set(FAILURES)
 
 
-@pytest.fixture(scope="module", params=[200, 60])
-def successes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Ways]:
-    """Every way to call every command, in one terminal of a width."""
+@pytest.fixture(scope="module")
+def said_by(tmp_path_factory: pytest.TempPathFactory) -> dict[int | str, Ways]:
+    """Every way to call every command at each width, then every failure and some successes without colours.
+
+    All in one terminal and one folder, so that what was made at one width is there at the other.
+    """
     folder = tmp_path_factory.mktemp("terminal")
     for name in ("3", "7"):
         (folder / "few" / name).mkdir(parents=True)
         for image in sorted((DIGITS / "test" / name).iterdir())[:2]:
             (folder / "few" / name / image.name).write_bytes(image.read_bytes())
-    ways = [words for words in EVERY_WAY if BUILDS or words[0] != "build"]
-    if request.param < 200:
-        ways = [words for words in ways if words[0] != "export" or words == WAYS["export"][0]]
-    said = run_all(ways, folder, request.param, EVOVIT_CACHE=str(folder / "cache"))
-    return request.param, dict(zip(ways, said))
+    goes: list[tuple[int | str, Way]] = [
+        (columns, (words, columns, {}))
+        for columns in WIDTHS
+        for words in EVERY_WAY
+        if (BUILDS or words[0] != "build") and ONCE.get(words, columns) == columns
+    ]
+    goes += [(kind, (words, 80, COLOURLESS[kind])) for kind in COLOURLESS for words in (*FAILURES.values(), *PLAIN)]
+    found: dict[int | str, Ways] = {}
+    ways = [way for _, way in goes]
+    for (kind, (words, _, _)), said in zip(goes, run_all(ways, folder, EVOVIT_CACHE=str(folder / "cache"))):
+        found.setdefault(kind, {})[tuple(words)] = said
+    return found
 
 
+@pytest.mark.parametrize("columns", WIDTHS)
 @pytest.mark.parametrize("words", EVERY_WAY, ids=" ".join)
-def test_success(successes: tuple[int, Ways], words: tuple[str, ...]) -> None:
-    columns, ways = successes
+def test_success(said_by: dict[int | str, Ways], columns: int, words: tuple[str, ...]) -> None:
+    ways = said_by[columns]
     if words not in ways:
         pytest.skip("TensorRT-RTX is not installed" if words[0] == "build" else "the width makes no difference to it")
     said = ways[words]
@@ -137,20 +153,10 @@ def last_cursor(text: str) -> str:
     return (re.findall(r"\x1b\[\?25[lh]", text) or [""])[-1]
 
 
-@pytest.fixture(scope="module", params=["dumb", "no_color"])
-def plain_terminal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Ways]:
-    """A failure of every command and some successes, where colours are not wanted or not known."""
-    folder = tmp_path_factory.mktemp("plain")
-    ways = list(FAILURES.values())
-    ways += [("--help",), ("inspect", CHECKPOINT), ("list",), ("predict", CHECKPOINT, IMAGE)]
-    variables = {"TERM": "dumb"} if request.param == "dumb" else {"NO_COLOR": "1"}
-    return request.param, dict(zip(ways, run_all(ways, folder, 80, EVOVIT_CACHE=str(folder / "cache"), **variables)))
-
-
+@pytest.mark.parametrize("kind", COLOURLESS)
 @pytest.mark.parametrize("name", FAILURES)
-def test_failure(plain_terminal: tuple[str, Ways], name: str) -> None:
-    kind, ways = plain_terminal
-    said = ways[FAILURES[name]]
+def test_failure(said_by: dict[int | str, Ways], kind: str, name: str) -> None:
+    said = said_by[kind][FAILURES[name]]
     assert said.code in (1, 2)
     check(said, said.code, 80)
     assert said.out == ""
@@ -158,10 +164,10 @@ def test_failure(plain_terminal: tuple[str, Ways], name: str) -> None:
     no_colours(kind, said)
 
 
-@pytest.mark.parametrize("word", ["--help", "inspect", "list", "predict"])
-def test_without_colours(plain_terminal: tuple[str, Ways], word: str) -> None:
-    kind, ways = plain_terminal
-    [said] = [said for words, said in ways.items() if words[0] == word and said.code == 0]
+@pytest.mark.parametrize("kind", COLOURLESS)
+@pytest.mark.parametrize("words", PLAIN, ids=lambda words: words[0])
+def test_without_colours(said_by: dict[int | str, Ways], kind: str, words: tuple[str, ...]) -> None:
+    said = said_by[kind][words]
     check(said, 0, 80)
     assert said.lines
     no_colours(kind, said)
@@ -176,7 +182,7 @@ def no_colours(kind: str, said: Said) -> None:
 @pytest.mark.parametrize("stop", ["ctrl-c", "sigterm"])
 def test_serve(tmp_path: Path, stop: str) -> None:
     words = ("serve", CHECKPOINT, "--port", "0", "--grpc-port", "0", "--provider", "cpu", "--threads", "1")
-    with terminal(evovit(*words), tmp_path, 60) as opened:
+    with terminal(evovit(*words, columns=60), tmp_path, warm=stop == "sigterm") as opened:
         opened.read(until="ready: grpc")
         assert "ready: http" in opened.err
         if stop == "ctrl-c":
@@ -191,14 +197,14 @@ def test_serve(tmp_path: Path, stop: str) -> None:
 @pytest.mark.parametrize(
     ("words", "until"),
     [
-        (("export", "--recipe", "evo_deit_base_patch16_384", "--random-weights", "-o", "x.onnx"), "/4"),
+        (("export", "--recipe", "evo_deit_tiny_patch16_224", "--random-weights", "-o", "x.onnx"), "/4"),
         (("bench", CHECKPOINT, "--min-seconds", "100", "--record", "x.jsonl"), "/100"),
     ],
     ids=["export", "bench"],
 )
 def test_ctrl_c(tmp_path: Path, words: tuple[str, ...], until: str) -> None:
     """Nothing half-written is left, the cursor is back, and one line says what happened."""
-    with terminal(evovit(*words), tmp_path, EVOVIT_CACHE=str(tmp_path / "cache")) as opened:
+    with terminal(evovit(*words), tmp_path, warm=words[0] == "bench", EVOVIT_CACHE=str(tmp_path / "cache")) as opened:
         opened.read(until=until)
         opened.press_ctrl_c()
         opened.wait()
@@ -212,7 +218,7 @@ def test_ctrl_c(tmp_path: Path, words: tuple[str, ...], until: str) -> None:
 @pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
     """`make demo` in a terminal."""
-    with terminal([str(DIGITS / "demo.py")], tmp_path, 80, EVOVIT_CACHE=str(tmp_path / "cache")) as opened:
+    with terminal([str(DIGITS / "demo.py")], tmp_path, EVOVIT_CACHE=str(tmp_path / "cache")) as opened:
         assert opened.wait() == 0, opened.out[-3000:] + opened.err[-3000:]
         assert "stopped, exit code 0" in opened.out
         check(Said(0, opened.out, opened.err), 0, 80)

@@ -23,13 +23,13 @@ import torch
 from safetensors.torch import save_file
 
 from evovit_deploy import export_onnx, load_checkpoint
-from evovit_deploy.bench.settings import Settings
 from evovit_deploy.building.build import build_engine
 from evovit_deploy.cli import app, main
 from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.errors import EngineError
 from evovit_deploy.export import ExportOptions
 from evovit_deploy.models.options import ModelOptions
+from tests import measuring, warm
 
 from .pages import PAGES, ROOT, Block, blocks
 
@@ -116,16 +116,7 @@ def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    check = Settings.__post_init__
-
-    def short(self: Settings) -> None:  # what is measured is not what is tested here
-        check(self)
-        limits = {"min_seconds": 0.1, "min_calls": 6, "max_seconds": 0.1, "warmup_seconds": 0.0, "warmup_calls": 1}
-        for name, value in limits.items():
-            object.__setattr__(self, name, value)
-
-    monkeypatch.setattr(Settings, "__post_init__", short)
-    monkeypatch.setattr("evovit_deploy.bench.session._peaks", lambda report: ())
+    measuring.install(monkeypatch.setattr)  # what is measured is not what is tested here
     return folder
 
 
@@ -134,7 +125,7 @@ class Shell:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch, self.variables = monkeypatch, dict[str, str]()
-        self.services: dict[str, subprocess.Popen[str]] = {}  # by the port that the page names
+        self.services: dict[str, warm.Piped] = {}  # by the port that the page names
         self.ports: dict[str, str] = {}
         self.said = ""  # by the last command
 
@@ -179,10 +170,9 @@ class Shell:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.ports[port] = str(probe.getsockname()[1])
-        command = [sys.executable, "-m", "evovit_deploy", *words[1:], "--port", self.ports[port]]
+        command = ["-m", "evovit_deploy", *words[1:], "--port", self.ports[port]]
         command += [] if "--no-grpc" in words else ["--grpc-port", "0"]
-        service = self.services[port] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert service.stderr is not None
+        service = self.services[port] = warm.Piped(command, Path.cwd())
         seen = ""
         for text in service.stderr:
             seen += text
@@ -235,7 +225,7 @@ def run_python(block: Block, shell: Shell) -> None:
     Path("example.py").write_text(text)
     where = f"{block.page}:{block.line}"
     if "__main__" in text:  # processes that it starts read the file
-        result = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, timeout=300)
+        result = warm.run(["example.py"], Path.cwd())
         assert result.returncode == 0, f"{where}\n{result.stdout}{result.stderr}"
     elif block.text.startswith(NEEDS_GPU) and not torch.cuda.is_available():
         with pytest.raises(EngineError):  # refused for the right reason

@@ -8,8 +8,6 @@ import logging
 import os
 import signal
 import ssl
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +25,7 @@ from typer.testing import CliRunner
 
 from evovit_deploy.cli import app
 from evovit_deploy.errors import EvoVitError
+from tests import warm
 
 from .engines import PATIENCE, NumberEngine, images
 from .running import always, running
@@ -47,14 +46,11 @@ def _loggers_as_they_were() -> Iterator[None]:
 
 
 @contextmanager
-def process(*arguments: object, token: str = "") -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """The command with these arguments, ready; yields it and its addresses."""
-    words = [sys.executable, "-c", START, "serve", *map(str, arguments), "--port", "0", "--grpc-port", "0"]
-    with subprocess.Popen(
-        words, stderr=subprocess.PIPE, text=True, env={**os.environ, "EVOVIT_TOKEN": token}
-    ) as command:
+def process(*arguments: object, token: str = "") -> Iterator[tuple[warm.Piped, dict[str, str]]]:
+    """The command with these arguments, ready; yields it and its addresses. tests/cli/test_terminal.py starts real ones."""
+    words = ["-c", START, "serve", *map(str, arguments), "--port", "0", "--grpc-port", "0"]
+    with warm.Piped(words, Path.cwd(), {**os.environ, "EVOVIT_TOKEN": token}) as command:
         try:
-            assert command.stderr is not None
             addresses: dict[str, str] = {}
             while len(addresses) < 3:
                 line = command.stderr.readline()
