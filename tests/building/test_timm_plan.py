@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.export import ExportOptions, export_baseline, export_onnx
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.models.vanilla import vanilla_recipe
+from evovit_deploy.models.vit import timm_vit
+from evovit_deploy.models.vit.timm_source import scaled_evolution
+from evovit_deploy.models.vit.timm_vit import timm_options
+from evovit_deploy.recipes import Recipe
 from tests.timm_models import checkpoint_of
 
 from .test_kernel_counts import DEPTH, STOCK, TWIN
@@ -22,16 +27,6 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "timm.md"
 BATCHES = BuildOptions(target="tensorrt-rtx", min_batch=1, opt_batch=8, max_batch=64, require_fused_attention=True)
 FP16 = ExportOptions(ModelOptions("fp16"), prove=False)
 KINDS = ("evo", "twin", "stock")
-
-
-@pytest.mark.parametrize(
-    "family", ["deit3_small_patch16_224", "vit_small_patch14_reg4_dinov2", "vit_small_patch16_224 avg"]
-)
-def test_every_attention_of_a_small_model_is_fused(family: str, tmp_path: Path) -> None:
-    path = export_onnx(checkpoint_of(family), tmp_path / "model.onnx", FP16).path
-    report = build_engine(path, options=BATCHES, prove=False).report
-    assert (report.fused, report.attentions, report.unfused) == (4, 4, ())
-    assert report.precisions["fp16"] > report.kernels / 2
 
 
 LIKE_DEIT = "vit_small_patch16_224"
@@ -51,27 +46,65 @@ def documented(name: str, kind: str) -> tuple[int, int, int]:
     return kernels, fused, attentions
 
 
-def counted(name: str, kind: str, path: Path) -> tuple[int, int, int]:
+def counted(recipe: Recipe, kind: str, path: Path) -> tuple[int, int, int]:
     """(kernels, fused, attentions) of the plan."""
-    checkpoint = random_checkpoint(timm_recipe(name, image_size=224))
+    checkpoint = random_checkpoint(recipe)
     if kind == "evo":
         export_onnx(checkpoint, path, FP16)
     else:
-        export_baseline(checkpoint.recipe, path, FP16, kind=kind, weights=checkpoint)  # type: ignore[arg-type]
+        export_baseline(recipe, path, FP16, kind=kind, weights=checkpoint)  # type: ignore[arg-type]
     report = build_engine(path, options=BATCHES, prove=False).report
+    assert report.precisions["fp16"] > report.kernels / 2
     return report.kernels, report.fused, report.attentions
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "kind"), [(name, kind) for name in NAMES for kind in KINDS if name != LIKE_DEIT or kind == "evo"]
-)
-def test_plan_is_the_documented_one(name: str, kind: str, tmp_path: Path) -> None:
-    found, expected = counted(name, kind, tmp_path / "model.onnx"), documented(name, kind)
+def check(found: tuple[int, int, int], expected: tuple[int, int, int]) -> None:
     assert found[1:] == expected[1:]
     if not trt.__version__.startswith("1.7."):
         pytest.skip(f"kernels were counted with TensorRT-RTX 1.7, this is {trt.__version__}")
     assert found[0] == expected[0]
+
+
+# In full by default: the model that has everything, LayerScale, registers and patches of 14.
+FULL = [("vit_small_patch14_reg4_dinov2", "evo"), ("vit_small_patch14_reg4_dinov2", "twin")]
+WHOLE = [
+    (name, kind)
+    for name in NAMES
+    for kind in KINDS
+    if (name, kind) not in FULL and (name != LIKE_DEIT or kind == "evo")
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), [*FULL, *(pytest.param(*case, marks=pytest.mark.whole) for case in WHOLE)])
+def test_plan_is_the_documented_one(name: str, kind: str, tmp_path: Path) -> None:
+    check(counted(timm_recipe(name, image_size=224), kind, tmp_path / "model.onnx"), documented(name, kind))
+
+
+# Kernels in four blocks, of what is not built in full by default and is no DeiT's.
+IN_FOUR_BLOCKS = [
+    (LIKE_DEIT, "evo", 43),
+    ("deit3_small_patch16_224", "evo", 43),
+    ("deit3_small_patch16_224", "stock", 51),
+    ("vit_small_patch14_dinov2", "evo", 42),
+    ("vit_small_patch14_dinov2", "stock", 45),
+    ("vit_small_patch14_reg4_dinov2", "stock", 50),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "kernels"), IN_FOUR_BLOCKS)
+def test_four_blocks(name: str, kind: str, kernels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = timm_recipe(name, image_size=224)
+    monkeypatch.setattr(timm_vit, "timm_options", lambda structure: {**timm_options(structure), "depth": 4})
+    structure = dataclasses.replace(full.structure, depth=4)  # type: ignore[type-var]
+    recipe = dataclasses.replace(full, structure=structure, evolution=scaled_evolution(4))
+    check(counted(recipe, kind, tmp_path / "model.onnx"), (kernels, 4, 4))
+
+
+def test_every_attention_of_a_model_that_pools_patches_is_fused(tmp_path: Path) -> None:
+    path = export_onnx(checkpoint_of("vit_small_patch16_224 avg"), tmp_path / "model.onnx", FP16).path
+    report = build_engine(path, options=BATCHES, prove=False).report
+    assert (report.fused, report.attentions, report.unfused) == (4, 4, ())
 
 
 def test_an_original_that_is_a_deit_is_counted_as_one() -> None:
