@@ -73,6 +73,14 @@ def shared_exports(session_folder: Path) -> None:
     exports.install()
 
 
+@pytest.fixture
+def weights_into_one_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let models that differ in weights only be exported once."""
+    from . import weights
+
+    weights.install(monkeypatch.setattr)
+
+
 @pytest.fixture(scope="session")
 def digits_package(session_folder: Path) -> Path:
     """The digits checkpoint as an inductor engine for batches of 1 to 8, compiled once a session."""

@@ -20,6 +20,8 @@ from .faults import ALL, Fault, healthy
 
 FEW = {str(fault): fault for fault in ALL}
 
+pytestmark = pytest.mark.usefixtures("weights_into_one_export")
+
 
 def few_images(size=64, count=2):
     return np.random.default_rng(0).standard_normal((count, 3, size, size)).astype(np.float32)

@@ -25,6 +25,8 @@ from tests.diagnose.faults import ALL, healthy
 FAULTS = {str(fault): fault for fault in ALL}
 AUTO = ExportOptions(ModelOptions("fp16"), islands="auto")
 
+pytestmark = pytest.mark.usefixtures("weights_into_one_export")
+
 
 def nodes_of(path) -> list[tuple[str, str]]:
     return [(node.op_type, node.name) for node in onnx.load(path).graph.node]

@@ -16,6 +16,8 @@ from evovit_deploy.models.options import ModelOptions
 
 FP16 = ExportOptions(ModelOptions("fp16"))
 
+pytestmark = pytest.mark.usefixtures("weights_into_one_export")
+
 
 def changed(checkpoint, **factors):
     """The checkpoint with some tensors multiplied; ``__`` in a name is a dot."""
