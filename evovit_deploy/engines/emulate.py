@@ -79,20 +79,33 @@ def emulate_as_fp16(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.
 
 
 def watched(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of an FP32 graph with an output ``largest:NODE`` (scalar float32) for every node with a float result."""
+    """Return a copy of an FP32 graph with an output ``largest:NODE`` ([C] float32) for every node with a float result: its largest
+    magnitudes along its last axis.
+    """
+    import numpy as np
     import onnx
-    from onnx import TensorProto, helper
+    from onnx import TensorProto, helper, numpy_helper
 
     graph = onnx.shape_inference.infer_shapes(model).graph
-    floats = {i.name for i in (*graph.value_info, *graph.output) if i.type.tensor_type.elem_type == TensorProto.FLOAT}
+    ranks = {
+        i.name: len(i.type.tensor_type.shape.dim)
+        for i in (*graph.value_info, *graph.output)
+        if i.type.tensor_type.elem_type == TensorProto.FLOAT and i.type.tensor_type.HasField("shape")
+    }
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    for rank in {max(rank - 1, 0) for rank in ranks.values()}:
+        axes = np.arange(rank, dtype=np.int64)
+        result.graph.initializer.append(numpy_helper.from_array(axes, f"{WATCH}axes {rank}"))
     for node in model.graph.node:
-        if node.output[0] in floats:
+        if node.output[0] in ranks and (rank := ranks[node.output[0]]) > 0:
             size, told = f"{node.output[0]}.size", f"{WATCH}{node.name}"
             result.graph.node.append(helper.make_node("Abs", [node.output[0]], [size]))
-            result.graph.node.append(helper.make_node("ReduceMax", [size], [told], keepdims=0))
-            result.graph.output.append(helper.make_tensor_value_info(told, TensorProto.FLOAT, []))
+            over = helper.make_node(
+                "ReduceMax", [size, f"{WATCH}axes {rank - 1}"], [told], keepdims=0, noop_with_empty_axes=1
+            )
+            result.graph.node.append(over)
+            result.graph.output.append(helper.make_tensor_value_info(told, TensorProto.FLOAT, None))
     return result
 
 

@@ -16,12 +16,14 @@ __all__ = ["candidates", "named", "with_islands"]
 
 # They hold no arithmetic: where their input is FP32, so is their output, at no cost.
 MOVES = {"Reshape", "Transpose", "Slice", "Unsqueeze", "Squeeze", "Flatten", "Expand", "Identity", "Split", "Pad"}
-MOVES |= {"Gather", "GatherND", "Concat"}
+MOVES |= {"Gather", "GatherND", "GatherElements", "ScatterND", "ScatterElements", "Concat", "Where", "Tile"}
+HALVES = (10, 16)  # TensorProto.FLOAT16, BFLOAT16
+TWIN = ".fp32"  # after the name of a node that moves values, where it does so in FP32 as well
 
 
 def candidates(half: onnx.ModelProto) -> list[str]:
     """Return the names of the nodes that compute in half precision, in the order of computation."""
-    halves = _halves(half)
+    halves = _of_kind(half, HALVES)
     return [
         node.name
         for node in half.graph.node
@@ -56,12 +58,13 @@ def with_islands(half: onnx.ModelProto, exact: onnx.ModelProto, names: Collectio
     Args:
         half: Typed FP16 or BF16 graph.
         exact: The same graph in FP32, with the same node names; the islands take their weights from it.
-        names: Of the nodes; those that only move values between them follow.
+        names: Of the nodes; those that only move values between them follow. What is FP32 already (the image, scores) they
+            read as it is, and not as it is cast for half precision.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    halves = _halves(half)
+    halves, floats = _of_kind(half, HALVES), _of_kind(half, (TensorProto.FLOAT,))
     kind = next(
         (t.data_type for t in half.graph.initializer if t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16)),
         TensorProto.FLOAT16,
@@ -69,13 +72,13 @@ def with_islands(half: onnx.ModelProto, exact: onnx.ModelProto, names: Collectio
     stored = {tensor.name: tensor for tensor in half.graph.initializer}
     weights = {tensor.name: tensor for tensor in exact.graph.initializer}
     exact_inputs = {node.name: list(node.input) for node in exact.graph.node if node.op_type != "Cast"}
-    outputs = {output.name for output in half.graph.output}
     result = onnx.ModelProto()
     result.CopyFrom(half)
     del result.graph.node[:], result.graph.value_info[:]
     whole: dict[str, str] = {}  # half value -> the same in FP32
     nodes: list[onnx.NodeProto] = []
-    made: set[str] = set()
+    made: set[str] = set()  # weights
+    born: set[str] = set()  # FP32 values that were never rounded
 
     def constant(node: onnx.NodeProto, place: int) -> str:
         """The FP32 weight that a node reads at a place."""
@@ -102,44 +105,50 @@ def with_islands(half: onnx.ModelProto, exact: onnx.ModelProto, names: Collectio
         whole[name] = new
         return new
 
-    consumers: dict[str, list[onnx.NodeProto]] = {}
-    for node in half.graph.node:
-        for name in node.input:
-            consumers.setdefault(name, []).append(node)
-    islands = set(names)
-    for node in half.graph.node:
-        copy = onnx.NodeProto.FromString(node.SerializeToString())
-        if node.op_type == "Cast" and node.input[0] in whole:
-            copy.input[0] = whole[node.input[0]]
-        data = [name for name in node.input if name in halves and name not in stored]
-        moves = node.op_type in MOVES and data and all(name in whole and whole[name] in made for name in data)
-        if node.name not in islands and not moves:
-            nodes.append(copy)
-            continue
+    def widen(copy: onnx.NodeProto, node: onnx.NodeProto) -> None:
+        """Let a copy of a node read and write FP32."""
         for place, name in enumerate(node.input):
             if name in halves or (name in stored and stored[name].data_type == kind):
                 copy.input[place] = widened(node, place)
-        after = []
         for place, name in enumerate(node.output):
             if name in halves:
                 whole[name] = copy.output[place] = f"{name}.fp32"
-                made.add(whole[name])
-                if name in outputs or consumers.get(name):
-                    after.append(
+                born.add(whole[name])
+
+    islands = set(names)
+    for node in half.graph.node:
+        copy = onnx.NodeProto.FromString(node.SerializeToString())
+        if node.op_type == "Cast":
+            source, rounded = node.input[0], node.output[0]
+            if source in whole:
+                copy.input[0] = whole[source]
+            elif source in floats and rounded in halves:  # the image, or what a part computes in FP32 as it is
+                whole[rounded] = source
+                born.add(source)
+        if node.name in islands:
+            widen(copy, node)
+            nodes.append(copy)
+            for place, name in enumerate(node.output):
+                if name in halves:
+                    nodes.append(
                         helper.make_node("Cast", [whole[name]], [name], f"{node.name}/Cast_out_{place}", to=kind)
                     )
-        nodes += [copy, *after]
+            continue
+        nodes.append(copy)
+        if node.op_type in MOVES and any(whole.get(name) in born for name in node.input):
+            twin = onnx.NodeProto.FromString(node.SerializeToString())
+            twin.name = f"{node.name}{TWIN}"
+            widen(twin, node)
+            nodes.append(twin)
     result.graph.node.extend(nodes)
     return _without_unused(result)
 
 
-def _halves(model: onnx.ModelProto) -> set[str]:
-    """Names of the half-precision values that nodes compute or the graph takes."""
+def _of_kind(model: onnx.ModelProto, kinds: Sequence[int]) -> set[str]:
+    """Names of the values of these element types that nodes compute or the graph takes."""
     import onnx
-    from onnx import TensorProto
 
     graph = onnx.shape_inference.infer_shapes(model).graph
-    kinds = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
     return {
         info.name
         for info in (*graph.value_info, *graph.input, *graph.output)
@@ -148,7 +157,7 @@ def _halves(model: onnx.ModelProto) -> set[str]:
 
 
 def _without_unused(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop Casts and weights that nothing reads any more."""
+    """Drop Casts, moves and weights that nothing reads any more."""
     while True:
         read = {name for node in model.graph.node for name in node.input} | {o.name for o in model.graph.output}
         kept = [node for node in model.graph.node if read & set(node.output)]
@@ -156,6 +165,10 @@ def _without_unused(model: onnx.ModelProto) -> onnx.ModelProto:
             break
         del model.graph.node[:]
         model.graph.node.extend(kept)
+    names = {node.name for node in model.graph.node}
+    for node in model.graph.node:
+        if node.name.endswith(TWIN) and node.name.removesuffix(TWIN) not in names:
+            node.name = node.name.removesuffix(TWIN)  # in half precision it is gone
     weights = [tensor for tensor in model.graph.initializer if tensor.name in read]
     del model.graph.initializer[:]
     model.graph.initializer.extend(weights)

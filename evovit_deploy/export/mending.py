@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.emulate import WATCH, watched
+from ..engines.emulate import FP16_MAX, WATCH, watched
 from ..errors import ParityError
 from .islands import candidates, named, with_islands
 from .parity import compare
 from .proof import run_module, same_kept
-from .scaling import propose, rescale
+from .scaling import in_words, propose, rescale
 from .strict import StrictRun, broken_constants
 
 if TYPE_CHECKING:
     import onnx
 
+    from ..models.seams import Seam
     from ..recipes import Tolerance
     from .gates import ParityReport
 
@@ -29,7 +31,9 @@ __all__ = ["Mended", "Mender"]
 
 Array = NDArray[Any]
 FEW = 5  # images that the search runs on; the whole set judges its result
-MOST_TRIALS = 240
+ROUNDS = 3
+MOST_TRIALS = 240  # in a round
+CAST = re.compile(r"/Cast_(in|out)_\d+$")  # what stands at the shore of an island
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,28 @@ class Mended:
     trials: int = 0
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What the gates said of a graph, the run, and the numbers of the images that would not pass alone."""
+
+    report: ParityReport
+    run: StrictRun
+    failing: tuple[int, ...]
+
+    def good(self, strict: bool = False) -> bool:
+        """Whether every gate holds, and no other top class is excused by the cut alone; ``strict``: no other one at all."""
+        report = self.report
+        if not report.passed:
+            return False
+        return not report.flips if strict else all(flip.margin <= report.flip_limit for flip in report.flips)
+
+    @property
+    def badness(self) -> float:
+        """Error; infinite where an output is not finite."""
+        error = self.report.largest_error
+        return np.inf if self.report.not_finite or error is None else error
+
+
 class Mender:
     """Finds what a model needs to pass in FP16.
 
@@ -56,6 +82,7 @@ class Mender:
         whole: The FP32 module, as it is exported (folded or not).
         reference: The plain FP32 module that a proof holds it against.
         export: Module -> ONNX graph.
+        seams: Of its family: where the FP32 module can be scaled.
         images: [n, ...] as both take them.
         names: Of the images.
         batch: Static batch of the graph, or None.
@@ -68,13 +95,14 @@ class Mender:
         whole: Any,
         reference: Any,
         export: Callable[[Any], onnx.ModelProto],
+        seams: Callable[[Any], Sequence[Seam]],
         images: Array,
         names: Sequence[str],
         batch: int | None,
         tolerance: Tolerance,
         step: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.whole, self.reference, self.export, self.step = whole, reference, export, step
+        self.whole, self.reference, self.export, self.seams, self.step = whole, reference, export, seams, step
         self.images, self.names, self.batch, self.tolerance = images, tuple(names), batch, tolerance
         self.expected, self.scores = run_module(reference, images)
         self.trials = 0
@@ -95,80 +123,93 @@ class Mender:
         Raises:
             ParityError: Not even FP32 everywhere makes it pass.
         """
-        report, run = self._judge(half, range(len(self.images)))
-        if _good(report):
+        everything = range(len(self.images))
+        found = self._judge(half, everything)
+        if found.good():
             return Mended(half, trials=self.trials)
         self.step("FP16 does not hold: looking for what has to change")
         exact = self.export(self.whole)
-        scales = propose(self.whole, self._ranges(exact))
+        ranges = self._ranges(exact)
+        scales = propose(self.seams(self.whole), ranges)
         if scales:
             scaled = copy.deepcopy(self.whole)
-            rescale(scaled, scales)
+            rescale(self.seams(scaled), scales)
             candidate = self.export(copy.deepcopy(scaled).half())
-            better, its_run = self._judge(candidate, range(len(self.images)))
-            if _good(better, strict=True):
-                return Mended(candidate, scales=scales, trials=self.trials)
-            if _badness(better) <= _badness(report):
-                half, report, run, exact = candidate, better, its_run, self.export(scaled)
+            better = self._judge(candidate, everything)
+            if better.good(strict=True):
+                return Mended(candidate, scales=in_words(scales), trials=self.trials)
+            scaled_ranges = self._ranges(whole := self.export(scaled))
+            if _beyond(scaled_ranges, whole) < _beyond(ranges, exact) or better.badness < found.badness:
+                half, found, exact, ranges = candidate, better, whole, scaled_ranges
             else:
                 scales = {}
-        islands = self._search(half, exact, report, run)
-        return Mended(with_islands(half, exact, islands), tuple(islands), scales, self.trials)
+        islands = self._search(half, exact, found, ranges)
+        return Mended(with_islands(half, exact, islands), tuple(islands), in_words(scales), self.trials)
 
-    def _search(self, half: onnx.ModelProto, exact: onnx.ModelProto, report: ParityReport, run: StrictRun) -> list[str]:
+    def _search(
+        self, half: onnx.ModelProto, exact: onnx.ModelProto, first: Trial, ranges: Mapping[str, Array]
+    ) -> list[str]:
+        """The smallest set of nodes found, in the order of computation: on a few images, and again with those that it fails."""
         known = candidates(half)
-        order = {name: number for number, name in enumerate(known)}
         everything = range(len(self.images))
-        complete, _ = self._judge(with_islands(half, exact, known), everything)
-        if not _good(complete):
+        complete = self._judge(with_islands(half, exact, known), everything)
+        if not complete.good():
             raise ParityError(
-                f"no islands make this model pass in half precision: with all {len(known)} nodes in FP32, {complete.failure}."
+                f"no islands make this model pass in half precision: with all {len(known)} nodes in FP32, "
+                f"{complete.report.failure}."
             )
-        strict = _good(complete, strict=True)
-        chosen = self._around_overflows(half, exact, run)
-        found, _ = self._judge(with_islands(half, exact, chosen), everything) if chosen else (report, run)
-        rows = self._hard(report, found)
-        good = self._tester(half, exact, rows, strict)
-        if not _good(found, strict=strict):
-            units = _units(known)
-            kept = _minimise([unit for unit in units if not unit <= chosen], lambda part: good(chosen | part))
-            chosen = chosen | set().union(*kept)
-        members = sorted(chosen, key=order.__getitem__)
-        least = [name for unit in _minimise([{name} for name in members], good) for name in unit]
-        final, _ = self._judge(with_islands(half, exact, least), everything)
-        return least if _good(final, strict=strict) else members
+        strict = complete.good(strict=True)
+        around = self._around_overflows(half, exact, first.run, ranges)
+        final = self._judge(with_islands(half, exact, around), everything) if around else first
+        rows = {0, *first.failing[: FEW - 1]}
+        for _ in range(ROUNDS):
+            rows |= set(final.failing[:FEW])
+            good = self._tester(half, exact, sorted(rows), strict)
+            chosen = set(around)
+            if not final.good(strict=strict):
+                units = [unit for unit in _units(known) if not unit <= around]
+                chosen |= set().union(*_minimise(units, good, always=around))
+            single = [{name} for name in known if name in chosen]
+            least = [name for unit in _minimise(single, good) for name in unit]
+            final = self._judge(with_islands(half, exact, least), everything)
+            if final.good(strict=strict):
+                return least
+        return known
 
-    def _around_overflows(self, half: onnx.ModelProto, exact: onnx.ModelProto, run: StrictRun) -> set[str]:
+    def _around_overflows(
+        self, half: onnx.ModelProto, exact: onnx.ModelProto, run: StrictRun, ranges: Mapping[str, Array]
+    ) -> set[str]:
         """The nodes that overflow and those that read them, until nothing does."""
-        known = set(candidates(half))
+        known, readers = set(candidates(half)), _readers(half)
+        bad = {
+            name for name, largest in ranges.items() if largest.max(initial=0.0) > FP16_MAX
+        }  # in FP32: all of a stream at once
         chosen: set[str] = set()
         graph = half
         for _ in range(12):
-            bad = run.beginnings | set(broken_constants(graph))
-            if not bad:
-                break
-            readers = _readers(half)
+            bad |= {CAST.sub("", name) for name in (*run.beginnings, *broken_constants(graph))}
             grown = chosen | ((bad | set().union(*(readers.get(name, set()) for name in bad))) & known)
             if grown == chosen:
                 break
             chosen = grown
             graph = with_islands(half, exact, chosen)
-            run = self._judge(graph, range(len(self.images)))[1]
+            run = self._judge(graph, range(len(self.images))).run
         return chosen
 
     def _tester(
         self, half: onnx.ModelProto, exact: onnx.ModelProto, rows: Sequence[int], strict: bool
     ) -> Callable[[set[str]], bool]:
+        end = self.trials + MOST_TRIALS
+
         def good(islands: set[str]) -> bool:
-            if self.trials >= MOST_TRIALS:
+            if self.trials >= end:
                 return False
             self.step(f"trying {len(islands)} nodes in FP32")
-            report, _ = self._judge(with_islands(half, exact, islands), rows)
-            return _good(report, strict=strict)
+            return self._judge(with_islands(half, exact, islands), rows).good(strict=strict)
 
         return good
 
-    def _judge(self, graph: onnx.ModelProto, rows: Sequence[int]) -> tuple[ParityReport, StrictRun]:
+    def _judge(self, graph: onnx.ModelProto, rows: Sequence[int]) -> Trial:
         """The gates of a graph on some of the images."""
         self.trials += 1
         run, picked = StrictRun(graph, self.batch), list(rows)
@@ -177,43 +218,42 @@ class Mender:
         scores = {name: value[picked] for name, value in self.scores.items()}
         got = {name: value for name, value in run(images).items() if name in expected}
         settled = same_kept(self.reference, images, expected, got)
-        report = compare(expected, got, self.tolerance, names=names, scores=scores, settled=settled)
-        return dataclasses.replace(report, overflows=run.overflows(names)), run
 
-    def _ranges(self, exact: onnx.ModelProto) -> dict[str, float]:
-        """Node -> largest magnitude of its value in FP32."""
+        def compared(at: slice) -> ParityReport:
+            a, b, c, s = ({n: v[at] for n, v in part.items()} for part in (expected, got, settled, scores))
+            return compare(a, b, self.tolerance, names=names[at], scores=s, settled=c)
+
+        broken = set(run.worst.values())
+        failing = [
+            row
+            for i, row in enumerate(picked)
+            if i in broken or not (one := compared(slice(i, i + 1))).passed or one.flips
+        ]
+        report = dataclasses.replace(compared(slice(None)), overflows=run.overflows(names))
+        return Trial(report, run, tuple(failing))
+
+    def _ranges(self, exact: onnx.ModelProto) -> dict[str, Array]:
+        """Node -> largest magnitudes [C] of its value in FP32, along its last axis."""
         from ..engines.onnxruntime import session
 
         runner = session(watched(exact).SerializeToString(), "cpu", None, optimise=False)
         told = [output.name for output in runner.get_outputs() if output.name.startswith(WATCH)]
-        largest: dict[str, float] = {}
+        largest: dict[str, Array] = {}
         for start in range(len(self.images)):
             part = self.images[(start + np.arange(self.batch or 1)) % len(self.images)]
             for name, value in zip(told, runner.run(told, {"images": part})):
-                largest[name[len(WATCH) :]] = max(largest.get(name[len(WATCH) :], 0.0), float(value))
+                node = name[len(WATCH) :]
+                largest[node] = np.maximum(largest[node], value) if node in largest else value
         return largest
 
-    def _hard(self, *reports: ParityReport) -> list[int]:
-        """Numbers of a few images that show the fault, and of the first."""
-        told = [text.rpartition(", ")[2] for report in reports for text in report.overflows or ()]
-        told += [flip.image for report in reports for flip in report.flips]
-        told += [report.worst for report in reports]
-        told += [match.worst for report in reports for match in report.features.values()]
-        told += [text.removeprefix("reference: ") for report in reports for text in report.not_finite]
-        rows = [self.names.index(name) for name in dict.fromkeys(told) if name in self.names][: FEW - 1]
-        return sorted({0, *rows})
 
+def _beyond(ranges: Mapping[str, Array], exact: onnx.ModelProto) -> int:
+    """Number of values and weights of an FP32 graph that FP16 does not reach."""
+    from onnx import numpy_helper
 
-def _good(report: ParityReport, strict: bool = False) -> bool:
-    """Whether every gate holds, and no other top class is excused by the cut alone; ``strict``: no other top class at all."""
-    if not report.passed:
-        return False
-    return not report.flips if strict else all(flip.margin <= report.flip_limit for flip in report.flips)
-
-
-def _badness(report: ParityReport) -> tuple[int, int, float]:
-    error = report.largest_error
-    return len(report.not_finite), len(report.overflows or ()), error if error is not None else np.inf
+    weights = [numpy_helper.to_array(tensor) for tensor in exact.graph.initializer]
+    large = [np.abs(array).max(initial=0.0) for array in weights if array.dtype == np.float32]
+    return sum(top > FP16_MAX for top in (*large, *(sizes.max(initial=0.0) for sizes in ranges.values())))
 
 
 def _units(known: Sequence[str]) -> list[set[str]]:
@@ -227,14 +267,16 @@ def _units(known: Sequence[str]) -> list[set[str]]:
     return list(units.values())
 
 
-def _minimise(units: list[set[str]], good: Callable[[set[str]], bool]) -> list[set[str]]:
-    """Drop as many units as can be dropped while ``good`` holds for the rest: halves first, then quarters, down to one."""
+def _minimise(units: list[set[str]], good: Callable[[set[str]], bool], always: Collection[str] = ()) -> list[set[str]]:
+    """Drop as many units as can be dropped while ``good`` holds for the rest and ``always``: halves first, then quarters, down
+    to one.
+    """
     size = max(1, len(units) // 2)
     while units:
         place = 0
         while place < len(units):
             rest = units[:place] + units[place + size :]
-            if good(set().union(*rest)):
+            if good(set(always).union(*rest)):
                 units = rest
             else:
                 place += size

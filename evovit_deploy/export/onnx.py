@@ -227,6 +227,7 @@ def _mend(
         prepared.whole(),
         prepared.reference,
         lambda module: graph_of(module, options),
+        family_of(prepared.recipe).seams,
         images,
         named,
         options.batch,

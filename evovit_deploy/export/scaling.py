@@ -1,116 +1,132 @@
 """Powers of two into neighbouring weights: the same function, exactly, with values that fit into FP16.
 
-- The value of an attention passes through linearly: v / 2^k, and the projection after it times 2^k.
-- q / 2^k and k times 2^k have the same product.
-- LayerNorm does not see the scale of its input but for epsilon: the whole residual stream over 2^k, epsilon over 4^k.
-- A LayerNorm's own weights over 2^k, those of the Linear after it times 2^k (where they are not folded together).
+Where that is possible is a fact of a family, its seams (:mod:`evovit_deploy.models.seams`). Here it is decided by how much.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
 
 from ..engines.emulate import FP16_MAX
 
-__all__ = ["propose", "rescale"]
+if TYPE_CHECKING:
+    from ..models.seams import Part, Seam, Seen
 
+__all__ = ["in_words", "propose", "rescale"]
+
+Array = NDArray[Any]
+Powers = Mapping[str, "int | Array"]
 ROOM = 2.0**13  # what a value that is scaled down is brought below
-SMALL = 2.0**-12  # what is all below this is scaled up
+SMALL = 2.0**-10  # what is all below this is scaled up: FP16 has its eleven bits down to 2^-14 only
+STEP = 4  # powers of single channels are multiples of it: few kinds of channels are easier to tell of
 
 
-def propose(module: Any, largest: Mapping[str, float]) -> dict[str, int]:
-    """Return what to scale down, by what power of two (negative: up), for a vision transformer; empty for other models.
+def propose(seams: Iterable[Seam], largest: Mapping[str, Array]) -> dict[str, int | Array]:
+    """Return seam -> by what power of two to scale it down (negative: up), or one power for each channel; only what needs it.
 
     Args:
-        module: FP32, as it is exported.
-        largest: Node -> largest magnitude of its value in FP32.
+        seams: Of the FP32 module, as it is exported.
+        largest: Node -> largest magnitudes [C] of its value in FP32, along its last axis.
     """
-    from ..models.vit.vit import VisionTransformer
-
-    if not isinstance(module, VisionTransformer):
-        return {}
-    found: dict[str, int] = {}
-    blocks: Any = module.blocks
-    stream = [largest.get(name, 0.0) for name in largest if _is_stream(name)]
-    weights = [float(part.abs().max()) for block in blocks for part in (block.fc2.weight, block.fc2.bias)]
-    if (top := max([*stream, *weights], default=0.0)) > FP16_MAX / 2:
-        found["residual"] = _power(top)
-    for i, block in enumerate(blocks):
-        dim = block.attn.proj.in_features
-        weight = block.attn.qkv.weight.abs()
-        parts = {}
-        for place, (part, node) in enumerate((("query", "Slice"), ("key", "Slice_2"), ("value", "Slice_3"))):
-            rows = float(weight[place * dim : (place + 1) * dim].max())
-            seen = largest.get(f"blocks.{i}/attn/{node}", 0.0)
-            parts[part] = (max(seen, rows), seen)
-        if (power := _wanted(*parts["value"])) != 0:
-            found[f"blocks.{i}.attn.value"] = power
-        (query, _), (key, _) = parts["query"], parts["key"]
-        apart = max(query, key) > FP16_MAX / 2 or (min(query, key) < SMALL and max(query, key) > 1)
-        if apart and query and key and (power := round(math.log2(query / key) / 2)) != 0:
-            found[f"blocks.{i}.attn.query"] = power
-        for name in ("norm1", "norm2"):
-            seen = largest.get(f"blocks.{i}/{name}/LayerNormalization", 0.0)
-            if (power := _wanted(max(seen, float(getattr(block, name).weight.abs().max())), seen)) > 0:
-                found[f"blocks.{i}.{name}"] = power
+    found: dict[str, int | Array] = {}
+    for seam in seams:
+        seen = _seen(seam.seen, largest, seam.channels)
+        top = np.maximum(seen, _weights(seam.down, seam.channels))
+        if seam.against:
+            other = max(float(_seen(seam.against, largest, 0)), float(_weights(seam.up, 0)))
+            if power := _balance(float(top), other):
+                found[seam.name] = power
+        elif not seam.channels:
+            if power := _wanted(float(top), float(seen)):
+                found[seam.name] = power
+        elif (powers := _by_channel(top, seen)).any():
+            found[seam.name] = int(powers[0]) if (powers == powers[0]).all() else powers
     return found
 
 
-def rescale(module: Any, powers: Mapping[str, int]) -> None:
-    """Scale an FP32 vision transformer in place; every weight is multiplied by a power of two, and the function stays.
+def rescale(seams: Sequence[Seam], powers: Powers) -> None:
+    """Scale a module in place, at its seams; every weight is multiplied by a power of two, and the function stays.
 
     Args:
-        module: FP32.
+        seams: Of the FP32 module that is changed.
         powers: From :func:`propose`.
     """
+    import torch
+
+    known = {seam.name: seam for seam in seams}
+    with torch.no_grad():
+        for name, power in powers.items():
+            seam = known[name]
+            for parts, sign in ((seam.down, -1.0), (seam.up, 1.0)):
+                for tensor, axis in parts:
+                    factor = torch.as_tensor(np.exp2(sign * np.asarray(power, np.float64)), dtype=tensor.dtype)
+                    shape = [-1 if i == axis else 1 for i in range(tensor.dim())]
+                    tensor.mul_(factor if factor.dim() == 0 else factor.view(shape))
+            for norm in seam.norms:
+                norm.eps *= 4.0 ** -int(power)
+
+
+def in_words(powers: Powers) -> dict[str, int]:
+    """Return the powers as manifests have them: seam, and how many of its channels unless it is all of them -> power."""
+    told: dict[str, int] = {}
     for name, power in powers.items():
-        down, up = 2.0**-power, 2.0**power
-        if name == "residual":
-            _residual(module, power)
+        if isinstance(power, int):
+            told[name] = power
             continue
-        block = module.blocks[int(name.split(".")[1])]
-        attn, part = block.attn, name.rpartition(".")[2]
-        dim = attn.proj.in_features
-        if part == "value":
-            _scale(attn.qkv, down, slice(2 * dim, None))
-            attn.proj.weight.mul_(up)
-        elif part == "query":
-            _scale(attn.qkv, down, slice(0, dim))
-            _scale(attn.qkv, up, slice(dim, 2 * dim))
+        for value, count in sorted(Counter(power.tolist()).items()):
+            if value:
+                told[f"{name}, {count} of {len(power)} channels"] = int(value)
+    return told
+
+
+def _by_channel(top: Array, seen: Array) -> Array:
+    """One power for all channels where most of them are out of range; and what single ones need beyond it."""
+    each = np.array([_wanted(a, b) for a, b in zip(top, seen)])
+    common = _power(float(top.max())) if (each > 0).mean() > 0.5 else 0
+    rest = [_wanted(a, b) for a, b in zip(top * 2.0**-common, seen * 2.0**-common)]
+    whole: Array = common + np.array([STEP * math.ceil(power / STEP) for power in rest])  # rather too far down than up
+    return whole
+
+
+def _seen(places: Sequence[Seen], largest: Mapping[str, Array], channels: int) -> Array:
+    """Largest magnitude over some nodes: of each channel, or of all."""
+    found: Array = np.zeros(channels or 1)
+    for nodes, first, stop in places:
+        pattern = re.compile(nodes)
+        for name, sizes in largest.items():
+            if pattern.fullmatch(name) is None:
+                continue
+            part = sizes[first:stop] if stop is None or len(sizes) >= stop else sizes
+            if not channels:
+                found = np.maximum(found, part.max(initial=0.0))
+            elif len(part) == channels:
+                found = np.maximum(found, part)
+    return found if channels else found[0]
+
+
+def _weights(parts: Sequence[Part], channels: int) -> Array:
+    """Largest magnitude of weights: of each channel, or of all."""
+    found: Array = np.zeros(channels or 1)
+    for tensor, axis in parts:
+        sizes = tensor.detach().abs()
+        if channels and tensor.shape[axis] == channels:
+            found = np.maximum(found, sizes.transpose(0, axis).reshape(channels, -1).amax(1).numpy())
         else:
-            _scale(getattr(block, part), down)
-            (attn.qkv if part == "norm1" else block.fc1).weight.mul_(up)
+            found = np.maximum(found, float(sizes.max()))
+    return found if channels else found[0]
 
 
-def _residual(module: Any, power: int) -> None:
-    down = 2.0**-power
-    if isinstance(module.norm_pre, nn.LayerNorm):
-        _scale(module.norm_pre, down)
-    else:
-        _scale(module.patch_embed, down)
-        module.cls_token.mul_(down)
-        module.pos_embed.mul_(down)
-    for block in module.blocks:
-        _scale(block.attn.proj, down)
-        _scale(block.fc2, down)
-        block.norm1.eps *= down * down
-        block.norm2.eps *= down * down
-    module.norm.eps *= down * down
-
-
-def _scale(layer: Any, factor: float, rows: slice = slice(None)) -> None:
-    layer.weight[rows].mul_(factor)
-    if layer.bias is not None:
-        layer.bias[rows].mul_(factor)
-
-
-def _is_stream(node: str) -> bool:
-    module, _, op = node.rpartition("/")
-    return (module.startswith("blocks.") and "/" not in module and op.startswith("Add")) or module.endswith("/fc2")
+def _balance(top: float, other: float) -> int:
+    """Half of the powers of two that lie between both sides of a product; 0 where both fit."""
+    apart = max(top, other) > FP16_MAX / 2 or (min(top, other) < SMALL and max(top, other) > 1)
+    return round(math.log2(top / other) / 2) if apart and top and other else 0
 
 
 def _power(top: float) -> int:

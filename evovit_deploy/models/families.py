@@ -7,7 +7,7 @@ Rows import neither torch nor timm before they are used.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from .options import ModelOptions
+    from .seams import Seam
     from .space import Space
 
 __all__ = [
@@ -144,6 +145,7 @@ class Family:
         outputs: Kinds of outputs (:mod:`.outputs`) that it can be exported with.
         refused_outputs: Kinds that it cannot give -> why, after "NAME ".
         precisions: That it can be exported with.
+        seams: FP32 module of ``build`` -> where it can be scaled by powers of two exactly, see :mod:`.seams`.
         method: Of a family that is put on any plain ViT of timm without training, its name (``evo``): nothing in the weights
             tells it, the user or a recipe does, and the vanilla model has the very same weights. Empty for all others.
         trained: Of a family whose checkpoints were trained with a method, the name of that method. Empty for all others.
@@ -174,6 +176,7 @@ class Family:
     outputs: tuple[str, ...] = ("logits", "probabilities", "kept")
     refused_outputs: Mapping[str, str] = field(default_factory=dict)
     precisions: tuple[str, ...] = PRECISIONS
+    seams: Callable[[nn.Module], Sequence[Seam]] = lambda module: ()
     method: str = ""
     trained: str = ""
     start: Callable[[Any], TokenEvolution] | None = None

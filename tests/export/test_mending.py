@@ -17,6 +17,7 @@ from evovit_deploy.errors import InputError
 from evovit_deploy.export.islands import candidates, named
 from evovit_deploy.export.mending import _minimise
 from evovit_deploy.export.scaling import rescale
+from evovit_deploy.export.strict import StrictRun
 from evovit_deploy.manifest import check
 from evovit_deploy.models.build import build_model
 from evovit_deploy.models.families import family_of
@@ -59,29 +60,50 @@ def test_an_overflow_becomes_an_island(tmp_path):
 
 def test_what_scales_exactly_needs_no_island(tmp_path):
     result = export_onnx(FAULTS["deit-residual-0"].checkpoint(), tmp_path / "model.onnx", AUTO)
-    assert (result.manifest["islands"], list(result.manifest["scales"])) == ([], ["residual"])
+    scales = result.manifest["scales"]
+    assert (result.manifest["islands"], scales["residual"]) == ([], 4)
+    assert "blocks.1.norm1, 61 of 64 channels" in scales  # what LayerNorm leaves of all but the two massive channels
     assert result.parity.top1 == 1
 
 
-@pytest.mark.parametrize("family", ["deit", "timm"])
-def test_powers_of_two_leave_the_function_as_it_is(family):
-    """To the last bit, since nothing leaves the range of FP32."""
+def test_one_channel_of_a_stream_is_scaled_alone(tmp_path):
+    """Where no LayerNorm reads it, as in LeViT."""
+    result = export_onnx(FAULTS["levit-residual-2"].checkpoint(), tmp_path / "model.onnx", AUTO)
+    assert (result.manifest["islands"], result.manifest["scales"]) == ([], {"residual.1, 1 of 24 channels": 4})
+    assert result.parity.top1 == 1
+
+
+def test_an_island_reads_the_image_as_it_is(tmp_path):
+    """And scores and features as they were computed: a cast to FP16 between two parts in FP32 would be rounding for nothing."""
+    checkpoint, size = healthy("deit"), healthy("deit").recipe.structure.image_size
+    options = dataclasses.replace(AUTO, islands=("*",))
+    graph = onnx.load(export_onnx(checkpoint, tmp_path / "model.onnx", options).path)
+    assert not candidates(graph)
+    casts = [node for node in graph.graph.node if node.op_type == "Cast"]
+    assert all(a.i != onnx.TensorProto.FLOAT16 for node in casts for a in node.attribute)
+    plain = build_model(checkpoint.recipe, checkpoint.state, ModelOptions())
+    images = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
+    with torch.inference_mode():
+        expected = plain(torch.from_numpy(images))[0].numpy()
+    found = StrictRun(graph)(images)["logits"]
+    assert np.abs(found - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("family", ["deit", "timm", "levit"])
+def test_powers_of_two_leave_the_function_as_it_is(family, fold):
+    """At every seam of a family, and to the last bit, since nothing leaves the range of FP32."""
     checkpoint = healthy(family)
-    for fold in (True, False):
-        module = build_model(checkpoint.recipe, checkpoint.state, ModelOptions(fold=fold))
-        size = checkpoint.recipe.structure.image_size
-        images = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32))
-        scaled = copy.deepcopy(module)
-        powers = {
-            "residual": 3,
-            "blocks.1.attn.value": 4,
-            "blocks.0.attn.query": -2,
-            "blocks.2.norm1": 3,
-            "blocks.1.norm2": 2,
-        }
-        with torch.inference_mode():
-            rescale(scaled, powers)
-            assert torch.equal(module(images)[0], scaled(images)[0])
+    module = build_model(checkpoint.recipe, checkpoint.state, ModelOptions(fold=fold))
+    size = checkpoint.recipe.structure.image_size
+    images = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32))
+    scaled = copy.deepcopy(module)
+    seams = family_of(checkpoint.recipe).seams(scaled)
+    powers = {s.name: np.arange(s.channels) % 3 if s.channels else 1 + i % 3 for i, s in enumerate(seams)}
+    assert len(powers) == len(seams) > 4
+    with torch.inference_mode():
+        rescale(seams, powers)
+        assert torch.equal(module(images)[0], scaled(images)[0])
 
 
 def test_islands_by_name(tmp_path):

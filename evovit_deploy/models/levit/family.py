@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...recipes import LevitEvolution, LevitStructure, Recipe
@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..options import ModelOptions
+    from ..seams import Seam
 
 __all__ = ["LEVIT"]
 
 FORM = Form(LevitStructure, LevitEvolution)
+
+
+def _seams(module: nn.Module) -> Sequence[Seam]:
+    from .seams import levit_seams
+
+    return levit_seams(module)
 
 
 def _levit(recipe: Recipe) -> Recipe:
@@ -63,6 +70,7 @@ register(
         grids=facts.grids,
         sizes=facts.sizes,
         schedule=facts.schedule,
+        seams=_seams,
         auto_pattern="topk",
         refused_patterns={"sort": "leaves tokens out of place, and Evo-LeViT subsamples their grid"},
         outputs=("logits", "probabilities", "kept", "embedding"),

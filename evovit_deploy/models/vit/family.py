@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...recipes import Evolution, Recipe, Structure
@@ -16,10 +16,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..options import ModelOptions
+    from ..seams import Seam
 
 __all__ = ["DEIT", "TIMM_VIT"]
 
 FORM = Form(Structure, Evolution)
+
+
+def _seams(module: nn.Module) -> Sequence[Seam]:
+    from .seams import vit_seams
+
+    return vit_seams(module)
 
 
 def _every_token(recipe: Recipe, family: str, name: str) -> Recipe:
@@ -94,6 +101,7 @@ register(
         grids=facts.grids,
         sizes=facts.sizes,
         schedule=facts.schedule,
+        seams=_seams,
         auto_pattern="sort",
         outputs=KINDS,
         space=space.space,
@@ -115,6 +123,7 @@ register(
         grids=facts.grids,
         sizes=facts.sizes,
         schedule=facts.timm_schedule,
+        seams=_seams,
         auto_pattern="sort",
         outputs=KINDS,
         space=space.space,
