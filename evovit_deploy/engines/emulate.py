@@ -79,8 +79,8 @@ def emulate_as_fp16(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.
 
 
 def watched(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of an FP32 graph with an output ``largest:NODE`` ([C] float32) for every node with a float result: its largest
-    magnitudes along its last axis.
+    """Return a copy of an FP32 graph with an output ``largest:NODE`` ([C] float32) for every node with a float result: its
+    largest magnitudes along its last axis.
     """
     import numpy as np
     import onnx

@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from evovit_deploy import ExportOptions, ModelOptions, export_baseline, export_onnx
+from evovit_deploy import ExportOptions, ModelOptions, export_baseline, export_onnx, random_checkpoint
 from evovit_deploy.cli import app
 from evovit_deploy.errors import InputError
 from evovit_deploy.export.islands import candidates, named
@@ -21,9 +21,13 @@ from evovit_deploy.export.strict import StrictRun
 from evovit_deploy.manifest import check
 from evovit_deploy.models.build import build_model
 from evovit_deploy.models.families import family_of
+from evovit_deploy.models.vit.evit_recipe import Fusion
 from tests.diagnose.faults import ALL, healthy
 
+from .conftest import TINY
+
 FAULTS = {str(fault): fault for fault in ALL}
+EVIT = dataclasses.replace(TINY, name="evit_tiny_test", family="evit", evolution=Fusion((1, 0.6, 0.6, 1), (1, 2)))
 AUTO = ExportOptions(ModelOptions("fp16"), islands="auto")
 
 pytestmark = pytest.mark.usefixtures("weights_into_one_export")
@@ -90,20 +94,31 @@ def test_an_island_reads_the_image_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("fold", [True, False])
-@pytest.mark.parametrize("family", ["deit", "timm", "levit"])
-def test_powers_of_two_leave_the_function_as_it_is(family, fold):
-    """At every seam of a family, and to the last bit, since nothing leaves the range of FP32."""
-    checkpoint = healthy(family)
-    module = build_model(checkpoint.recipe, checkpoint.state, ModelOptions(fold=fold))
+@pytest.mark.parametrize(
+    ("family", "outputs"),
+    [
+        ("deit", ("logits",)),
+        ("deit", ("logits", "embedding", "block_1")),
+        ("timm", ("logits", "kept")),
+        ("timm", ("class_token", "norm_block_2")),
+        ("levit", ("logits",)),
+        ("levit", ("logits", "embedding")),
+        ("evit", ("logits", "kept")),
+    ],
+)
+def test_powers_of_two_leave_the_function_as_it_is(family, outputs, fold):
+    """At every seam of a family, for every output, and to the last bit, since nothing leaves the range of FP32."""
+    checkpoint = random_checkpoint(EVIT) if family == "evit" else healthy(family)
+    module = build_model(checkpoint.recipe, checkpoint.state, ModelOptions(fold=fold, outputs=outputs))
     size = checkpoint.recipe.structure.image_size
     images = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32))
     scaled = copy.deepcopy(module)
     seams = family_of(checkpoint.recipe).seams(scaled)
     powers = {s.name: np.arange(s.channels) % 3 if s.channels else 1 + i % 3 for i, s in enumerate(seams)}
-    assert len(powers) == len(seams) > 4
+    assert len(powers) == len(seams) > 3
     with torch.inference_mode():
         rescale(seams, powers)
-        assert torch.equal(module(images)[0], scaled(images)[0])
+        assert all(map(torch.equal, module(images), scaled(images)))
 
 
 def test_islands_by_name(tmp_path):

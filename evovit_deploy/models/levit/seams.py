@@ -15,7 +15,7 @@ __all__ = ["levit_seams"]
 
 
 def levit_seams(module: Any) -> tuple[Seam, ...]:
-    """Return the seams of an FP32 :class:`.EvoLevit`, folded or not."""
+    """Return the seams of an FP32 :class:`.EvoLevit`, folded or not, that leave its outputs as they are."""
     attentions = [(f"blocks.{i}.attn", f"blocks.{i}/attn", block.attn) for i, block in enumerate(module.blocks)]
     return (*_residuals(module), *(_query(*attention) for attention in attentions))
 
@@ -51,6 +51,8 @@ def _residuals(module: Any) -> Iterator[Seam]:
                 else:  # g (x - m) / s: m scales with x, and g takes the factor back
                     down.append(Part(head.norm.running_mean))
                     up.append(Part(head.norm.weight))
+            if "embedding" in module.outputs:  # it would be scaled too
+                return
         name = "residual" if len(depths) == 1 else f"residual.{stage}"
         yield Seam(name, tuple(down), tuple(up), tuple(seen), module.structure.embed_dims[stage])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...recipes import Recipe, Structure
@@ -15,12 +15,19 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..options import ModelOptions
+    from ..seams import Seam
 
 __all__ = ["FORM"]
 
 FORM = Form(Structure, evit_recipe.Fusion)
 OUTPUTS = ("logits", "probabilities", "kept", "embedding", "class_token")
 GONE = dict.fromkeys(("patch_tokens", "blocks", "norm_blocks"), "is not there: a patch that was left out has no token")
+
+
+def _seams(module: nn.Module) -> Sequence[Seam]:
+    from .seams import vit_seams
+
+    return vit_seams(module)
 
 
 def _build(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
@@ -43,6 +50,7 @@ register(
         grids=facts.fusing_grids,
         sizes=facts.sizes,
         schedule=facts.fusing_schedule,
+        seams=_seams,
         auto_pattern="sort",
         outputs=OUTPUTS,
         refused_outputs=GONE,
@@ -61,6 +69,7 @@ register(
         grids=facts.fusing_grids,
         sizes=facts.sizes,
         schedule=facts.fusing_schedule,
+        seams=_seams,
         auto_pattern="sort",
         outputs=OUTPUTS,
         refused_outputs=GONE,

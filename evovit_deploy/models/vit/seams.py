@@ -13,15 +13,19 @@ from typing import Any
 
 from torch import nn
 
+from ..outputs import kind_of
 from ..seams import Part, Seam, Seen
 
 __all__ = ["vit_seams"]
 
 
 def vit_seams(module: Any) -> tuple[Seam, ...]:
-    """Return the seams of an FP32 :class:`.VisionTransformer`, folded or not."""
+    """Return the seams of an FP32 :class:`.VisionTransformer`, folded or not, that leave its outputs as they are."""
     blocks = [seam for i, block in enumerate(module.blocks) for seam in _block(f"blocks.{i}", block)]
-    return (_residual(module), *blocks, *_head(module))
+    kinds = {kind_of(name) for name in module.outputs}
+    raw = {"blocks"} if module.features.norms_tokens else {"blocks", "class_token", "patch_tokens"}
+    residual = () if kinds & raw else (_residual(module),)  # an output would be scaled with it
+    return (*residual, *blocks, *(() if module.features.normed else _head(module)))
 
 
 def _residual(module: Any) -> Seam:
