@@ -44,6 +44,27 @@ def reference() -> Path:
     return REFERENCE
 
 
+@pytest.fixture
+def tome_reference(reference: Path) -> Callable[..., Any]:
+    """Load a reference of ToMe by name: (checkpoint that merges r tokens a block, arrays)."""
+    import numpy as np
+    import torch
+
+    from evovit_deploy.checkpoint import Checkpoint
+    from evovit_deploy.models.vit.tome_recipe import Merging
+    from evovit_deploy.recipes import Recipe, Structure
+
+    def load(name: str, r: tuple[float, ...], pool: Any) -> tuple[Checkpoint, dict[str, Any]]:
+        if not (reference / f"{name}.npz").is_file():
+            pytest.skip(f"{name}.npz is not among the reference data")
+        structure = Structure(112, 16, 128, 6, 2, num_classes=10, pool=pool)
+        recipe = Recipe(name, "tome_vit", structure, Merging((0,) * 6).with_r(r), baseline="vit_small_patch16_224")
+        state = dict(torch.load(reference / "tome_micro.pth", weights_only=True))
+        return Checkpoint(None, recipe, state, "test", "float32", None), dict(np.load(reference / f"{name}.npz"))
+
+    return load
+
+
 @pytest.fixture(scope="session")
 def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of this session have in common."""

@@ -1,4 +1,4 @@
-"""Small models of every timm family with all parameters at random, and token evolution over timm's own blocks, by hand."""
+"""Small models of every timm family with all parameters at random, and each method over timm's own blocks, by hand."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from evovit_deploy.checkpoint import Checkpoint
 from evovit_deploy.models.vit.timm_source import scaled_evolution
 from evovit_deploy.models.vit.timm_vit import structure_of
+from evovit_deploy.models.vit.tome_recipe import Merging
 from evovit_deploy.recipes import Evolution, Recipe
 
 SMALL = {"embed_dim": 64, "depth": 4, "num_heads": 2, "num_classes": 7}
@@ -72,6 +73,55 @@ def checkpoint_of(family: str, evolution: Evolution | None = None) -> Checkpoint
     name = family.split()[0]
     recipe = Recipe(f"evo_{name}", "evo_vit", structure_of(model, name), evolution, baseline=name)
     return Checkpoint(None, recipe, dict(model.state_dict()), "test", "float32", None)
+
+
+def merging_of(family: str, r: tuple[int, ...]) -> Checkpoint:
+    """The model as a checkpoint whose tokens are merged, ``r`` in every block."""
+    model = timm_model(family, len(r))
+    name = family.split()[0]
+    recipe = Recipe(f"tome_{name}", "tome_vit", structure_of(model, name), Merging(r), baseline=name)
+    return Checkpoint(None, recipe, dict(model.state_dict()), "test", "float32", None)
+
+
+@torch.inference_mode()
+def merged(model: Any, images: Tensor, r: tuple[int, ...]) -> tuple[Tensor, list[list[list[list[int]]]]]:
+    """Logits, and for every image and block the patches in every token: lists of tokens over timm's blocks, nothing clever."""
+    logits, groups_of_all = [], []
+    prefix = model.num_prefix_tokens
+    for image in images:
+        x = list(model.norm_pre(model._pos_embed(model.patch_embed(image[None])))[0])
+        groups: list[list[int]] = [[] for _ in range(prefix)] + [[p] for p in range(len(x) - prefix)]
+        told = []
+        for block, count in zip(model.blocks, r):
+            tokens, attention = torch.stack(x), block.attn
+            heads, width = attention.num_heads, attention.head_dim
+            q, k, v = attention.qkv(block.norm1(tokens)).reshape(len(x), 3, heads, width).unbind(1)
+            sizes = torch.tensor([max(1, len(group)) for group in groups], dtype=torch.float32)
+            rows = torch.einsum("ihd,jhd->hij", q, k) * width**-0.5 + sizes.log()
+            mixed = torch.einsum("hij,jhd->ihd", rows.softmax(-1), v).flatten(1)
+            x = list(tokens + block.ls1(attention.proj(mixed)))
+            keys = torch.nn.functional.normalize(k.mean(1), dim=-1)
+            odd = [i for i in range(prefix, len(x)) if i % 2]
+            best = []
+            for i in range(prefix, len(x)):
+                if i % 2 == 0:
+                    alike = [float(keys[i] @ keys[j]) for j in odd]
+                    best.append((-max(alike), i, odd[alike.index(max(alike))]))
+            into = {i: j for _, i, j in sorted(best)[: min(count, (len(x) - prefix) // 2)]}
+            weight = {i: float(sizes[i]) for i in range(len(x))}
+            sums = {i: x[i] * weight[i] for i in range(len(x))}
+            for i, j in into.items():
+                sums[j], weight[j] = sums[j] + sums[i], weight[j] + weight[i]
+                groups[j] = groups[j] + groups[i]
+            even = [i for i in range(prefix, len(x)) if i % 2 == 0 and i not in into]
+            order = [*range(prefix), *even, *odd] if into else list(range(len(x)))
+            x, groups = [sums[i] / weight[i] for i in order], [groups[i] for i in order]
+            tokens = torch.stack(x)
+            x = list(tokens + block.ls2(block.mlp(block.norm2(tokens))))
+            told.append([sorted(group) for group in groups])
+        logits.append(model.forward_head(model.norm(torch.stack(x)[None]))[0])
+        groups_of_all.append(told)
+    return torch.stack(logits), groups_of_all
 
 
 @torch.inference_mode()

@@ -13,10 +13,13 @@ from ..errors import InputError
 
 __all__ = [
     "NOT_FINITE",
+    "PLACES",
     "Ranking",
     "block_of",
     "is_feature",
+    "is_of_tokens",
     "no_scores",
+    "output_of",
     "probabilities",
     "ranking",
     "scores_of",
@@ -26,6 +29,7 @@ __all__ = [
 Array = NDArray[Any]
 Ranking = list[tuple[int, float]]  # (class, probability), the most probable first
 FEATURES = ("embedding", "class_token", "patch_tokens")
+PLACES = ("kept", "sources")  # outputs that are one a place where tokens are left out or merged: kept_1, kept_2, ...
 NOT_FINITE = "the model's output is not finite (NaN or infinity)."
 
 
@@ -40,16 +44,27 @@ def is_feature(name: str) -> bool:
     return name in FEATURES or block_of(name) is not None
 
 
+def output_of(name: str) -> str:
+    """Return what an output is asked for by: ``kept`` for ``kept_2``, ``sources`` for ``sources_1``; all others are their own."""
+    return next((place for place in PLACES if name.startswith(f"{place}_")), name)
+
+
+def is_of_tokens(name: str) -> bool:
+    """Return whether an output says what became of tokens, which patches were kept or merged; it is never class scores."""
+    return output_of(name) in (*PLACES, "sizes")
+
+
 def scores_output(candidates: Iterable[str]) -> str | None:
     """Choose the output that holds the class scores: ``logits``, else ``probabilities``, else the only candidate.
 
     Args:
-        candidates: Names of the outputs that could hold them: floating point, [B, classes]. Features count for nothing.
+        candidates: Names of the outputs that could hold them: floating point, [B, classes]. Features and sizes of tokens count
+            for nothing.
 
     Returns:
         None when there is no candidate, or several without either name.
     """
-    names = tuple(name for name in candidates if not is_feature(name))
+    names = tuple(name for name in candidates if not is_feature(name) and not is_of_tokens(name))
     for name in ("logits", "probabilities"):
         if name in names:
             return name
@@ -75,15 +90,15 @@ def scores_of(outputs: Mapping[str, Array], model: str = "the model") -> tuple[s
 def no_scores(model: str, outputs: Iterable[str]) -> InputError:
     """Return the error for a model whose outputs (names) hold no class scores, or leave open which one does."""
     names = tuple(outputs)
-    if any(map(is_feature, names)) and all(is_feature(name) or name.startswith("kept_") for name in names):
+    if any(map(is_feature, names)) and all(is_feature(name) or is_of_tokens(name) for name in names):
         return InputError(
             f"{model} gives no class scores, it gives features: {', '.join(names)}. Read them with Engine.open(FILE)(images) or "
             "from a service (docs/embeddings.md). For classes, export a model that has a head with --outputs logits."
         )
-    if all(name.startswith("kept_") for name in names):
+    if all(map(is_of_tokens, names)):
         return InputError(
             f"{model} gives no class scores: its outputs are {', '.join(names)}. Export it again with --outputs logits or "
-            "--outputs logits,kept."
+            f"--outputs logits,{output_of(names[0])}."
         )
     return InputError(
         f"{model} does not say which of its outputs holds the class scores: {', '.join(names)}. It is `logits`, else "

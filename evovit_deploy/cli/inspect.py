@@ -110,11 +110,12 @@ def _schedule_table(document: dict[str, Any]) -> Table:
         schedule += f", stages start at block {' and '.join(map(str, document['stage_starts']))}"
     if document.get("places"):
         schedule = f"in blocks {', '.join(map(str, document['places']))}"
-    rows = [
-        ("schedule", schedule),
-        ("keep ratios", _runs(document["keep_ratios"])),
-        *([("tradeoff", _tradeoff(document["tradeoff"]))] if "tradeoff" in document else []),
+    rows = [("schedule", schedule)]
+    rows += [
+        (words, _runs(document[key])) for key, words in (("keep_ratios", "keep ratios"), ("r", "r")) if key in document
     ]
+    if "tradeoff" in document:
+        rows.append(("tradeoff", _tradeoff(document["tradeoff"])))
     for group in document["groups"]:
         first, last = group["first_block"], group["last_block"]
         name = f"block {first}" if first == last else f"blocks {first}-{last}"
@@ -126,6 +127,8 @@ def _schedule_table(document: dict[str, Any]) -> Table:
             text += ", and one for the rest" if group["selects"] else ""
         elif group.get("fused"):
             text += ", and one for the rest"
+        if group.get("merges"):
+            text += f", of which {group['merges']} are merged"
         if group["class_attention"]:
             text += f"; class attention in {', '.join(map(str, group['class_attention']))}"
         rows.append((name, text))

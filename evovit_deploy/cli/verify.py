@@ -46,12 +46,13 @@ def verify(
       evovit verify ckpt.pth model.onnx --images photos/
       evovit verify model.onnx model.engine
     """
+    from ..classes.scores import PLACES
     from ..engines.opening import OpenOptions, open_models
     from ..export import verify as compare_engines
 
     options = OpenOptions(provider, None, understood.options())
     with ExitStack() as stack:
-        a, b = open_models(stack, [reference, model], options, ("logits", "kept"), plain=True, note=note)
+        a, b = open_models(stack, [reference, model], options, ("logits", *PLACES), plain=True, note=note)
         batches, names = _read_images(images, a, b)
         report = compare_engines(a, b, batches, names=names)
     if json:

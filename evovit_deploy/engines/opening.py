@@ -97,7 +97,7 @@ def open_models(
         image_input = next((engine.spec.input for engine in opened.values()), "float32")
         told = (name for engine in opened.values() for name in engine.spec.outputs if is_feature(name))
         outputs = tuple(dict.fromkeys((*outputs, *told)))
-        module = ModelOptions("fp32", image_input, "topk", outputs, fold=False, trim=False)  # type: ignore[arg-type]
+        module = ModelOptions("fp32", image_input, outputs=outputs, fold=False, trim=False)  # type: ignore[arg-type]
         options = dataclasses.replace(options, provider="cpu")
     for path in dict.fromkeys(checkpoints):
         opened[path] = stack.enter_context(_open_checkpoint(path, options, like, module, note))
@@ -134,8 +134,11 @@ def _open_checkpoint(path: Path, options: OpenOptions, like: Recipe | None, modu
         checkpoint = how.load(path)
         for text in checkpoint.notes:
             note(text)
+    family = family_of(checkpoint.recipe)
     # A model that selects nothing has no kept patches, and one without a head no scores.
-    shown = compared_outputs(module.outputs, checkpoint.recipe, family_of(checkpoint.recipe).outputs)
+    shown = compared_outputs(module.outputs, checkpoint.recipe, family.outputs)
     wanted = tuple(name for name in shown if name in module.outputs or name == "embedding")
     module = dataclasses.replace(module, outputs=wanted)
+    if not module.fold:
+        module = dataclasses.replace(module, selection=family.plain_pattern)
     return TorchEngine.from_checkpoint(checkpoint, module, provider=options.provider, threads=options.threads)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..classes.labels import ClassNames
+from ..classes.scores import PLACES
 from ..engines.opening import OpenOptions, open_models
 from ..engines.registry import kind_of
 from ..engines.transform import settle_transforms
@@ -72,7 +73,7 @@ def explain_files(
     options = options or ExplainOptions()
     with ExitStack() as stack:
         paths = [model] if options.against is None else [model, options.against]
-        engines = open_models(stack, paths, options.models, ("logits", "kept"), note=note)
+        engines = open_models(stack, paths, options.models, ("logits", *PLACES), note=note)
         settle_transforms(engines, options.models, note)
         if kind_of(engines[0].backend) != "checkpoint":
             note("only a checkpoint shows the class attention; this file only says which patches it keeps")

@@ -6,9 +6,15 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..classes.scores import output_of
 from ..recipes import Tolerance
 
 __all__ = ["CutFlip", "FeatureMatch", "Gate", "ParityReport"]
+
+# Words for what became of tokens, by the output that says it.
+WHAT = {"kept": "patches", "sources": "groups"}
+CHANGED = {"kept": "swapped", "sources": "merged otherwise"}
+ONE = {"kept": "a patch", "sources": "a merge"}
 
 
 @dataclass(frozen=True)
@@ -164,10 +170,25 @@ class ParityReport:
         for name, match in self.features.items():
             gates.append(Gate(f"{name}_error", match.error, t.max_abs, False, f"{name} error, relative", match.worst))
             gates.append(Gate(f"{name}_cosine", match.cosine, t.min_cosine, True, f"cosine of {name}"))
+        # What was merged once stays merged: the last groups hold all merges, and the first difference is the one that is judged.
+        last = list(self.jaccard)[-1:]
+        worst = sorted(self.cut, key=lambda stage: -self.cut[stage])[:1]
         for stage, value in self.jaccard.items():
-            gates.append(Gate(stage, value, t.min_jaccard, True, f"{stage}: same patches (Jaccard)"))
+            if output_of(stage) == "sources" and stage not in last:
+                continue
+            gates.append(Gate(stage, value, t.min_jaccard, True, f"{stage}: same {WHAT[output_of(stage)]} (Jaccard)"))
         for stage, value in self.cut.items():
-            gates.append(Gate(f"{stage}_cut", value, t.max_abs, False, f"{stage}: swapped, off the cut by"))
+            if output_of(stage) == "sources" and stage not in worst:
+                continue
+            gates.append(
+                Gate(
+                    f"{stage}_cut",
+                    value,
+                    t.max_abs,
+                    False,
+                    f"{stage}: {CHANGED[output_of(stage)]}, off the cut by",
+                )
+            )
         return tuple(gates)
 
     @property
@@ -213,8 +234,8 @@ class ParityReport:
         if gate.name == "cosine":
             return f"smallest cosine {gate.found:.6f} is below {gate.limit:g}"
         return (
-            f"{gate.name.removesuffix('_cut')} differs by a patch whose reference score is {gate.found:.2%} away from the "
-            f"cut, above {gate.limit:.2%}"
+            f"{gate.name.removesuffix('_cut')} differs by {ONE[output_of(gate.name)]} whose reference score is {gate.found:.2%} "
+            f"away from the cut, above {gate.limit:.2%}"
         )
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import manifest as manifests
+from ..classes.scores import output_of
 from ..errors import ExportError, InputError, ParityError, translate
 from ..models.families import family_of
 from ..models.options import ModelOptions
@@ -140,17 +141,13 @@ def prepare(checkpoint: Checkpoint, options: ExportOptions) -> PreparedExport:
 
     options = dataclasses.replace(options, model=resolve_options(options.model, checkpoint.recipe))
     wanted = options.model.outputs
-    looked_at = compared_outputs(wanted, checkpoint.recipe, family_of(checkpoint.recipe).outputs)
+    family = family_of(checkpoint.recipe)
+    looked_at = compared_outputs(wanted, checkpoint.recipe, family.outputs)
     everything = dataclasses.replace(options.model, outputs=tuple(dict.fromkeys((*wanted, *looked_at))))
     module: Any = build_model(checkpoint.recipe, checkpoint.state, everything)
-    plain = ModelOptions("fp32", options.model.image_input, "topk", looked_at, False, False)
+    plain = ModelOptions("fp32", options.model.image_input, family.plain_pattern, looked_at, False, False)
     reference = build_model(checkpoint.recipe, checkpoint.state, plain)
-    names = tuple(
-        name
-        for output in wanted
-        for name in module.output_names
-        if name == output or (output == "kept" and name.startswith("kept_"))
-    )
+    names = tuple(name for output in wanted for name in module.output_names if output_of(name) == output)
     weights = {"source": checkpoint.source, "random": checkpoint.random, "sha256": checkpoint.sha256}
     whole = partial(build_model, checkpoint.recipe, checkpoint.state, dataclasses.replace(everything, precision="fp32"))
     return PreparedExport(module, reference, checkpoint.recipe, options, names, weights, whole=whole)

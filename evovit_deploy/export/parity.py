@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes.scores import scores_of
+from ..classes.scores import PLACES, output_of, scores_of
 from ..errors import InputError
 from ..recipes import Tolerance
 from .features import compare_features
 from .gates import CutFlip, ParityReport
+from .merges import group_overlap, merge_distance
 
 __all__ = ["compare", "jaccard"]
 
@@ -48,6 +49,9 @@ def compare(
     An image where that stage differs by ties only, |s_j - c| <= 1e-5 |c|, counts as the same for the Jaccard index: FP32 itself
     does not decide a tie, and flat images have them.
 
+    Merged tokens are judged the same way: the Jaccard index of the groups of patches (:func:`.merges.group_overlap`), and how
+    near a tie the first difference is (:func:`.merges.merge_distance`).
+
     Features. Those that both give, by the same ``max_abs``, and by the cosine of every single vector: :mod:`.features`.
 
     Args:
@@ -55,13 +59,13 @@ def compare(
             the kept sets, ``kept_1`` [n, K] int64, ...
         tolerance: What to accept.
         names: Of the images.
-        scores: ``kept_1`` -> the reference's scores [n, N] float32 that the set was chosen by, ...
+        scores: ``kept_1`` -> the reference's scores [n, N] float32 that the set was chosen by, ...; ``sources_1`` [n, Ta, Tb].
         settled: The reference's outputs when it keeps the patches that the other model kept; ``reference`` if None.
 
     Raises:
         InputError: Different numbers of classes, or nothing to compare.
     """
-    stages = [name for name in reference if name.startswith("kept_") and name in other]
+    stages = [name for name in reference if output_of(name) in PLACES and name in other]
     count = len(next(iter(reference.values())))
     labels = tuple(names) or tuple(f"image {number}" for number in range(1, count + 1))
     report = _compare_scores(reference, reference if settled is None else settled, other, tolerance, labels)
@@ -181,13 +185,16 @@ def _compare_kept(
     moved: dict[int, float] = {}
     for image in range(len(reference[stages[0]]) if stages else 0):
         sets = {stage: (reference[stage][image], other[stage][image]) for stage in stages}
-        first = next((stage for stage, (a, b) in sets.items() if len(np.setxor1d(a, b))), None)
+        first = next((stage for stage, (a, b) in sets.items() if not np.array_equal(a, b)), None)
+        merged = output_of(stages[0]) == "sources"
         tie = False
         if first is not None and first in cut:
-            moved[image] = _distance(scores[first][image], *sets[first])
+            earlier = sets[stages[stages.index(first) - 1]][0] if first != stages[0] else None
+            own = scores[first][image]
+            moved[image] = merge_distance(own, earlier, *sets[first]) if merged else _distance(own, *sets[first])
             cut[first], tie = max(cut[first], moved[image]), moved[image] <= TIE
         for stage, (a, b) in sets.items():
-            overlaps[stage].append(1.0 if tie else _overlap(a, b))
+            overlaps[stage].append(1.0 if tie else group_overlap(a, b) if merged else _overlap(a, b))
     return {stage: float(np.mean(values)) for stage, values in overlaps.items()}, cut, moved
 
 

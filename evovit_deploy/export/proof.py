@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..classes.scores import PLACES, output_of
 from ..engines.emulate import emulate_bf16, has_bf16, has_fp16
 from ..engines.pytorch import module_of
 from ..errors import InputError
 from ..images.probes import probe_images
 from ..images.transform import normalise
-from ..models.recording import given_selections, recorded_scores
+from ..models.recording import given_merges, given_selections, recorded_merges, recorded_scores
 from ..recipes import Evolution, Recipe, Structure, Tolerance
 from .differences import differences, recipe_of
 from .gates import ParityReport
@@ -31,6 +32,9 @@ __all__ = ["compare_onnx", "patch_kernels", "verify"]
 
 Array = NDArray[Any]
 Outputs = dict[str, Array]
+# What became of the tokens -> the scores that decided it, and how to let a module decide the same.
+RECORDED = {"kept": recorded_scores, "sources": recorded_merges}
+GIVEN = {"kept": given_selections, "sources": given_merges}
 AT_ONCE = 8  # images in one run, so that memory stays small
 
 
@@ -182,7 +186,7 @@ def _run(module: Any, images: Array) -> Outputs:
 
 
 def same_kept(module: Any, images: Array, expected: Outputs, got: Outputs) -> Outputs:
-    """Return ``expected`` as it is when the reference keeps the patches that the other model kept, image by image.
+    """Return ``expected`` as it is when the reference keeps or merges what the other model kept or merged, image by image.
 
     A near-tie at the cut sends another patch through the blocks, which changes the logits by more than rounding does. With the
     other's patches, what is left of the difference is rounding again, and can be held to its limit.
@@ -192,15 +196,18 @@ def same_kept(module: Any, images: Array, expected: Outputs, got: Outputs) -> Ou
         images: [n, ...] as the module takes them.
         expected, got: Outputs of the reference and of the other model.
     """
-    stages = [name for name in expected if name.startswith("kept_")]
+    stages = [name for name in expected if output_of(name) in PLACES]
     if module is None or not stages or any(name not in got for name in stages):
         return expected
-    differs = [any(len(np.setxor1d(expected[s][i], got[s][i])) for s in stages) for i in range(len(images))]
+    given = GIVEN[output_of(stages[0])]
+    if any(output_of(s) == "sources" and expected[s].max() != got[s].max() for s in stages):
+        return expected  # another number of tokens, which the module cannot have
+    differs = [any(not np.array_equal(expected[s][i], got[s][i]) for s in stages) for i in range(len(images))]
     rows = np.flatnonzero(differs)
     settled = {name: value.copy() for name, value in expected.items()}
     for start in range(0, len(rows), AT_ONCE):
         part = rows[start : start + AT_ONCE]
-        with given_selections(module, [got[stage][part] for stage in stages]):
+        with given(module, [got[stage][part] for stage in stages]):
             found = _run(module, images[part])
         for name, value in found.items():
             settled[name][part] = value
@@ -215,10 +222,11 @@ def _run_engine(engine: Engine, images: Array) -> tuple[Outputs, Outputs]:
 def _recorded(
     module: Any, outputs: Sequence[str], run: Callable[[Array], Mapping[str, Array]], images: Array
 ) -> tuple[Outputs, Outputs]:
-    kept = [name for name in outputs if name.startswith("kept_")]
-    with recorded_scores(module if kept else None) as scores:
+    stages = [name for name in outputs if output_of(name) in PLACES]
+    recorded = RECORDED[output_of(stages[0])] if stages else recorded_scores
+    with recorded(module if stages else None) as scores:
         found = in_parts(run, images)
-    by_stage = {name: np.concatenate(scores[number :: len(kept)]) for number, name in enumerate(kept) if scores}
+    by_stage = {name: np.concatenate(scores[number :: len(stages)]) for number, name in enumerate(stages) if scores}
     return found, by_stage
 
 

@@ -44,7 +44,7 @@ class ModelSpec:
     scores: str | None = None
 
     def __post_init__(self) -> None:
-        named = scores_output(name for name in self.outputs if not name.startswith("kept_"))
+        named = scores_output(self.outputs)
         if self.scores is None and named is not None:
             object.__setattr__(self, "scores", named)
         if self.scores is None:

@@ -141,6 +141,7 @@ class Family:
             ``num_heads``, ``depth``, ``mlp_ratio``, ``num_classes`` and others; lists where stages differ.
         schedule: Recipe -> JSON-ready token evolution: ``schedule``, ``keep_ratios``, ``tradeoff``, ``groups``.
         auto_pattern: What ``--selection auto`` selects with; docs/graph.md and bench/results hold the measurements.
+        plain_pattern: What the plain module selects with that exports are held against.
         refused_patterns: Patterns that it cannot use -> why, after "selection NAME ".
         outputs: Kinds of outputs (:mod:`.outputs`) that it can be exported with.
         refused_outputs: Kinds that it cannot give -> why, after "NAME ".
@@ -172,6 +173,7 @@ class Family:
     sizes: Callable[[Recipe], dict[str, Any]]
     schedule: Callable[[Recipe], dict[str, Any]]
     auto_pattern: str = "topk"
+    plain_pattern: str = "topk"
     refused_patterns: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ("logits", "probabilities", "kept")
     refused_outputs: Mapping[str, str] = field(default_factory=dict)
@@ -205,14 +207,17 @@ class Family:
             )
         evolved = recipe.family == self.name
         row, depth = self if evolved else self.vanilla, self.sizes(recipe)["depth"]
-        refused = {**self.refused_outputs, **({} if evolved else {"kept": KEEPS_ALL})}
+        refused = {
+            **self.refused_outputs,
+            **({} if evolved else dict.fromkeys(("kept", "sources", "sizes"), KEEPS_ALL)),
+        }
         found = settle_outputs(
             options.outputs, recipe, row.outputs, row.label, depth if isinstance(depth, int) else sum(depth), refused
         )
         return dataclasses.replace(options, outputs=found)
 
 
-KEEPS_ALL = "is not there: a vanilla model keeps every token; leave `kept` out of --outputs"
+KEEPS_ALL = "is not there: a vanilla model keeps every token; leave it out of --outputs"
 _ROWS: dict[str, Family] = {}
 
 

@@ -3,9 +3,9 @@
 A compiler fuses what it knows. PyTorch's (`torch.compile`, AOTInductor) knows scaled_dot_product_attention, sort and gather, so
 modules run with these (:data:`NATIVE`). For ONNX (:data:`ONNX`) attention is MatMul-Softmax-MatMul, the shape that TensorRT
 fuses; `gather_tokens` becomes GatherND with batch_dims=1 (torch.gather would become GatherElements, which reads an index per
-channel); `topk_indices` and `sort_descending` become TopK (a stable sort, which torch needs to break ties as ONNX does, has no
-ONNX form). Who exports says so with :func:`lowered`; nothing asks `torch.compiler.is_exporting()`, which is true under
-`torch.compile` up to torch 2.11 and would unfuse attention there.
+channel); `topk_indices`, `sort_descending` and `best` become TopK (a stable sort, which torch needs to break ties as ONNX does,
+has no ONNX form; the largest and its place would be two operators). Who exports says so with :func:`lowered`; nothing asks
+`torch.compiler.is_exporting()`, which is true under `torch.compile` up to torch 2.11 and would unfuse attention there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = [
     "ONNX",
     "Lowered",
     "Operators",
+    "best",
     "gather_tokens",
     "lowered",
     "onnx_translations",
@@ -40,10 +41,11 @@ class Operators:
 
     Attributes:
         attention: softmax(q k^T + bias) v of [B, H, M, D] queries (scaled already), [B, H, L, D] keys, [B, H, L, E] values and a
-            bias [H, M, L] or None -> [B, H, M, E].
+            bias [H, M, L] or [B, 1, 1, L] or None -> [B, H, M, E].
         gather_tokens: [B, N, C] tokens, [B, K] int64 indices -> [B, K, C].
         topk_indices: [B, N] scores, K -> [B, K] int64, indices of the largest, descending; ties to the lower index.
         sort_descending: [B, N] scores -> the same in descending order, and their indices int64; ties to the lower index.
+        best: [B, M, N] scores -> the largest of every row [B, M], and its place int64; ties to the lower place.
         patches: The patch convolution and [B, 3, S, S] images -> [B, N, C].
     """
 
@@ -51,6 +53,7 @@ class Operators:
     gather_tokens: Callable[[Tensor, Tensor], Tensor]
     topk_indices: Callable[[Tensor, int], Tensor]
     sort_descending: Callable[[Tensor], tuple[Tensor, Tensor]]
+    best: Callable[[Tensor], tuple[Tensor, Tensor]]
     patches: Callable[[nn.Conv2d, Tensor], Tensor]
 
 
@@ -105,6 +108,17 @@ def _(scores: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(scores), torch.empty_like(scores, dtype=torch.int64)
 
 
+@torch.library.custom_op("evovit::best", mutates_args=())
+def best(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Map [B, M, N] scores -> the largest of every row [B, M], and its place int64; ties to the lower place (ONNX TopK)."""
+    return _best(scores)
+
+
+@best.register_fake
+def _(scores: Tensor) -> tuple[Tensor, Tensor]:
+    return scores.new_empty(scores.shape[:2]), scores.new_empty(scores.shape[:2], dtype=torch.int64)
+
+
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
 
@@ -127,15 +141,21 @@ def _sort(scores: Tensor) -> tuple[Tensor, Tensor]:
     return values, indices
 
 
+def _best(scores: Tensor) -> tuple[Tensor, Tensor]:
+    values, places = scores.max(-1)
+    return values, places
+
+
 NATIVE = Operators(
     attention=_fused_attention,
     gather_tokens=lambda tokens, indices: torch.gather(tokens, 1, indices[..., None].expand(-1, -1, tokens.shape[2])),
     topk_indices=lambda scores, keep: _sort(scores)[1][:, :keep],
     sort_descending=_sort,
+    best=_best,
     # On a CPU the convolution is at least as fast (docs/bench.md).
     patches=lambda conv, images: (patches_by_gemm if images.is_cuda else patches_by_convolution)(conv, images),
 )
-ONNX = Operators(_plain_attention, gather_tokens, topk_indices, sort_descending, patches_by_convolution)
+ONNX = Operators(_plain_attention, gather_tokens, topk_indices, sort_descending, best, patches_by_convolution)
 
 
 class Lowered(nn.Module):
@@ -175,7 +195,13 @@ def onnx_translations(opset: int) -> dict[Any, Callable[..., Any]]:
         values, indices = op.TopK(scores, op.Shape(scores, start=1, end=2), axis=-1, largest=1, sorted=1)
         return values, indices
 
+    def top_one(scores: Any) -> Any:
+        values, places = op.TopK(scores, op.Constant(value_ints=[1]), axis=-1, largest=1, sorted=1)
+        last = op.Constant(value_ints=[-1])
+        return op.Squeeze(values, last), op.Squeeze(places, last)
+
     return {
+        torch.ops.evovit.best.default: top_one,
         torch.ops.evovit.gather_tokens.default: gather_nd,
         torch.ops.evovit.topk_indices.default: top_k,
         torch.ops.evovit.sort_descending.default: sort_all,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..classes.scores import block_of, is_feature
+from ..classes.scores import PLACES, block_of, is_feature
 from ..errors import InputError
 from ..suggest import did_you_mean
 
@@ -29,7 +29,7 @@ __all__ = [
 
 BLOCKS = {"block_": "blocks", "norm_block_": "norm_blocks"}  # start of a name -> its kind
 VIT_FEATURES = ("embedding", "class_token", "patch_tokens", "blocks", "norm_blocks")
-KINDS = ("logits", "probabilities", "kept", *VIT_FEATURES)
+KINDS = ("logits", "probabilities", "kept", "sources", "sizes", *VIT_FEATURES)
 
 
 def kind_of(name: str) -> str:
@@ -134,7 +134,7 @@ def compared_outputs(names: Sequence[str], recipe: Recipe, valid: Sequence[str])
     main = "logits" if recipe.structure.head else "embedding"
     if features and (main == "embedding" or not set(there) & {"logits", "probabilities"}):
         main = ""
-    return tuple(dict.fromkeys(name for name in (main, *features, "kept") if kind_of(name) in valid))
+    return tuple(dict.fromkeys(name for name in (main, *features, *PLACES) if kind_of(name) in valid))
 
 
 def refuse_norm_blocks(names: Sequence[str]) -> None:

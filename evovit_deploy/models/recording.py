@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-__all__ = ["given_selections", "recorded_scores"]
+__all__ = ["given_merges", "given_selections", "recorded_merges", "recorded_scores"]
 
 
 @contextlib.contextmanager
@@ -68,20 +68,77 @@ def _in_place(seen: Any, numbers: Any, module: Any) -> Any:
 
 
 @contextlib.contextmanager
+def recorded_merges(module: Any) -> Iterator[list[NDArray[Any]]]:
+    """Record the scores of every merge as a module makes them: [B, Ta, Tb] float32 each, in order; nothing for None.
+
+    The module's ``decide(scores, r)`` is where every merge is decided, by the scores of :func:`.merging.likeness`.
+    """
+    scores: list[NDArray[Any]] = []
+    if module is None:
+        yield scores
+        return
+    decide = module.decide
+
+    def record(given: Any, r: int) -> Any:
+        scores.append(given.float().cpu().numpy())
+        return decide(given, r)
+
+    with _standing_in(module, "decide", record):
+        yield scores
+
+
+@contextlib.contextmanager
+def given_merges(module: Any, sources: Sequence[NDArray[Any]]) -> Iterator[None]:
+    """Let a module merge as another one did, in place of what its scores would choose; everything else is as ever.
+
+    Args:
+        module: As for :func:`recorded_merges`; it runs once within the block.
+        sources: [B, N] int64 the token of every patch after each merge, in order.
+    """
+    import torch
+
+    prefix, later = module.structure.prefix_tokens, iter(sources)
+    before = prefix + torch.arange(module.structure.num_patches).expand(sources[0].shape)
+
+    def choose(given: Any, r: int) -> Any:
+        nonlocal before
+        after = torch.from_numpy(next(later))
+        tokens = prefix + given.shape[1] + given.shape[2]
+        place = torch.arange(tokens, dtype=torch.float32).repeat(len(after), 1)  # the first P stay where they are
+        place = place.scatter(1, before, after.float())
+        before = after
+        return place.to(given.device)
+
+    with _standing_in(module, "decide", choose):
+        yield
+
+
+@contextlib.contextmanager
+def _standing_in(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Let ``function`` stand in for a method of the module."""
+    outer = vars(module).get(name)
+    setattr(module, name, function)
+    try:
+        yield
+    finally:
+        if outer is None:
+            delattr(module, name)  # the method of the class shows again
+        else:
+            setattr(module, name, outer)
+
+
+@contextlib.contextmanager
 def _deciding(module: Any, replace: Callable[[Any, Callable[[Any], Any], Any], Any]) -> Iterator[None]:
     """Let ``replace(scores, decide, origin)`` stand in for the module's decisions; ``decide`` is the module's own."""
-    decide, outer = module.selection_of, vars(module).get("selection_of")
+    decide = module.selection_of
 
     def selection_of(given: Any, keep: int, origin: Any = None) -> Any:
         return replace(given, lambda scores: decide(scores, keep), origin)
 
-    module.selection_of, pattern = selection_of, module.pattern
+    pattern = module.pattern
     module.pattern = "topk" if pattern == "sort" else pattern
     try:
-        yield
+        with _standing_in(module, "selection_of", selection_of):
+            yield
     finally:
         module.pattern = pattern
-        if outer is None:
-            del module.selection_of  # the method of the class shows again
-        else:
-            module.selection_of = outer

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..classes.scores import scores_output
+from ..classes.scores import PLACES, output_of, scores_output
 from ..engines.registry import missing_file, opener
 from ..errors import EngineError, InputError, ModelFileError
 from ..manifest.onnx_file import load_onnx
@@ -97,8 +97,8 @@ def _read_plan(path: Path) -> TritonModel:
     io, batch = document["io"], document["batch"]
     image = io["input"]
     outputs = tuple(
-        # Class scores are float32 and kept positions int64, whatever the precision inside.
-        TensorInfo(name, "INT64" if name.startswith("kept_") else "FP32", tuple(shape[1:]))
+        # Class scores and sizes are float32, kept positions and sources int64, whatever the precision inside.
+        TensorInfo(name, "INT64" if output_of(name) in PLACES else "FP32", tuple(shape[1:]))
         for name, shape in io["outputs"].items()
     )
     static = batch["max"] if batch["min"] == batch["max"] else None

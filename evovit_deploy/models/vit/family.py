@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from ...recipes import Evolution, Recipe, Structure
 from ...recipes.forms import Form
 from ..families import Family, Vanilla, register
-from ..outputs import KINDS, VIT_FEATURES
-from . import evo_deit_checkpoint, facts, space, timm_source
+from ..outputs import VIT_FEATURES
+from . import evo_deit_checkpoint, facts, space, timm_source, tome_facts
+from .tome_recipe import Merging, start
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -82,6 +83,12 @@ def _evo_vit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions)
     return build_vit(recipe, rename(state, recipe.network(Structure)), options)
 
 
+def _tome(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
+    from .tome import build_tome
+
+    return build_tome(recipe, state, options)
+
+
 # What any method on such a body is compared with: other families of this form share these.
 OUTPUTS = ("logits", "probabilities", *VIT_FEATURES)
 DEIT = Vanilla("deit", "DeiT", FORM, _deit, _stock_deit, _deit_twin, OUTPUTS)
@@ -103,7 +110,7 @@ register(
         schedule=facts.schedule,
         seams=_seams,
         auto_pattern="sort",
-        outputs=KINDS,
+        outputs=(*OUTPUTS, "kept"),
         space=space.space,
         work=space.work,
         mark="qks.0.qk.weight",
@@ -125,10 +132,34 @@ register(
         schedule=facts.timm_schedule,
         seams=_seams,
         auto_pattern="sort",
-        outputs=KINDS,
+        outputs=(*OUTPUTS, "kept"),
         space=space.space,
         work=space.work,
         method="evo",
         start=lambda network: timm_source.scaled_evolution(network.depth),
+    )
+)
+register(
+    Family(
+        name="tome_vit",
+        label="timm ViT, tokens merged (ToMe)",
+        form=Form(Structure, Merging),
+        vanilla=TIMM_VIT,
+        recognise=lambda source: False,
+        load=timm_source.load_timm,
+        random=timm_source.random_timm,
+        build=_tome,
+        grids=tome_facts.grids,
+        sizes=facts.sizes,
+        schedule=tome_facts.schedule,
+        auto_pattern="onehot",
+        plain_pattern="onehot",
+        refused_patterns=dict.fromkeys(
+            ("sort", "topk", "rank"), "is for methods that select tokens; merging is one GEMM"
+        ),
+        outputs=(*OUTPUTS, "sources", "sizes"),
+        method="tome",
+        start=start,
+        rates={"r": lambda evolution, given: evolution.with_r(given)},
     )
 )

@@ -4,7 +4,7 @@ Each fold is algebra on the weights, done in float64 and rounded once, so folded
 
 1. LayerNorm's affine goes into the Linear after it.
 2. 1/sqrt(D) goes into W_q.
-3. The K bias adds the same number to every logit of a softmax row, so it drops out.
+3. The K bias adds the same number to every logit of a softmax row, so it drops out, unless keys are compared (ToMe).
 4. The rows of an attention sum to 1, so the V bias passes through unchanged, into the bias of proj.
 5. The patch bias, class token and registers go into the position embedding.
 6. For uint8 input, mean and std go into the patch embedding. Pixels are centred on an integer and scaled by a power of
@@ -36,11 +36,11 @@ def fold(model: VisionTransformer) -> VisionTransformer:
         raise ValueError("fold() works on float32 parameters; convert to half precision afterwards")
     model = copy.deepcopy(model).double()
     with torch.no_grad():
-        for block in model.blocks:
+        for number, block in enumerate(model.blocks):
             assert isinstance(block, Block)
             _norm_into_linear(block.norm1, block.attn.qkv)
             _norm_into_linear(block.norm2, block.fc1)
-            _attention(block.attn)
+            _attention(block.attn, keys=number in model.reads_keys)
         # Also where a mean stands between them: it passes the affine through. Not where what the norm gives is an output.
         if isinstance(model.head, nn.Linear) and not model.features.normed:
             _norm_into_linear(model.norm, model.head)
@@ -59,13 +59,14 @@ def _norm_into_linear(norm: nn.LayerNorm, linear: nn.Linear) -> None:
     norm.bias.zero_()
 
 
-def _attention(attention: Attention) -> None:
+def _attention(attention: Attention, keys: bool) -> None:
     dim = attention.proj.in_features
     weight, bias = attention.qkv.weight, attention.qkv.bias
     weight[:dim] *= attention.scale
     bias[:dim] *= attention.scale
     attention.scale = 1.0
-    bias[dim : 2 * dim] = 0
+    if not keys:
+        bias[dim : 2 * dim] = 0
     attention.proj.bias.add_(attention.proj.weight @ bias[2 * dim :])
     bias[2 * dim :] = 0
 

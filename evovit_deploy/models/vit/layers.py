@@ -27,11 +27,11 @@ class Step(nn.Module):
 
 
 class Attend(Lowered):
-    """softmax(q k^T) v; q is scaled already."""
+    """softmax(q k^T + bias) v; q is scaled already."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Map [B, H, M, D] queries over [B, H, L, D] keys and values -> [B, M, H D]."""
-        return self.ops.attention(q, k, v, None).transpose(1, 2).flatten(2)
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Map [B, H, M, D] queries over [B, H, L, D] keys and values, and a bias [B, 1, 1, L] if given -> [B, M, H D]."""
+        return self.ops.attention(q, k, v, bias).transpose(1, 2).flatten(2)
 
 
 class ClassRow(nn.Module):

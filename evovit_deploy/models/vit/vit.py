@@ -96,6 +96,11 @@ class VisionTransformer(Lowered):
             names += [f"kept_{i + 1}" for i in range(len(selecting))] if output == "kept" else [output]
         return tuple(names)
 
+    @property
+    def reads_keys(self) -> frozenset[int]:
+        """Blocks whose keys something beside the attention reads, so that their bias counts."""
+        return frozenset()
+
     def tokens_of(self, images: Tensor) -> Tensor:
         """Map images -> [B, P + N, C] tokens."""
         weight = self.patch_embed.weight
@@ -127,11 +132,21 @@ class VisionTransformer(Lowered):
                 order = self.select(self.features.order_of, origin)
             x, scores, feature = self.run(group, x, scores, selection, last, after, order)
         assert feature is not None
+        return self.answer(feature, {"kept": kept}, after)
+
+    def answer(self, feature: Tensor, results: dict[str, list[Tensor]], after: dict[int, Tensor]) -> tuple[Tensor, ...]:
+        """Return the outputs in order.
+
+        Args:
+            feature: The pooled feature, [B, C] float32, or [B, 2, C] when a distillation token is classified too.
+            results: Outputs that are known already.
+            after: Block -> all tokens after it, patches at their places, for the outputs that are made of them.
+        """
         feature = feature.to(self.norm.weight.dtype)
         if self.structure.pool != "normed_patches":
             feature = self.norm(feature)
         logits = self.head(feature.flatten(1)).float()
-        results: dict[str, list[Tensor]] = {"logits": [logits], "kept": kept}
+        results = {**results, "logits": [logits]}
         for output in self.outputs:
             if output == "probabilities":
                 results[output] = [logits.softmax(-1)]

@@ -1,0 +1,132 @@
+"""ToMe (ICLR-23) on any plain ViT of timm: between attention and MLP of every block, tokens with like keys become one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...recipes import Evolution, Recipe, Structure
+from ..merging import follow, likeness, places, weights
+from ..options import ModelOptions
+from .evo_deit import finish_model
+from .layers import Block, Step
+from .timm_vit import rename
+from .tome_recipe import Merging
+from .vit import VisionTransformer
+
+__all__ = ["MergingTransformer", "build_tome"]
+
+
+class MergingTransformer(VisionTransformer):
+    """A class-token ViT that merges tokens; arguments as for :class:`VisionTransformer`, which selects nothing here.
+
+    Attention is proportional: the log of the size of every key is added to its logits, a bias row, so that the attention
+    stays one fused kernel in TensorRT.
+
+    Outputs: ``sources_1``, ``sources_2``, ... [B, N] int64, one a merging block: the token that every input patch is in
+    after it; ``sizes`` [B, T] float32: the input patches in every token at the end, class token and registers first.
+    """
+
+    def __init__(self, structure: Structure, merging: Merging, **options: Any) -> None:
+        depth = structure.depth
+        super().__init__(structure, Evolution((1.0,) * depth, (1.0,) * depth, stage_starts=()), **options)
+        self.merged = merging.counts(structure)
+        self.match, self.merge = Step(), Step()
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """ONNX output names: ``sources`` stands for ``sources_1``, ``sources_2``, ..., one a block that merges."""
+        blocks = sum(r > 0 for r in self.merged)
+        names: list[str] = []
+        for output in self.outputs:
+            names += [f"sources_{i + 1}" for i in range(blocks)] if output == "sources" else [output]
+        return tuple(names)
+
+    @property
+    def reads_keys(self) -> frozenset[int]:
+        """Blocks whose keys are compared, so that their bias counts."""
+        return frozenset(i for i, r in enumerate(self.merged) if r)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map [B, 3, S, S] float32 or [B, S, S, 3] uint8 -> tuple of outputs, see :attr:`output_names`."""
+        x = self.embed(self.tokens_of, images)
+        sizes = torch.ones(x.shape[:2], dtype=torch.float32, device=x.device)
+        sources = torch.arange(self.prefix, x.shape[1], device=x.device).expand(x.shape[0], -1)
+        traced: list[Tensor] = []
+        bias: Tensor | None = None
+        after: dict[int, Tensor] = {}
+        last = len(self.merged) - 1
+        trim = self.trim and not self.features.last
+        late = trim and self.structure.pool == "patches"
+        for i, r in enumerate(self.merged):
+            block: Block = self.blocks[i]  # type: ignore[assignment]
+            front = self.structure.classified if i == last and trim else 0
+            q, k, v = block.attn(block.norm1(x))
+            if front:  # only these tokens' queries and MLP are read
+                q, x = q[:, :, :front], x[:, :front]
+            x = x + block.attn.proj(block.attn.attend(q, k, v, bias))
+            if r and (not front or self.told):  # the first tokens are not merged
+                place = self.match(self.places_of, k, r)
+                share, sizes = self.merge(weights, place, sizes, r)
+                if self.told:
+                    sources = self.match(follow, sources, place)
+                    traced.append(sources)
+                if not front:
+                    x = self.merge(torch.matmul, share.to(x.dtype), x)
+                    bias = sizes.log().to(x.dtype)[:, None, None, :]
+            hidden = block.hidden(x)
+            if i < last or not late:
+                x, hidden = x + block.fc2(hidden), None
+            if i in self.features.blocks:
+                after[i] = self.at_places(x, sources)
+        return self.answer(self.pooled_feature(x, hidden), {"sources": traced, "sizes": [sizes]}, after)
+
+    @property
+    def told(self) -> bool:
+        """Whether an output depends on where patches went."""
+        return self.features.places or not {"sources", "sizes"}.isdisjoint(self.outputs)
+
+    def at_places(self, x: Tensor, sources: Tensor) -> Tensor:
+        """Map [B, T, C] -> [B, P + N, C]: every patch gets the token that it is in."""
+        if not self.features.places:
+            return x
+        return torch.cat((x[:, : self.prefix], self.ops.gather_tokens(x, sources)), 1)
+
+    def places_of(self, keys: Tensor, r: int) -> Tensor:
+        """Decide what is merged by the mean of the keys over heads, [B, H, T, D]; see :func:`.merging.places`."""
+        return self.decide(likeness(keys.float().mean(1), self.prefix), r)
+
+    def decide(self, scores: Tensor, r: int) -> Tensor:
+        """See :func:`.merging.places`."""
+        return places(scores, r, self.prefix, self.ops)
+
+    def pooled_feature(self, x: Tensor, hidden: Tensor | None) -> Tensor:
+        """Return the feature that the head reads, [B, C] float32, or [B, 2, C] when a distillation token is classified too.
+
+        Args:
+            x: [B, M, C] after the last block; with ``hidden`` before the second half of its MLP.
+            hidden: What is left to be multiplied: fc2 is linear, so it runs once, on the mean of its inputs. Or None.
+        """
+        if hidden is None:
+            return self.front(x) if self.structure.classified else self.pool_tokens(self.mean, x)
+        mean = hidden[:, self.prefix :].float().mean(1).to(hidden.dtype)
+        fc2: nn.Linear = self.blocks[-1].fc2  # type: ignore[assignment]
+        return x[:, self.prefix :].float().mean(1) + fc2(mean).float()
+
+
+def build_tome(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> MergingTransformer:
+    """Return the inference module of a plain ViT of timm with merged tokens, in eval mode; see :attr:`.Family.build`."""
+    structure, merging = recipe.parts(Structure, Merging)
+    model = MergingTransformer(
+        structure,
+        merging,
+        transform=recipe.transform,
+        image_input=options.image_input,
+        outputs=options.outputs,
+        trim=options.trim,
+    )
+    model.load_state_dict(rename(state, structure))
+    return finish_model(model, options)
