@@ -9,7 +9,7 @@ from evovit_deploy.models.families import family_of
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.models.vit.tome_recipe import Merging
 from tests.modules import module_of
-from tests.timm_models import FAMILIES, images_for, merged, merging_of, timm_model
+from tests.timm_models import FAMILIES, SMALL, images_for, merged, merging_of, timm_model
 
 EVEN, UNEVEN, NONE = (4, 4, 4, 4), (0, 9, 3, 0), (0, 0, 0, 0)
 EVERYTHING = ("logits", "sources", "sizes")
@@ -40,17 +40,37 @@ def test_merging_is_that_by_hand(family, r):
     model = timm_model(family)
     images, prefix = images_for(model), model.num_prefix_tokens
     expected, groups = merged(model, images, r)
-    for fold, trim, outputs in ((True, True, EVERYTHING), (False, False, EVERYTHING), (True, True, ("logits",))):
+    main = "embedding" if family.endswith("headless") else "logits"
+    everything = (main, "sources", "sizes")
+    for fold, trim, outputs in ((True, True, everything), (False, False, everything), (True, True, (main,))):
         got = run(merging_of(family, r), images, fold=fold, trim=trim, outputs=outputs)
-        assert (got["logits"] - expected).abs().max() <= 1e-5
-    told = run(merging_of(family, r), images, outputs=EVERYTHING)
+        assert (got[main] - expected).abs().max() <= 1e-5
+    told = run(merging_of(family, r), images, outputs=everything)
     blocks = [i for i, count in enumerate(r) if count]
-    assert list(told) == ["logits", *(f"sources_{n + 1}" for n in range(len(blocks))), "sizes"]
+    assert list(told) == [main, *(f"sources_{n + 1}" for n in range(len(blocks))), "sizes"]
     for image, of_image in enumerate(groups):
         for n, block in enumerate(blocks):
             sources = told[f"sources_{n + 1}"][image]
             assert [torch.nonzero(sources == t)[:, 0].tolist() for t in range(len(of_image[block]))] == of_image[block]
         assert told["sizes"][image].tolist() == [1] * prefix + [len(group) for group in of_image[-1][prefix:]]
+
+
+@pytest.mark.parametrize("family", ["vit_small_patch14_reg4_dinov2", "vit_small_patch16_224 avg"])
+def test_features_are_at_the_places_of_their_patches(family):
+    model = timm_model(family)
+    images = images_for(model)
+    outputs = ("embedding", "patch_tokens", "block_1", "sources")
+    got = run(merging_of(family, EVEN), images, outputs=outputs)
+    alone = run(merging_of(family, EVEN), images, outputs=("embedding",))["embedding"]
+    assert (got["embedding"] - alone).abs().max() <= 1e-5
+    for output, sources in (("patch_tokens", got["sources_4"]), ("block_1", got["sources_2"])):
+        tokens = got[output]
+        assert tokens.shape == (len(images), 36, SMALL["embed_dim"])
+        same = (tokens[:, :, None] == tokens[:, None]).all(-1)
+        assert torch.equal(same, sources[:, :, None] == sources[:, None]), "one token, one feature"
+    none = run(merging_of(family, NONE), images, outputs=("patch_tokens",))["patch_tokens"]
+    with torch.inference_mode():
+        assert (none - model.forward_features(images)[:, model.num_prefix_tokens :]).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
