@@ -77,7 +77,7 @@ class MergingTransformer(VisionTransformer):
                 if not front:
                     x = self.merge(torch.matmul, share.to(x.dtype), x)
                     bias = sizes.log().to(x.dtype)[:, None, None, :]
-            hidden = block.hidden(x)
+            hidden: Tensor | None = block.hidden(x)
             if i < last or not late:
                 x, hidden = x + block.fc2(hidden), None
             if i in self.features.blocks:
@@ -117,7 +117,7 @@ class MergingTransformer(VisionTransformer):
         return x[:, self.prefix :].float().mean(1) + fc2(mean).float()
 
 
-def build_tome(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> MergingTransformer:
+def build_tome(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> VisionTransformer:
     """Return the inference module of a plain ViT of timm with merged tokens, in eval mode; see :attr:`.Family.build`."""
     structure, merging = recipe.parts(Structure, Merging)
     model = MergingTransformer(
