@@ -92,8 +92,9 @@ def no_scores(model: str, outputs: Iterable[str]) -> InputError:
     names = tuple(outputs)
     if any(map(is_feature, names)) and all(is_feature(name) or is_of_tokens(name) for name in names):
         return InputError(
-            f"{model} gives no class scores, it gives features: {', '.join(names)}. Read them with Engine.open(FILE)(images) or "
-            "from a service (docs/embeddings.md). For classes, export a model that has a head with --outputs logits."
+            f"{model} gives no class scores, it gives features: {', '.join(names)}. Engine.open(FILE)(images) returns them, "
+            "and a service answers POST /v2/models/NAME/infer with them (docs/embeddings.md). For classes, export a model that "
+            "has a head with --outputs logits."
         )
     if all(map(is_of_tokens, names)):
         return InputError(

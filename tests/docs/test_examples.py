@@ -60,6 +60,7 @@ ELSEWHERE = {
 SHORTER = {
     "--ratios 0.1,0.3,0.5,0.7,0.9": "--ratios 0.3",
     "--ratios 0.5,0.7,0.9": "--ratios 0.5",
+    "vit_small_patch14_reg4_dinov2.lvd142m": "test_vit",
 }
 NEEDS_GPU = "# on a machine with the GPU"
 # Commands that cannot end well on a machine without a GPU: the engine that they would run needs one.
@@ -103,6 +104,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
             shutil.copy(package.with_suffix(suffix), folder / f"model{suffix}")
     for name, model in (("deit", "deit_tiny_patch16_224"), ("vit", "vit_tiny_patch16_224")):
         save_file(timm.create_model(model).state_dict(), folder / f"{name}.safetensors")
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), folder / "dinov2.safetensors")
     os.symlink(ROOT / "examples", folder / "examples")
     return folder
 
