@@ -21,7 +21,9 @@ __all__ = ["DECIDED", "Paired", "ValuePair", "constants_lost", "pair_graphs"]
 
 DECIDED = "decided:"  # prefix of the inputs that take the reference's values
 # What our FP16 exports compute in FP32 (docs/graph.md), by the module in the node's name.
-WHOLE = re.compile(r"/(?:class_row|scores?|select|represent|pool_tokens)/|class_attention/|^after_[^/]*/[A-Z]")
+WHOLE = re.compile(
+    r"/(?:class_row|scores?|select|represent|reorganise|pool_tokens)/|class_attention/|^after_[^/]*/[A-Z]"
+)
 # They move values and change none, so there is nothing to measure.
 MOVES = {"Reshape", "Transpose", "Slice", "Unsqueeze", "Squeeze", "Flatten", "Expand", "Identity", "Split", "Pad"}
 MOVES |= {"Gather", "GatherND", "GatherElements", "Concat"}

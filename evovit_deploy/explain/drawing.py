@@ -29,6 +29,8 @@ HEAT = 0.62  # how much of an attention map is heat, the rest the image in grey
 _ANCHORS = np.array([(13, 8, 60), (92, 22, 110), (176, 50, 90), (235, 105, 38), (251, 180, 26), (252, 250, 160)], float)
 GREY = np.array([0.299, 0.587, 0.114])
 ONLY_MODEL, ONLY_REFERENCE = (0, 120, 212), (216, 59, 1)  # blue, orange: told apart by all
+# Fused tokens: one colour each, told apart by all (Okabe and Ito), and so much of it.
+GROUPS, TINT = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66)), 0.4
 _MARGIN, _CAPTION, _TITLE = 12, 22, 28
 TILE = 112  # side of an image in an overview
 
@@ -61,7 +63,9 @@ def draw(base: Array, look: Look, reference: Look | None = None) -> list[Panel]:
         if part.attention is not None:
             panels.append(Panel(f"class attention before selection {number}", _heat(base, part.attention, part.grid)))
         caption = f"selection {number}: {part.kept.sum()} of {part.kept.size} patches kept"
-        pixels = _faded(base, part.kept, part.grid)
+        if part.fused:
+            caption += f", {' + '.join(str(group.size) for group in part.fused)} fused"
+        pixels = _tinted(_faded(base, part.kept, part.grid), part.fused, part.grid)
         if reference is not None:
             other = reference.selections[number - 1].kept
             both = int((part.kept & other).sum())
@@ -102,6 +106,18 @@ def _faded(base: Array, kept: Array, grid: int) -> Array:
         near[:, :-step] |= mask[:, step:]
     pixels[near & ~mask] = OUTLINE
     return pixels
+
+
+def _tinted(pixels: Array, groups: Sequence[Array], grid: int) -> Array:
+    """The patches of every group in a colour of their own."""
+    result, edges = pixels.copy(), _edges(len(pixels), grid)
+    for number, group in enumerate(groups):
+        colour = np.array(GROUPS[number % len(GROUPS)])
+        for position in group.tolist():
+            row, column = divmod(position, grid)
+            patch = result[edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
+            patch[:] = patch * (1 - TINT) + colour * TINT
+    return result
 
 
 def _heat(base: Array, attention: Array, grid: int) -> Array:

@@ -32,12 +32,14 @@ class Selected:
         grid: Patches per side; N = grid * grid.
         kept: [N] bool, the patches that got the full computation.
         attention: [N] float32, the evolved class attention (paper section 3.2) that the kept patches were chosen by; None
-            where the model does not say; only a checkpoint does.
+            where the model does not say; only a checkpoint does. A patch that is in a fused token has that token's.
+        fused: Positions of the patches in every fused token that there is after the selection, the oldest first.
     """
 
     grid: int
     kept: Array
     attention: Array | None = None
+    fused: tuple[Array, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ class Explainer:
                 f"{spec.name} does not say which patches it keeps (its outputs are {', '.join(spec.outputs)}), or keeps all. "
                 "Export it with --outputs logits,kept, and a keep ratio below 1; or give the checkpoint."
             )
-        self.grids = _grids(engine)
+        recipe = _recipe(engine)
+        self.grids, fuses = family_of(recipe).grids(recipe), family_of(recipe).fuses
+        self._fuses = None if fuses is None else fuses(recipe)
 
     def __call__(self, images: Array) -> list[Look]:
         """Look at a batch of images, [B, 3, S, S] float32 or [B, S, S, 3] uint8 as the engine takes them."""
@@ -83,17 +87,44 @@ class Explainer:
         ranked: list[Ranking | None] = [None] * len(images)
         if self.engine.spec.scores is not None:
             ranked = [ranking(row, TOP) if np.isfinite(row).all() else [] for row in probabilities(outputs)]
-        kept = [_mask(outputs[name], grid, name) for name, grid in zip(self._names, self.grids)]
+        positions = [outputs[name] for name in self._names]
+        fusing = self._fuses is not None
+        kept = [_mask(*each, fusing) for each in zip(positions, self.grids, self._names)]
         looks = []
         for image, order in enumerate(ranked):
-            attention = [part[image] for part in scores] or [None] * len(kept)
-            parts = zip(self.grids, kept, attention)
-            looks.append(Look(tuple(Selected(grid, mask[image], seen) for grid, mask, seen in parts), order))
+            attention: list[Array | None] = [part[image] for part in scores] or [None] * len(kept)
+            if self._fuses is None:
+                parts = [Selected(*each) for each in zip(self.grids, (mask[image] for mask in kept), attention)]
+            else:
+                parts = _followed([part[image] for part in positions], self.grids[0], attention, self._fuses)
+            looks.append(Look(tuple(parts), order))
         return looks
 
 
-def _grids(engine: Engine) -> tuple[int, ...]:
-    """Patches per side of every selection, as the family of the model says."""
+def _followed(kept: list[Array], grid: int, attention: list[Array | None], fuses: bool) -> list[Selected]:
+    """The selections of one image where what is left out does not come back: which token every patch is in, from one to the next.
+
+    Args:
+        kept: [K] numbers of the tokens that are kept, one a selection.
+        grid: Patches per side.
+        attention: [N + F] scores by the number of the token, or None, one a selection.
+        fuses: Whether the others become one token.
+    """
+    patches, found = grid * grid, []
+    number = np.arange(patches)  # of the token that a patch is in; -1 where it is in none
+    for place, (chosen, scores) in enumerate(zip(kept, attention)):
+        seen = None
+        if scores is not None:
+            seen = np.where(number < 0, np.nanmin(scores), scores[number])
+        number = np.where(np.isin(number, chosen), number, patches + place if fuses else -1)
+        groups = tuple(np.flatnonzero(number == token) for token in range(patches, patches + place + 1))
+        alone = number == np.arange(patches)
+        found.append(Selected(grid, alone, seen, tuple(group for group in groups if group.size)))
+    return found
+
+
+def _recipe(engine: Engine) -> Recipe:
+    """What the file or checkpoint says of itself."""
     recipe = engine.recipe if isinstance(engine, TorchEngine) else None
     if engine.spec.manifest is not None:
         recipe = Recipe.from_dict(engine.spec.manifest["recipe"], "manifest")
@@ -101,13 +132,14 @@ def _grids(engine: Engine) -> tuple[int, ...]:
         raise InputError(
             f"{engine.spec.name} was not exported by evovit, so the grid of its patches is unknown. Give the checkpoint."
         )
-    return family_of(recipe).grids(recipe)
+    return recipe
 
 
-def _mask(positions: Array, grid: int, name: str) -> Array:
-    """[B, K] positions -> [B, grid * grid] bool."""
-    if positions.size and not 0 <= positions.min() <= positions.max() < grid * grid:
+def _mask(positions: Array, grid: int, name: str, fusing: bool) -> Array:
+    """[B, K] positions -> [B, grid * grid] bool; with ``fusing``, numbers beyond the grid are fused tokens."""
+    size = max(grid * grid, int(positions.max(initial=0)) + 1) if fusing else grid * grid
+    if positions.size and not 0 <= positions.min() <= positions.max() < size:
         raise InputError(f"{name} holds positions outside of a grid of {grid} x {grid} patches.")
-    mask = np.zeros((len(positions), grid * grid), bool)
+    mask = np.zeros((len(positions), size), bool)
     np.put_along_axis(mask, positions, True, axis=1)
-    return mask
+    return mask[:, : grid * grid]

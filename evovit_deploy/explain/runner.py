@@ -49,7 +49,8 @@ class Explanation:
         pictures: PNG file of every image that was drawn.
         overview: PNG file with the first ten side by side.
         summary: Over all images, drawn or not; see :meth:`Summary.to_dict`.
-        images: For every image its path, classes and the kept positions of every selection, and those of the reference.
+        images: For every image its path, classes and the kept positions of every selection, those in every fused token, and the
+            same of the reference.
         failures: (path, reason) of images that could not be read.
     """
 
@@ -182,7 +183,8 @@ def _looks(
 
 
 def _check(looks: Sequence[Look]) -> None:
-    shapes = [[(part.grid, int(part.kept.sum())) for part in look.selections] for look in looks]
+    # Where tokens fuse, a fused one may be kept in place of a patch, and one more patch is in it.
+    shapes = [[(part.grid, 0 if part.fused else int(part.kept.sum())) for part in look.selections] for look in looks]
     if any(shape != shapes[0] for shape in shapes):
         words = [", ".join(f"{kept} of {grid * grid}" for grid, kept in shape) for shape in shapes]
         raise InputError(
@@ -203,6 +205,7 @@ def _described(look: Look) -> dict[str, Any]:
     return {
         "classes": [{"class": number, "probability": share} for number, share in look.ranking or ()],
         "kept": [np.flatnonzero(part.kept).tolist() for part in look.selections],
+        "fused": [[group.tolist() for group in part.fused] for part in look.selections],
     }
 
 

@@ -137,6 +137,9 @@ class Family:
         random: (recipe, seed) -> :class:`Loaded` with seeded random weights that keep activations in range.
         build: (recipe, weights as ``load`` gives them, options with a pattern of this family) -> the module.
         grids: Recipe -> patches per side of every selection, in the order of ``kept_1``, ``kept_2``, ...
+        fuses: Of a family whose left-out tokens do not come back, recipe -> whether those of a selection become one token: N, the
+            number of patches, stands for that of the first selection in what is kept later, N + 1 for that of the second. None
+            of all others.
         sizes: Recipe -> JSON-ready sizes: ``size``, ``image_size``, ``patch_size``, ``num_patches``, ``embed_dim``,
             ``num_heads``, ``depth``, ``mlp_ratio``, ``num_classes`` and others; lists where stages differ.
         schedule: Recipe -> JSON-ready token evolution: ``schedule``, ``keep_ratios``, ``tradeoff``, ``groups``.
@@ -172,6 +175,7 @@ class Family:
     grids: Callable[[Recipe], tuple[int, ...]]
     sizes: Callable[[Recipe], dict[str, Any]]
     schedule: Callable[[Recipe], dict[str, Any]]
+    fuses: Callable[[Recipe], bool] | None = None
     auto_pattern: str = "topk"
     plain_pattern: str = "topk"
     refused_patterns: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,10 @@ from evovit_deploy.engines import OrtEngine, TorchEngine
 from evovit_deploy.errors import InputError
 from evovit_deploy.explain import Explainer
 from evovit_deploy.models.options import ModelOptions
+from evovit_deploy.models.vit.evit_recipe import Fusion
 from evovit_deploy.recipes import load_recipe
+from tests.models.test_evit import DROPPED, PLACES
+from tests.models.test_evit import small as evit
 
 
 def images(count: int, size: int) -> np.ndarray[Any, Any]:
@@ -84,3 +87,24 @@ def test_stages_on_grids_of_their_own() -> None:
     assert np.flatnonzero(look.selections[0].kept).tolist() == [0, 3]
     with pytest.raises(InputError, match="outside of a grid of 7 x 7"):
         looks([[49]])
+
+
+@pytest.mark.parametrize("evolution", [PLACES, DROPPED], ids=["fused", "dropped"])
+def test_what_an_evit_leaves_out_is_in_a_fused_token_or_gone(evolution: Fusion) -> None:
+    engine = TorchEngine.from_checkpoint(
+        evit("deit_small_patch16_224", evolution), ModelOptions(outputs=("logits", "kept")), provider="cpu"
+    )
+    for look in Explainer(engine)(images(3, 96)):
+        before = np.ones(36, bool)
+        for place, part in enumerate(look.selections):
+            assert not (part.kept & ~before).any(), "what was left out does not come back"
+            members = np.concatenate([np.array([], int), *part.fused])
+            assert len(np.unique(members)) == len(members)
+            assert set(members) == (set(np.flatnonzero(~part.kept)) if evolution.fuse else set())
+            assert 1 <= len(part.fused) <= place + 1 if evolution.fuse else not part.fused
+            assert part.attention is not None
+            assert np.isfinite(part.attention).all()
+            if evolution.fuse:  # the patches of one token have its attention
+                for group in look.selections[place - 1].fused if place else ():
+                    assert len(np.unique(part.attention[group])) == 1
+            before = part.kept

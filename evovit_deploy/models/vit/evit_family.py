@@ -30,6 +30,10 @@ def _seams(module: nn.Module) -> Sequence[Seam]:
     return vit_seams(module)
 
 
+def _fuses(recipe: Recipe) -> bool:
+    return recipe.parts(Structure, evit_recipe.Fusion)[1].fuse
+
+
 def _build(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
     from .evit import build_evit
 
@@ -48,6 +52,7 @@ register(
         random=evit_checkpoint.random,
         build=_build,
         grids=facts.fusing_grids,
+        fuses=_fuses,
         sizes=facts.sizes,
         schedule=facts.fusing_schedule,
         seams=_seams,
@@ -67,6 +72,7 @@ register(
         random=timm_source.random_timm,
         build=_build,
         grids=facts.fusing_grids,
+        fuses=_fuses,
         sizes=facts.sizes,
         schedule=facts.fusing_schedule,
         seams=_seams,
