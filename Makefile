@@ -8,13 +8,14 @@ EXTRAS ?= dev
 # A real Triton for the tests of what `evovit package triton` writes: 55 MB, Linux x86-64 only.
 TRITON := $(VENV)/triton
 
-.PHONY: help install demo test check clean
+.PHONY: help install demo test check gpu-check clean
 
 help:
 	@echo "make install .venv with everything that was tried; about 7 GB"
 	@echo "make demo    checkpoint -> ONNX -> parity -> benchmark -> predictions -> service, on this machine"
 	@echo "make test    every check and test"
 	@echo "make check   format, lint and types only"
+	@echo "make gpu-check   every backend on this GPU against FP32, and how fast; needs no network"
 	@echo "make clean   remove .venv and what was made"
 
 install: $(VENV)/.installed
@@ -30,6 +31,10 @@ else
 	$(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]'
 endif
 	@touch $@
+
+# A GPU machine may have no network: what is installed there is used as it is.
+gpu-check:
+	$(if $(wildcard $(BIN)/evovit),$(BIN)/evovit,evovit) gpu-check
 
 demo: install
 	$(BIN)/python examples/digits/demo.py

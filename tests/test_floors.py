@@ -26,7 +26,7 @@ FLOORS = (
     "export describe explain evaluate serve",
     "building cluster",
     "bench diagnose packages serve.ray",
-    "sweep loadtest",
+    "sweep loadtest gpucheck",
     "catalogue doctor",
     "",  # evovit_deploy itself: the public names
     "cli",

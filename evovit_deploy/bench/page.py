@@ -12,7 +12,7 @@ from .markdown import title
 from .plots import latency_plot, png, speedup_plot
 from .report import BenchReport
 from .summary import summary
-from .text import lines, tables
+from .text import Table, lines, tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,12 +24,21 @@ Plot = Callable[[BenchReport, float, float], "Figure"]
 WIDE, NARROW = (6.4, 4.4), (4.2, 4.4)  # inches
 
 
-def page(reports: Sequence[BenchReport], budget_ms: float | None = None) -> str:
+def page(
+    reports: Sequence[BenchReport],
+    budget_ms: float | None = None,
+    *,
+    command: str = "bench",
+    about: Sequence[str] = (),
+    above: Sequence[Table] = (),
+) -> str:
     """Return one HTML document, made from ``page.html``.
 
     Args:
         reports: In the order they are shown.
         budget_ms: As for :func:`.answers.answers`.
+        command: That writes it, without ``evovit``.
+        about, above: Paragraphs and tables that come first.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -37,9 +46,11 @@ def page(reports: Sequence[BenchReport], budget_ms: float | None = None) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
+    overview = summary(reports) if len(reports) > 1 else None
     return environment.get_template("page.html").render(
-        mark=mark("bench"),
-        overview=summary(reports) if len(reports) > 1 else None,
+        mark=mark(command),
+        about=about,
+        tables=[*above, *([] if overview is None else [overview])],
         sections=[_section(report, budget_ms) for report in reports],
         zip=zip,
     )

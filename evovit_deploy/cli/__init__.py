@@ -20,6 +20,7 @@ from .doctor import doctor
 from .eval import evaluate
 from .explain import explain
 from .export import export
+from .gpu_check import gpu_check
 from .inspect import inspect
 from .list import list_
 from .package import package
@@ -71,7 +72,7 @@ def options(
 NAMES: dict[Callable[..., None], str] = {evaluate: "eval", list_: "list"}  # these two are builtins
 for panel, commands in {
     "Convert": (export, verify, diagnose, build, inspect),
-    "Measure": (evaluate, explain, sweep),
+    "Measure": (evaluate, explain, sweep, gpu_check),
     "Use": (predict, serve),
     "Look up": (list_, doctor),
 }.items():

@@ -50,6 +50,7 @@ NEEDS = {
     "explain": Need(RUN, "cpu"),
     "diagnose": Need(ESSENTIALS, "cpu"),
     "sweep": Need(ESSENTIALS, "cpu"),
+    "gpu-check": Need(ESSENTIALS, "cpu"),
     "build": Need(("torch", "onnx"), None, ("rtx", "tensorrt"), either=True),
     "serve": Need(("onnxruntime",), "cpu", ("serve",)),
     "serve --ray": Need(("onnxruntime",), "cpu", ("ray",), ON_RAY),

@@ -51,6 +51,9 @@ WAYS: dict[str, list[tuple[str, ...]]] = {
          "--backend", "pytorch"),
     ],
     "build": [("build", "model.onnx", "-o", "model.engine", "--target", "tensorrt-rtx")],
+    "gpu-check": [
+        ("gpu-check", "--device", "cpu", "--models", "evo_deit_tiny_patch16_224", "--backend", "pytorch", "--minutes", "0.001"),
+    ],
     "list": [("list",)],
     "doctor": [("doctor",)],
     "bench": [("bench", "model.onnx", *SHORT, "--record", "runs.jsonl")],
@@ -76,6 +79,7 @@ FAILURES: dict[str, tuple[str, ...]] = {
     "sweep": ("sweep", "no.pth", "--data", IMAGES),
     "build": ("build", "no.onnx", "--target", "tensorrt-rtx"),
     "serve": ("serve", "no.onnx", "--port", "0", "--grpc-port", "0"),
+    "gpu-check": ("gpu-check", "--backend", "nothing"),
     "list": ("list", "nothing"),
     "doctor": ("doctor", "--nothing"),
     "bench": ("bench", "no.onnx"),

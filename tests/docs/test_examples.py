@@ -44,6 +44,7 @@ NOT_RUN = {
     "evovit bench --suite": "takes minutes; tests/cli/test_bench_suites.py runs suites",
     "evovit bench compare": "two short runs may differ; tests/cli/test_bench_records.py compares known ones",
     "evovit export ckpt.pth --format engine --target inductor": "compiles; tests/conftest.py compiles the digits so",
+    "evovit gpu-check": "needs a GPU; tests/gpucheck runs it on the CPU",
     "serve deploy": "tests/serve/test_ray.py deploys such a file",
     "evovit serve digits=digits.onnx --ray": "tests/serve/test_ray.py serves so",
     "evovit predict digits.onnx photos/ --ray": "tests/serve/test_ray.py predicts so",

@@ -1,0 +1,128 @@
+"""What is looked at, in which order: a job for each model and backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..engines.registry import Backend, backends, names
+from ..errors import InputError
+from ..recipes import load_recipe
+from ..suggest import did_you_mean
+
+__all__ = ["MEASURED", "MODELS", "CheckOptions", "Job", "jobs", "skipped"]
+
+MEASURED = "evo_deit_small_patch16_224"
+# The one that is measured first, so that little time left still leaves the most useful answers.
+MODELS = (MEASURED, "evo_deit_tiny_patch16_224", "evo_levit_256_224", "evo_deit_base_patch16_224")
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What to look at, and for how long.
+
+    Attributes:
+        device: ``cuda``, or ``cpu`` to try the same without a GPU.
+        models: Recipes, which get random weights; the first is measured too.
+        backends: Names; empty is every one that makes something of a checkpoint.
+        precision: Of the models; None is FP16 on a GPU and FP32 on a CPU.
+        minutes: All in all; what is not reached is said to be left out.
+        batches: Batch sizes that are measured; empty is 1, 8, 64, 256 on a GPU and 1, 8 on a CPU.
+        seconds: Each model is measured for at least this long at each batch size.
+    """
+
+    device: Literal["cuda", "cpu"] = "cuda"
+    models: tuple[str, ...] = MODELS
+    backends: tuple[str, ...] = ()
+    precision: Literal["fp32", "fp16", "bf16"] | None = None
+    minutes: float = 8.0
+    batches: tuple[int, ...] = ()
+    seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise InputError("no model to check; give at least one recipe.")
+        for name in self.models:
+            load_recipe(name)
+        known = [name for name in names() if name != "auto"]
+        for name in self.backends:
+            if name not in known:
+                raise InputError(
+                    f"backend {name!r} is unknown; valid: all, {', '.join(known)}.{did_you_mean(name, known)}"
+                )
+        if not 0 < self.minutes <= 24 * 60:
+            raise InputError(f"{self.minutes:g} minutes; give more than 0, at most 1440.")
+        if not 0 < self.seconds <= 600:
+            raise InputError(f"{self.seconds:g} seconds; give more than 0, at most 600.")
+        if self.batches and (min(self.batches) < 1 or len(set(self.batches)) != len(self.batches)):
+            raise InputError(f"batch sizes {list(self.batches)}; give different numbers from 1, for example 1,8.")
+
+    @property
+    def of_precision(self) -> str:
+        """The precision in force."""
+        return self.precision or ("fp16" if self.device == "cuda" else "fp32")
+
+    @property
+    def measured_batches(self) -> tuple[int, ...]:
+        """The batch sizes in force."""
+        return self.batches or ((1, 8, 64, 256) if self.device == "cuda" else (1, 8))
+
+    @property
+    def rows(self) -> tuple[Backend, ...]:
+        """The backends in force, in the order of the registry."""
+        return tuple(
+            row for row in backends() if (row.name in self.backends if self.backends else _of_checkpoints(row))
+        )
+
+
+def _of_checkpoints(row: Backend) -> bool:
+    """Whether a backend runs checkpoints, or files that can be made of one."""
+    return row.kind in ("checkpoint", "onnx") or row.built or row.make is not None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on one backend, in a process of its own.
+
+    Attributes:
+        what: ``check`` whether it computes the right thing, or ``measure`` how fast it is.
+        model: Recipe.
+        backend: Name of the row.
+        device, precision, batches, seconds: As of the options.
+    """
+
+    what: Literal["check", "measure"]
+    model: str
+    backend: str
+    device: str
+    precision: str
+    batches: tuple[int, ...]
+    seconds: float
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{'checking' if self.what == 'check' else 'measuring'} {self.model}, {self.backend}"
+
+
+def jobs(options: CheckOptions, probes: Mapping[str, Mapping[str, Any]]) -> list[Job]:
+    """Return what can be looked at here: every check of the first model, its measurements, then the other models."""
+    here = [row.name for row in options.rows if options.device in row.here(probes)[0]]
+    first, *rest = options.models
+    order = [("check", first), ("measure", first), *(("check", model) for model in rest)]
+    return [
+        Job(what, model, name, options.device, options.of_precision, options.measured_batches, options.seconds)  # type: ignore[arg-type]
+        for what, model in order
+        for name in here
+    ]
+
+
+def skipped(options: CheckOptions, probes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return backend -> why it is not looked at here."""
+    found = {}
+    for row in options.rows:
+        usable, why = row.here(probes)
+        if options.device not in usable:
+            found[row.name] = why or f"it runs on {', '.join(usable)} here, not on {options.device}"
+    return found

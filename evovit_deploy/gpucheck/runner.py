@@ -1,0 +1,197 @@
+"""Runs jobs one after another within a time limit, each in a process, and gathers what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..bench.reading import parse
+from ..bench.report import BenchReport
+from ..errors import EngineError
+from ..machine.facts import environment, gpus
+from ..machine.probing import probe_imports
+from .jobs import CheckOptions, Job, jobs, skipped
+
+__all__ = ["SCHEMA", "CheckResult", "Outcome", "check", "run_job"]
+
+SCHEMA = 1
+PACKAGES = ("tensorrt", "tensorrt-rtx")
+TAIL = 400  # characters of what a process said before it died
+Tell = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one check of one model on one backend found; ``value`` is for people."""
+
+    model: str
+    backend: str
+    check: str
+    status: Literal["ok", "failed", "skipped"]
+    value: str
+    seconds: float | None = None
+
+
+@dataclass
+class CheckResult:
+    """Everything that was found.
+
+    Attributes:
+        options: What was asked for.
+        environment: The machine.
+        skipped: Backend -> why nothing of it was looked at.
+        outcomes: In the order of the jobs.
+        reports: Measurements, one a backend.
+        seconds: All in all.
+        interrupted: Ctrl-C ended it.
+        command: For the record.
+    """
+
+    options: CheckOptions
+    environment: dict[str, Any]
+    skipped: dict[str, str]
+    command: str = ""
+    outcomes: list[Outcome] = field(default_factory=list)
+    reports: list[BenchReport] = field(default_factory=list)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """What does not hold."""
+        return [outcome for outcome in self.outcomes if outcome.status == "failed"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form."""
+        return {
+            "kind": "gpu-check",
+            "schema": SCHEMA,
+            "command": self.command,
+            "options": asdict(self.options),
+            "environment": self.environment,
+            "skipped": self.skipped,
+            "outcomes": [asdict(outcome) for outcome in self.outcomes],
+            "reports": [report.to_dict() for report in self.reports],
+            "seconds": round(self.seconds, 1),
+            "interrupted": self.interrupted,
+            "passed": not self.failed and not self.interrupted,
+        }
+
+
+def check(options: CheckOptions, *, command: str = "", tell: Tell = lambda share, text: None) -> CheckResult:
+    """Look at every model on every backend that is here, until the time is over.
+
+    Args:
+        options: What, and for how long.
+        command: For the record.
+        tell: Called before each job with the share of the time that is over and what comes.
+
+    Raises:
+        EngineError: No GPU is found and one is asked for, or no backend works here.
+    """
+    started = time.monotonic()
+    tell(0.0, "looking at the installed libraries")
+    if options.device == "cuda" and not gpus():
+        raise EngineError(
+            "no NVIDIA GPU or driver was found (nvidia-smi lists none). --device cpu tries the same checks on the CPU."
+        )
+    probes = probe_imports()
+    todo, left_out = jobs(options, probes), skipped(options, probes)
+    if not todo:
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise EngineError(f"no backend can be checked on {options.device} here. {reasons}")
+    result = CheckResult(options, environment(None, PACKAGES), left_out, command)
+    limit = started + 60 * options.minutes
+    try:
+        for job in todo:
+            left = limit - time.monotonic()
+            if left <= 0:
+                result.outcomes.append(_left_out(job, "the time was over"))
+                continue
+            tell((time.monotonic() - started) / (60 * options.minutes), job.title)
+            run_job(job, left, result)
+    except KeyboardInterrupt:
+        result.interrupted = True
+    result.seconds = time.monotonic() - started
+    tell(1.0, "done")
+    return result
+
+
+def _left_out(job: Job, why: str) -> Outcome:
+    return Outcome(job.model, job.backend, "measured" if job.what == "measure" else "everything", "skipped", why)
+
+
+def run_job(job: Job, seconds: float, result: CheckResult) -> None:
+    """Run one job, and enter what it said; a process that dies or hangs is a failure of what it had not said yet."""
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    words = [sys.executable, "-m", "evovit_deploy.gpucheck.worker", json.dumps(asdict(job))]
+    began = time.monotonic()
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    )
+    ended = ""
+    try:
+        output, said = process.communicate(timeout=seconds)
+        if process.returncode:
+            ended = f"the process ended with code {process.returncode}: {' '.join(said.split())[-TAIL:]}"
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        output, _ = process.communicate()
+        ended = f"not done when the time was over, after {time.monotonic() - began:.0f} s"
+    except BaseException:
+        _kill(process)
+        process.communicate()
+        raise
+    _enter(job, output, result)
+    if ended:
+        timed_out = ended.startswith("not done")
+        name = "measured" if job.what == "measure" else "the rest"
+        result.outcomes.append(Outcome(job.model, job.backend, name, "skipped" if timed_out else "failed", ended))
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End a process and the compilers that it started, which would hold its pipes open."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+
+
+def _enter(job: Job, output: str, result: CheckResult) -> None:
+    for line in output.splitlines():
+        try:
+            found = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if "report" in found:
+            result.reports.append(parse(json.dumps(found["report"]), job.title))
+            result.outcomes.append(Outcome(job.model, job.backend, "measured", "ok", _measured(result.reports[-1])))
+        else:
+            result.outcomes.append(Outcome(job.model, job.backend, **found))
+
+
+def _measured(report: BenchReport) -> str:
+    """The speedup over the twin at each batch size."""
+    said = [
+        f"batch {point.batch}: {point.speedup.ratio:.2f} times the twin" for point in report.points if point.speedup
+    ]
+    return ", ".join(said) or "no comparison"

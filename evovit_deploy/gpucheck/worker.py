@@ -1,0 +1,90 @@
+"""One job in a process of its own: ``python -m evovit_deploy.gpucheck.worker JSON`` writes a line of JSON for each result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import EvoVitError
+from .jobs import Job
+
+__all__ = ["main"]
+
+
+def main(text: str) -> int:
+    """Do the job; returns the exit code of the process, 0 also where checks fail."""
+    job = Job(**json.loads(text))
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is not a result
+
+    def tell(**result: Any) -> None:
+        lines.write(json.dumps(result) + "\n")
+        lines.flush()
+
+    with tempfile.TemporaryDirectory(prefix="evovit-") as folder:
+        (_check if job.what == "check" else _measure)(job, Path(folder), tell)
+    return 0
+
+
+def _check(job: Job, folder: Path, tell: Any) -> None:
+    from .checks import CHECKS, NotHere, trial
+
+    started = time.monotonic()
+    try:
+        with trial(job, folder) as found:
+            tell(check="open", status="ok", value=f"in {time.monotonic() - started:.1f} s, with what had to be built")
+            for name, check in CHECKS.items():
+                started = time.monotonic()
+                try:
+                    status, value = "ok", check(found)
+                except NotHere as why:
+                    status, value = "skipped", str(why)
+                except Exception as error:
+                    status, value = "failed", _said(error)
+                tell(check=name, status=status, value=value, seconds=round(time.monotonic() - started, 2))
+    except Exception as error:
+        tell(check="open", status="failed", value=_said(error), seconds=round(time.monotonic() - started, 2))
+
+
+def _measure(job: Job, folder: Path, tell: Any) -> None:
+    from ..bench.session import Options, run
+    from ..bench.settings import Settings
+    from ..machine.facts import physical_cores
+
+    settings = Settings(
+        batches=job.batches,
+        min_seconds=job.seconds,
+        min_calls=20,
+        max_seconds=max(10.0, 3 * job.seconds),
+        warmup_calls=10,
+        warmup_limit=2.0,
+    )
+    options = Options(
+        recipe=job.model,
+        backend=job.backend,
+        provider=job.device,
+        threads=physical_cores(),
+        precision=job.precision,
+        settings=settings,
+        batches_given=True,
+        images="synthetic",
+        command="evovit gpu-check",
+        suite="gpu-check",
+    )
+    try:
+        tell(report=run(options).to_dict())
+    except Exception as error:
+        tell(check="measured", status="failed", value=_said(error))
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, EvoVitError) else f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

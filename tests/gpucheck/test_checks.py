@@ -1,0 +1,106 @@
+"""Each check finds what it is for; engines that are wrong in one way each stand in for backends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evovit_deploy.engines.fake import FakeEngine
+from evovit_deploy.engines.registry import find
+from evovit_deploy.errors import EvoVitError, ParityError
+from evovit_deploy.gpucheck.checks import CHECKS, NotHere, Trial
+from evovit_deploy.recipes import Tolerance
+
+SIZE = 8
+
+
+def right(images: Any) -> Any:
+    return images.reshape(len(images), -1)[:, :10].astype(np.float32)
+
+
+def trial(
+    logits: Callable[[Any], Any] = right, again: Callable[..., Any] | None = None, backend: str = "onnxruntime"
+) -> Trial:
+    row = find(backend)
+    assert row is not None
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((8, 3, SIZE, SIZE), dtype=np.float32)
+    engines = [FakeEngine(10, SIZE, logits=each) for each in (logits, right)]
+    return Trial(row, engines[0], engines[1], images, again, Tolerance(1e-5, 0.999, 1.0, 1.0), "cpu")
+
+
+def wrong_in_batches(images: Any) -> Any:
+    return right(images) + (len(images) == 3)
+
+
+def wrong_between_threads() -> Callable[[Any], Any]:
+    """Answers that are mixed up when two callers are in it at once."""
+    inside, lock, both = [0], threading.Lock(), threading.Event()
+
+    def logits(images: Any) -> Any:
+        with lock:
+            inside[0] += 1
+            alone = inside[0] == 1
+        if not alone:
+            both.set()
+        elif threading.current_thread() is not threading.main_thread():
+            both.wait(5)
+        with lock:
+            inside[0] -= 1
+        return right(images) + (not alone)
+
+    return logits
+
+
+def test_what_is_right_passes() -> None:
+    it = trial(again=lambda **options: FakeEngine(10, SIZE, logits=right))
+    said = {name: CHECKS[name](it) for name in ("parity", "batches", "threads", "reload")}
+    assert said["batches"] == "batch 1: bit for bit, 3: bit for bit"
+    assert said["reload"] == "3 times: bit for bit"
+    assert "bit for bit" in said["threads"]
+    assert "logits within 0.0e+00" in said["parity"]
+
+
+@pytest.mark.parametrize(
+    ("check", "it"),
+    [
+        ("parity", trial(lambda images: right(images) * 1.1)),
+        ("batches", trial(wrong_in_batches)),
+        ("threads", trial(wrong_between_threads())),
+        ("reload", trial(again=lambda **options: FakeEngine(10, SIZE, logits=lambda images: right(images) + 1))),
+        (
+            "CUDA graphs",
+            trial(
+                again=lambda cuda_graphs=True: FakeEngine(10, SIZE, logits=lambda x: right(x) + cuda_graphs),
+                backend="tensorrt",
+            ),
+        ),
+    ],
+)
+def test_what_is_wrong_is_found(check: str, it: Trial) -> None:
+    with pytest.raises(ParityError):
+        CHECKS[check](it)
+
+
+@pytest.mark.parametrize(("check", "why"), [("streams", "no GPU"), ("CUDA graphs", "option"), ("reload", "module")])
+def test_what_has_no_meaning_says_so(check: str, why: str) -> None:
+    with pytest.raises(NotHere, match=why):
+        CHECKS[check](trial())
+
+
+def test_other_patches_at_a_near_tie_are_counted_and_the_rest_is_held_to_rounding() -> None:
+    it = trial()
+    expected = {"logits": np.zeros((100, 10), np.float32), "kept_1": np.tile(np.arange(100), (100, 1))}
+    got = {name: value.copy() for name, value in expected.items()}
+    got["logits"][0, 0], got["kept_1"][0, 0] = 5.0, 100  # one image, one patch of a hundred
+    with pytest.raises(ParityError, match="kept_1"):
+        it.same(expected, got, "here")
+    lenient = Trial(it.row, it.engine, it.reference, it.images, None, Tolerance(1e-5, 0.999, 1.0, 0.99), "cpu")
+    assert lenient.same(expected, got, "here") == "within 0.0e+00, other patches in 1"
+    got["logits"][1, 0] = 1.0
+    with pytest.raises(EvoVitError, match="error"):
+        lenient.same(expected, got, "here")

@@ -1,0 +1,137 @@
+"""`evovit gpu-check` on the CPU, in place of a GPU: what runs, what is left out, and processes that die or hang."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evovit_deploy.bench.reading import read_records
+from evovit_deploy.errors import InputError
+from evovit_deploy.gpucheck import CheckOptions, CheckResult, runner
+from evovit_deploy.gpucheck.jobs import Job, jobs, skipped
+
+Evovit = Callable[..., tuple[Any, str, str]]
+MICRO = """
+name = "evo_deit_check"
+family = "evo_deit"
+[structure]
+image_size = 32
+patch_size = 16
+embed_dim = 64
+depth = 3
+num_heads = 1
+num_classes = 5
+[evolution]
+keep_ratios = [1.0, 0.5, 0.5]
+tradeoff = [1.0, 1.0, 0.5]
+stage_starts = [1]
+"""
+JOB = Job("check", "evo_deit_tiny_patch16_224", "onnxruntime", "cpu", "fp32", (1,), 0.1)
+EVERYTHING = {name: {"state": "ok", "gpu": "a GPU"} for name in ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx")}
+
+
+@pytest.fixture
+def micro(tmp_path: Path) -> Path:
+    path = tmp_path / "micro.toml"
+    path.write_text(MICRO)
+    return path
+
+
+def test_a_run_without_a_gpu(micro: Path, tmp_path: Path, evovit: Evovit) -> None:
+    out = tmp_path / "found"
+    words = ["gpu-check", "--device", "cpu", "--models", micro, "--backend", "onnxruntime,tensorrt"]
+    code, stdout, stderr = evovit(*words, "--batch", "1", "--seconds", "0.05", "-o", out, "--json")
+    assert code == 0, stderr
+    document = json.loads(stdout)
+    assert document == json.loads((out / "check.json").read_text())
+    status = {(o["backend"], o["check"]): o["status"] for o in document["outcomes"]}
+    assert status["onnxruntime", "parity"] == status["onnxruntime", "reload"] == "ok"
+    assert status["onnxruntime", "streams"] == "skipped"
+    assert "No" in document["skipped"]["tensorrt"] or "not" in document["skipped"]["tensorrt"]
+    reports = read_records(out / "bench.jsonl")
+    assert [report.subjects[0].backend for report in reports] == ["onnxruntime"]
+    assert all(any(point.speedup for point in report.points) for report in reports)
+    page = (out / "index.html").read_text()
+    assert "evovit gpu-check" in page
+    assert "kept sets 100.0% alike" in page
+    assert evovit("bench", "report", out / "bench.jsonl")[0] == 0
+    (out / "check.json").write_text("{}")
+    code, _, stderr = evovit(*words, "-o", out)
+    assert (code, "evovit did not write it" in stderr) == (1, True)
+
+
+def test_without_a_gpu_it_says_how_to_try_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, evovit: Evovit) -> None:
+    monkeypatch.setattr(runner, "gpus", list)
+    code, _, stderr = evovit("gpu-check", "-o", tmp_path / "x")
+    assert (code, "--device cpu" in stderr, list(tmp_path.glob("x*"))) == (4, True, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"backends": ("tensort",)}, "Did you mean 'tensorrt'"),
+        ({"minutes": 0.0}, "more than 0"),
+        ({"seconds": float("nan")}, "more than 0"),
+        ({"batches": (1, 1)}, "different numbers"),
+        ({"models": ()}, "at least one recipe"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        CheckOptions(**options)
+
+
+def test_the_first_model_is_checked_and_measured_before_the_others() -> None:
+    options = CheckOptions(models=("evo_deit_tiny_patch16_224", "evo_levit_256_224"), backends=("pytorch", "inductor"))
+    found = [(job.what, job.model, job.backend) for job in jobs(options, EVERYTHING)]
+    assert found == [
+        (what, model, backend)
+        for what, model in (
+            ("check", "evo_deit_tiny_patch16_224"),
+            ("measure", "evo_deit_tiny_patch16_224"),
+            ("check", "evo_levit_256_224"),
+        )
+        for backend in ("pytorch", "inductor")
+    ]
+    assert {job.precision for job in jobs(options, EVERYTHING)} == {"fp16"}
+
+
+def test_where_rtx_does_not_run_it_is_left_out_with_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evovit_deploy.engines.trt.backends.gpus", lambda: [{"name": "a GPU"}])
+    hopper = {**EVERYTHING, "torch": {"state": "ok", "gpu": "NVIDIA H100", "capability": "9.0"}}
+    options = CheckOptions(backends=("tensorrt", "tensorrt-rtx"))
+    assert {job.backend for job in jobs(options, hopper)} == {"tensorrt"}
+    assert "use tensorrt, inductor" in skipped(options, hopper)["tensorrt-rtx"]
+
+
+OPENED = """print('{"check": "open", "status": "ok", "value": ""}', flush=True); """
+
+
+@pytest.mark.parametrize(
+    ("program", "seconds", "status", "said"),
+    [
+        (OPENED + "import os; os.abort()", 30, "failed", "ended with code"),
+        ("import sys; sys.exit('no such library')", 30, "failed", "no such library"),
+        (OPENED + "import time; time.sleep(60)", 3, "skipped", "not done when the time was over"),
+    ],
+)
+def test_a_process_that_dies_or_hangs_is_a_line_of_the_result(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, seconds: float, status: str, said: str
+) -> None:
+    stand_in = tmp_path / "python"
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    stand_in.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}"\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(runner.sys, "executable", str(stand_in))
+    result = CheckResult(CheckOptions(device="cpu"), {}, {})
+    runner.run_job(JOB, seconds, result)
+    last = result.outcomes[-1]
+    assert (last.check, last.status) == ("the rest", status)
+    assert said in last.value
+    assert [o.check for o in result.outcomes[:-1]] == (["open"] if "open" in program else [])
