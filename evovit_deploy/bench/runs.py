@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..checkpoint.options import CheckpointOptions
 from ..classes.folders import ClassOrder
-from ..engines.registry import is_exported
-from ..errors import EvoVitError, InputError, UnstableMeasurement
+from ..engines.registry import backends, is_exported
+from ..errors import EngineError, EvoVitError, InputError, UnstableMeasurement
 from ..machine.facts import physical_cores
 from ..recipes import recipe_names
 from ..storage.missing import no_such_file
@@ -25,6 +26,7 @@ from .suites import Suite, load_suite
 
 __all__ = ["QUICK", "BenchOptions", "Measured", "measure"]
 
+ALL = "all"  # for a backend
 # A first look: what `quick` makes of the settings.
 QUICK = {"min_seconds": 2.0, "min_calls": 20, "max_seconds": 10.0, "warmup_calls": 10, "warmup_limit": 2.0}
 
@@ -41,7 +43,8 @@ class BenchOptions:
         random_weights: ``model``, or the recipe or ViT of timm of ``checkpoint``, is measured with random weights.
         checkpoint: How a checkpoint is understood.
         precision: Of checkpoints and recipes; None is FP32.
-        backend, provider, threads: What they run on; ``threads`` None is one for each core.
+        backend, provider, threads: What they run on; ``threads`` None is one for each core. Backend ``all`` is each that works
+            here, a run each.
         settings: Fields of :class:`Settings` that overrule the suite's; None counts as not given.
         quick: A first look, shorter and without what the machine reaches.
         images: See :func:`.images.choose_images`.
@@ -85,6 +88,11 @@ class BenchOptions:
         if self.model is not None and self.model in recipe_names() and not Path(self.model).is_file():
             raise InputError(f"{self.model} is a recipe. Give a checkpoint or an ONNX file, or add --random-weights.")
         exported = bool(self.files) and all(map(is_exported, self.files))
+        if self.backend == ALL and (exported or self.others):
+            raise InputError(
+                f"--backend {ALL} is for one checkpoint or recipe, of which each backend makes what it runs; "
+                f"{self.files[0].name} is made for one already. Leave it out, or give more files with --engine."
+            )
         if self.precision is not None and exported:
             raise InputError(
                 f"--precision {self.precision} is for checkpoints and recipes; {self.files[0].name} has the precision it was "
@@ -127,6 +135,31 @@ class BenchOptions:
             command=self.command,
             suite="" if suite is None else suite.name,
         )
+        if self.backend == ALL:
+            return [
+                dataclasses.replace(one, backend=name) for name in self.usable[0] for one in self._of(common, suite)
+            ]
+        return self._of(common, suite)
+
+    @cached_property
+    def usable(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        """Backends that ``all`` means on this machine; and of the others, why not."""
+        from ..machine.probing import probe_imports
+
+        probes, here, left_out = probe_imports(), [], {}
+        for row in backends():
+            usable, why = row.here(probes)
+            wanted = usable if self.provider == "auto" else [name for name in usable if name == self.provider]
+            if not row.of_checkpoints:
+                left_out[row.name] = f"it runs {row.files}, and makes none of a checkpoint"
+            elif not wanted:
+                left_out[row.name] = why or f"it does not run on {self.provider}"
+            else:
+                here.append(row.name)
+        return tuple(here), left_out
+
+    def _of(self, common: Options, suite: Suite | None) -> list[Options]:
+        """A run for each model."""
         if self.random_weights:
             asked = self.checkpoint
             return [
@@ -165,10 +198,12 @@ class Measured:
     Attributes:
         reports: One a run, until an error or an interruption.
         failure: The error that ended it, if one did.
+        left_out: Backend -> why it was not measured, where all of them were asked for.
     """
 
     reports: tuple[BenchReport, ...]
     failure: BaseException | None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def interrupted(self) -> bool:
@@ -219,19 +254,30 @@ def measure(options: BenchOptions, tell: Callable[[float, str], None] = lambda s
         check_not_read([record], read)
         check_appendable(record, force=options.force)
     reports: list[BenchReport] = []
+    left_out = dict(options.usable[1]) if options.backend == ALL else {}
     for number, one in enumerate(runs):
 
         def told(share: float, text: str, number: int = number, one: Options = one) -> None:
-            name = f"{one.checkpoint.recipe}: " if one.checkpoint is not None and len(runs) > 1 else ""
+            recipe = None if one.checkpoint is None else one.checkpoint.recipe
+            name = one.backend if options.backend == ALL else recipe
+            name = f"{name}: " if name is not None and len(runs) > 1 else ""
             tell((number + share) / len(runs), name + text)
 
         try:
             report = run(one, told)
-        except (EvoVitError, KeyboardInterrupt) as error:
-            return Measured(tuple(reports), error)
+        except EvoVitError as error:
+            if options.backend != ALL:
+                return Measured(tuple(reports), error)
+            left_out[one.backend] = str(error)  # the others are of interest all the same
+            continue
+        except KeyboardInterrupt as error:
+            return Measured(tuple(reports), error, left_out)
         reports.append(report)
         if record is not None and report.points:
             append(record, report.to_dict())
         if report.interrupted:
             break
-    return Measured(tuple(reports), None)
+    if left_out and not reports:
+        reasons = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in left_out.items())
+        return Measured((), EngineError(f"no backend could be measured here. {reasons}."), left_out)
+    return Measured(tuple(reports), None, left_out)

@@ -50,7 +50,12 @@ def methods() -> Sequence[str]:
 
 
 # Choices that are looked up when they are needed, in a call, its help or completion: placeholder in the help -> values.
-LATE: dict[str, Callable[[], Sequence[str]]] = {"BACKEND": backends, "METHOD": methods, "PROVIDER": providers}
+LATE: dict[str, Callable[[], Sequence[str]]] = {
+    "BACKEND": backends,
+    "BACKEND|all": lambda: (*backends(), "all"),
+    "METHOD": methods,
+    "PROVIDER": providers,
+}
 
 
 def one_of(placeholder: str) -> Callable[[str], str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 __all__ = [
-    "backends", "baselines", "measured_against", "methods", "outputs", "profiles", "providers", "recipes", "schedules", "suites",
+    "backends", "backends_and_all", "baselines", "measured_against", "methods", "outputs", "profiles", "providers", "recipes",
+    "schedules", "suites",
 ]  # fmt: skip
 
 
@@ -14,6 +15,13 @@ def backends(incomplete: str) -> list[str]:
     from ..engines.registry import names
 
     return _starting(names(), incomplete)
+
+
+def backends_and_all(incomplete: str) -> list[str]:
+    """Complete what runs models where all of them may run."""
+    from ..engines.registry import names
+
+    return _starting((*names(), "all"), incomplete)
 
 
 def providers(incomplete: str) -> list[str]:

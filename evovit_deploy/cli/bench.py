@@ -11,8 +11,8 @@ import typer
 from . import _completion as complete
 from . import _options as shared
 from ._bench import command_line, measuring, print_report, print_summary
-from ._choices import Arrivals, ClassOrder, Precision
-from ._console import err, print_json
+from ._choices import Arrivals, ClassOrder, Precision, one_of
+from ._console import err, note, print_json
 from ._groups import grouped
 from ._shared import Understood
 from ._values import duration, numbers, word
@@ -93,9 +93,11 @@ class Runs:
     backend: Annotated[
         str,
         typer.Option(
-            **shared.BACKEND,
+            parser=one_of("BACKEND|all"),
+            metavar="BACKEND|all",
+            autocompletion=complete.backends_and_all,
             help="auto: chosen by the file's suffix; a checkpoint is exported to ONNX first. pytorch, compile: checkpoints and "
-            "recipes only. tensorrt, tensorrt-rtx, inductor: built on the spot.",
+            "recipes only. tensorrt, tensorrt-rtx, inductor: built on the spot. all: every one that works here, a run each.",
             rich_help_panel=shared.RUN,
         ),
     ] = "auto"
@@ -237,6 +239,8 @@ def bench(
     )
     with measuring() as update:
         measured = measure(options, update)
+    for name, why in measured.left_out.items():
+        note(f"{name} was not measured: {why}")
     _show(measured, budget, json)
     if measured.failure is not None:
         raise measured.failure

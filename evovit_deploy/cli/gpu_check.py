@@ -17,6 +17,8 @@ from ._values import numbers, word, words
 
 __all__ = ["gpu_check"]
 
+MODELS, METHOD = "Models", "Method"
+
 
 def gpu_check(
     device: Annotated[
@@ -31,7 +33,7 @@ def gpu_check(
             metavar="NAME,NAME",
             autocompletion=complete.recipes,
             help="Recipes, with random weights; the first is measured too. Default: small, tiny, a LeViT, base.",
-            rich_help_panel=shared.RUN,
+            rich_help_panel=MODELS,
         ),
     ] = None,
     backend: Annotated[
@@ -40,23 +42,23 @@ def gpu_check(
     ] = "all",
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Of the models. Default: fp16 on a GPU, fp32 on a CPU.", rich_help_panel=shared.RUN),
+        typer.Option(help="Of the models. Default: fp16 on a GPU, fp32 on a CPU.", rich_help_panel=MODELS),
     ] = None,
     minutes: Annotated[
-        float, typer.Option(metavar="MINUTES", help="End here; what is left is named.", rich_help_panel=shared.RUN)
+        float, typer.Option(metavar="MINUTES", help="End here; what is left is named.", rich_help_panel=METHOD)
     ] = 8.0,
     batch: Annotated[
         str | None,
         typer.Option(
-            metavar="1,8,64",
+            metavar="1,8,32",
             help="Batch sizes to measure. Default: 1,8,64,256, on a CPU 1,8.",
-            rich_help_panel=shared.RUN,
+            rich_help_panel=METHOD,
         ),
     ] = None,
     seconds: Annotated[
         float,
         typer.Option(
-            metavar="SECONDS", help="Measure each model at least this long per batch.", rich_help_panel=shared.RUN
+            metavar="SECONDS", help="Measure each model at least this long per batch.", rich_help_panel=METHOD
         ),
     ] = 2.0,
     output: Annotated[

@@ -115,6 +115,11 @@ class Backend:
     make: Callable[[Any, Path, tuple[int, ...]], None] | None = None
     sealed: Callable[[Path], Sealed] | None = None
 
+    @property
+    def of_checkpoints(self) -> bool:
+        """Whether it runs checkpoints, or files that are made of them here."""
+        return self.kind in ("checkpoint", "onnx") or self.built or self.make is not None
+
     def here(self, probes: Probes) -> tuple[tuple[str, ...], str]:
         """Return the providers that work on this machine, and why there is none; one of the two is empty.
 

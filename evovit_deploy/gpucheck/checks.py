@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint
     from ..engines.base import Engine
-    from .jobs import Job
+    from .jobs import CheckJob
 
 __all__ = ["CHECKS", "NotHere", "Trial", "trial"]
 
@@ -91,7 +91,7 @@ class Trial:
 
 
 @contextmanager
-def trial(job: Job, folder: Path) -> Iterator[Trial]:
+def trial(job: CheckJob, folder: Path) -> Iterator[Trial]:
     """Make what a job is about and open it.
 
     Args:
@@ -133,7 +133,7 @@ def trial(job: Job, folder: Path) -> Iterator[Trial]:
         yield Trial(row, engine, reference, images, None if path is None else again, tolerance, job.device)
 
 
-def _file(row: Backend, checkpoint: Checkpoint, job: Job, folder: Path, outputs: tuple[str, ...]) -> Path | None:
+def _file(row: Backend, checkpoint: Checkpoint, job: CheckJob, folder: Path, outputs: tuple[str, ...]) -> Path | None:
     """The file that a backend runs; None where it runs the module."""
     from ..building.build import build_engine
     from ..engines import TorchEngine

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..recipes import load_recipe
 from ..suggest import did_you_mean
 
-__all__ = ["MEASURED", "MODELS", "CheckOptions", "Job", "jobs", "skipped"]
+__all__ = ["MEASURED", "MODELS", "CheckJob", "CheckOptions", "jobs", "skipped"]
 
 MEASURED = "evo_deit_small_patch16_224"
 # The one that is measured first, so that little time left still leaves the most useful answers.
@@ -71,18 +71,11 @@ class CheckOptions:
     @property
     def rows(self) -> tuple[Backend, ...]:
         """The backends in force, in the order of the registry."""
-        return tuple(
-            row for row in backends() if (row.name in self.backends if self.backends else _of_checkpoints(row))
-        )
-
-
-def _of_checkpoints(row: Backend) -> bool:
-    """Whether a backend runs checkpoints, or files that can be made of one."""
-    return row.kind in ("checkpoint", "onnx") or row.built or row.make is not None
+        return tuple(row for row in backends() if (row.name in self.backends if self.backends else row.of_checkpoints))
 
 
 @dataclass(frozen=True)
-class Job:
+class CheckJob:
     """One model on one backend, in a process of its own.
 
     Attributes:
@@ -106,13 +99,13 @@ class Job:
         return f"{'checking' if self.what == 'check' else 'measuring'} {self.model}, {self.backend}"
 
 
-def jobs(options: CheckOptions, probes: Mapping[str, Mapping[str, Any]]) -> list[Job]:
+def jobs(options: CheckOptions, probes: Mapping[str, Mapping[str, Any]]) -> list[CheckJob]:
     """Return what can be looked at here: every check of the first model, its measurements, then the other models."""
     here = [row.name for row in options.rows if options.device in row.here(probes)[0]]
     first, *rest = options.models
     order = [("check", first), ("measure", first), *(("check", model) for model in rest)]
     return [
-        Job(what, model, name, options.device, options.of_precision, options.measured_batches, options.seconds)  # type: ignore[arg-type]
+        CheckJob(what, model, name, options.device, options.of_precision, options.measured_batches, options.seconds)  # type: ignore[arg-type]
         for what, model in order
         for name in here
     ]

@@ -19,9 +19,9 @@ from ..bench.report import BenchReport
 from ..errors import EngineError
 from ..machine.facts import environment, gpus
 from ..machine.probing import probe_imports
-from .jobs import CheckOptions, Job, jobs, skipped
+from .jobs import CheckJob, CheckOptions, jobs, skipped
 
-__all__ = ["SCHEMA", "CheckResult", "Outcome", "check", "run_job"]
+__all__ = ["SCHEMA", "CheckOutcome", "CheckResult", "check", "run_job"]
 
 SCHEMA = 1
 PACKAGES = ("tensorrt", "tensorrt-rtx")
@@ -30,7 +30,7 @@ Tell = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckOutcome:
     """What one check of one model on one backend found; ``value`` is for people."""
 
     model: str
@@ -60,13 +60,13 @@ class CheckResult:
     environment: dict[str, Any]
     skipped: dict[str, str]
     command: str = ""
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[CheckOutcome] = field(default_factory=list)
     reports: list[BenchReport] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
 
     @property
-    def failed(self) -> list[Outcome]:
+    def failed(self) -> list[CheckOutcome]:
         """What does not hold."""
         return [outcome for outcome in self.outcomes if outcome.status == "failed"]
 
@@ -126,11 +126,11 @@ def check(options: CheckOptions, *, command: str = "", tell: Tell = lambda share
     return result
 
 
-def _left_out(job: Job, why: str) -> Outcome:
-    return Outcome(job.model, job.backend, "measured" if job.what == "measure" else "everything", "skipped", why)
+def _left_out(job: CheckJob, why: str) -> CheckOutcome:
+    return CheckOutcome(job.model, job.backend, "measured" if job.what == "measure" else "everything", "skipped", why)
 
 
-def run_job(job: Job, seconds: float, result: CheckResult) -> None:
+def run_job(job: CheckJob, seconds: float, result: CheckResult) -> None:
     """Run one job, and enter what it said; a process that dies or hangs is a failure of what it had not said yet."""
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
@@ -164,7 +164,7 @@ def run_job(job: Job, seconds: float, result: CheckResult) -> None:
     if ended:
         timed_out = ended.startswith("not done")
         name = "measured" if job.what == "measure" else "the rest"
-        result.outcomes.append(Outcome(job.model, job.backend, name, "skipped" if timed_out else "failed", ended))
+        result.outcomes.append(CheckOutcome(job.model, job.backend, name, "skipped" if timed_out else "failed", ended))
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
@@ -176,7 +176,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
         process.kill()
 
 
-def _enter(job: Job, output: str, result: CheckResult) -> None:
+def _enter(job: CheckJob, output: str, result: CheckResult) -> None:
     for line in output.splitlines():
         try:
             found = json.loads(line)
@@ -184,9 +184,11 @@ def _enter(job: Job, output: str, result: CheckResult) -> None:
             continue
         if "report" in found:
             result.reports.append(parse(json.dumps(found["report"]), job.title))
-            result.outcomes.append(Outcome(job.model, job.backend, "measured", "ok", _measured(result.reports[-1])))
+            result.outcomes.append(
+                CheckOutcome(job.model, job.backend, "measured", "ok", _measured(result.reports[-1]))
+            )
         else:
-            result.outcomes.append(Outcome(job.model, job.backend, **found))
+            result.outcomes.append(CheckOutcome(job.model, job.backend, **found))
 
 
 def _measured(report: BenchReport) -> str:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvoVitError
-from .jobs import Job
+from .jobs import CheckJob
 
 __all__ = ["main"]
 
 
 def main(text: str) -> int:
     """Do the job; returns the exit code of the process, 0 also where checks fail."""
-    job = Job(**json.loads(text))
+    job = CheckJob(**json.loads(text))
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is not a result
 
@@ -31,7 +31,7 @@ def main(text: str) -> int:
     return 0
 
 
-def _check(job: Job, folder: Path, tell: Any) -> None:
+def _check(job: CheckJob, folder: Path, tell: Any) -> None:
     from .checks import CHECKS, NotHere, trial
 
     started = time.monotonic()
@@ -51,9 +51,10 @@ def _check(job: Job, folder: Path, tell: Any) -> None:
         tell(check="open", status="failed", value=_said(error), seconds=round(time.monotonic() - started, 2))
 
 
-def _measure(job: Job, folder: Path, tell: Any) -> None:
+def _measure(job: CheckJob, folder: Path, tell: Any) -> None:
     from ..bench.session import Options, run
     from ..bench.settings import Settings
+    from ..checkpoint.options import CheckpointOptions
     from ..machine.facts import physical_cores
 
     settings = Settings(
@@ -65,7 +66,7 @@ def _measure(job: Job, folder: Path, tell: Any) -> None:
         warmup_limit=2.0,
     )
     options = Options(
-        recipe=job.model,
+        checkpoint=CheckpointOptions(job.model),
         backend=job.backend,
         provider=job.device,
         threads=physical_cores(),

@@ -18,8 +18,16 @@ from evovit_deploy import bench as benches
 from evovit_deploy.bench import session
 from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.cli.bench import bench
-from evovit_deploy.engines import FakeEngine
-from evovit_deploy.errors import EvoVitError, InputError, ModelFileError, OutputError, RecipeError, UnstableMeasurement
+from evovit_deploy.engines import FakeEngine, registry
+from evovit_deploy.errors import (
+    EngineError,
+    EvoVitError,
+    InputError,
+    ModelFileError,
+    OutputError,
+    RecipeError,
+    UnstableMeasurement,
+)
 from evovit_deploy.export import ExportOptions, export_onnx
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import load_recipe
@@ -235,3 +243,35 @@ def test_interrupted_before_the_first_point(foreign: Path, tmp_path: Path, monke
     monkeypatch.setattr(session, "benchmark", lambda *args, **options: report)
     assert run(foreign, "--record", tmp_path / "runs.jsonl", *SHORT).exit_code == 130
     assert not (tmp_path / "runs.jsonl").exists()
+
+
+def test_every_backend_that_works_here_is_measured_in_a_run_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "micro.toml"
+    recipe.write_text(MICRO)
+    rows = [row for row in registry.backends() if row.name in ("onnxruntime", "pytorch", "tensorrt", "inductor")]
+    broken = [dataclasses.replace(row, make=_fails) if row.name == "inductor" else row for row in rows]
+    for row in (r for r in broken if r.name == "inductor"):
+        monkeypatch.setitem(registry._rows, "inductor", row)
+    monkeypatch.setattr("evovit_deploy.bench.runs.backends", lambda: broken)
+    found = {name: {"state": "ok"} for name in ("torch", "onnxruntime")} | {"tensorrt": {"state": "missing"}}
+    found["onnxruntime"]["providers"] = ["CPUExecutionProvider"]  # type: ignore[assignment]
+    monkeypatch.setattr("evovit_deploy.machine.probing.probe_imports", lambda: found)
+    record = tmp_path / "runs.jsonl"
+    result = run(recipe, "--random-weights", "--backend", "all", *SHORT, "--batch", "1", "--record", record)
+    reports = benches.read_records(record)
+    assert [report.subjects[0].backend for report in reports] == ["onnxruntime", "pytorch"]
+    assert all(report.subjects[1].backend == report.subjects[0].backend for report in reports)  # its twin
+    assert "Best speedups" in result.stdout
+    assert "tensorrt was not measured: tensorrt is not installed" in result.stderr
+    assert "inductor was not measured: no compiler" in result.stderr
+    with pytest.raises(InputError, match="for one checkpoint or recipe"):
+        run(tmp_path / "m.onnx", "--backend", "all")
+    monkeypatch.setattr("evovit_deploy.machine.probing.probe_imports", dict)
+    with pytest.raises(EngineError, match="no backend could be measured here"):
+        run(recipe, "--random-weights", "--backend", "all", *SHORT)
+
+
+def _fails(*_: Any) -> None:
+    raise EngineError("no compiler")

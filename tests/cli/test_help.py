@@ -20,6 +20,7 @@ MANY = 6
 # One name, more than one kind of value: these differ on purpose.
 DIFFERENT = {
     "--batch": {"dynamic|N", "N", "1,8,32"},  # a kind of model, a size, sizes to measure
+    "--backend": {"BACKEND", "BACKEND|all", "all|NAME,NAME"},  # one, or all, or some
     "--baseline": {"NAME", "NAME|FILE"},
     "--images": {"FILE|FOLDER", "FOLDER|NAME"},
     "--output": {"FILE", "FOLDER", "FOLDER|FILE"},

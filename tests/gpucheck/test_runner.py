@@ -13,7 +13,7 @@ import pytest
 from evovit_deploy.bench.reading import read_records
 from evovit_deploy.errors import InputError
 from evovit_deploy.gpucheck import CheckOptions, CheckResult, runner
-from evovit_deploy.gpucheck.jobs import Job, jobs, skipped
+from evovit_deploy.gpucheck.jobs import CheckJob, jobs, skipped
 
 Evovit = Callable[..., tuple[Any, str, str]]
 MICRO = """
@@ -31,7 +31,7 @@ keep_ratios = [1.0, 0.5, 0.5]
 tradeoff = [1.0, 1.0, 0.5]
 stage_starts = [1]
 """
-JOB = Job("check", "evo_deit_tiny_patch16_224", "onnxruntime", "cpu", "fp32", (1,), 0.1)
+JOB = CheckJob("check", "evo_deit_tiny_patch16_224", "onnxruntime", "cpu", "fp32", (1,), 0.1)
 EVERYTHING = {name: {"state": "ok", "gpu": "a GPU"} for name in ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx")}
 
 
