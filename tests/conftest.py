@@ -103,6 +103,29 @@ def weights_into_one_export(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def headless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of timm's `test_vit` without a head, for images of 48 pixels."""
+    import torch
+
+    from evovit_deploy.models.vit.timm_names import create
+
+    path = tmp_path_factory.mktemp("headless") / "headless.pth"
+    torch.save(create("test_vit", 0, num_classes=0, img_size=48).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def features_model(headless: Path) -> Path:
+    """Its features as ONNX: uint8 images, vectors and tokens."""
+    from evovit_deploy import ExportOptions, export_onnx, load_checkpoint
+    from evovit_deploy.models.options import ModelOptions
+
+    outputs = ("embedding", "patch_tokens", "block_2", "kept")
+    options = ExportOptions(ModelOptions(image_input="uint8", outputs=outputs), prove=False)
+    return export_onnx(load_checkpoint(headless, timm="test_vit"), headless.with_name("features.onnx"), options).path
+
+
+@pytest.fixture(scope="session")
 def digits_package(session_folder: Path) -> Path:
     """The digits checkpoint as an inductor engine for batches of 1 to 8, compiled once a session."""
     from filelock import FileLock

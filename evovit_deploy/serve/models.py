@@ -92,8 +92,9 @@ class ServedModel:
     def summary(self) -> str:
         """A line that says what is served under which name."""
         spec, engine = self.engine.spec, self.engine
+        given = f"{spec.num_classes} classes" if spec.num_classes else f"outputs {', '.join(spec.outputs)}"
         return (
-            f"{self.name} version {self.version}, {spec.image_size} px {spec.input}, {spec.num_classes} classes, on "
+            f"{self.name} version {self.version}, {spec.image_size} px {spec.input}, {given}, on "
             f"{engine.backend} {engine.device}, from {printable(self.source.path)}"
         )
 

@@ -55,6 +55,7 @@ def evolved(recipe: Recipe, **options: Any) -> Any:
 BUILT: dict[str, Callable[[Recipe], Any]] = {
     "evo": lambda recipe: evolved(recipe, outputs=("logits", "kept")),
     "evo uint8 bf16": lambda recipe: evolved(recipe, image_input="uint8", precision="bf16"),
+    "features": lambda recipe: evolved(recipe, outputs=("embedding", "patch_tokens", "block_1", "kept")),
     "twin": lambda recipe: build_twin(vanilla_recipe(recipe), ModelOptions()),
     "stock": lambda recipe: build_stock(vanilla_recipe(recipe), ModelOptions()),
 }

@@ -29,6 +29,14 @@ FP16 = ExportOptions(ModelOptions("fp16"), prove=False)
 KINDS = ("evo", "twin", "stock")
 
 
+def test_tokens_as_outputs_leave_attention_fused(tmp_path: Path) -> None:
+    outputs = ("embedding", "patch_tokens", "block_1", "norm_block_2")
+    options = ExportOptions(ModelOptions("fp16", outputs=outputs), prove=False)
+    path = export_onnx(checkpoint_of("vit_small_patch14_reg4_dinov2"), tmp_path / "model.onnx", options).path
+    report = build_engine(path, options=BATCHES, prove=False).report
+    assert (report.fused, report.attentions, report.unfused) == (4, 4, ())
+
+
 LIKE_DEIT = "vit_small_patch16_224"
 NAMES = [
     LIKE_DEIT,

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from evovit_deploy.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
 from evovit_deploy.errors import CheckpointError
+from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import load_recipe
+from tests.modules import module_of
 
 from .forms import custom, evo_deit, inference, same, saved, tiny_224, training_checkpoint
 
@@ -30,6 +32,21 @@ def test_training_checkpoint(state: dict[str, Tensor], path: Path) -> None:
     assert checkpoint.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert checkpoint.args == {"model": "my_model", "input_size": "16", "lr": "0.1"}
     assert (checkpoint.path, checkpoint.random) == (path, False)
+
+
+def test_without_a_head_it_gives_its_embedding(state: dict[str, Tensor], path: Path) -> None:
+    rest = {key: tensor for key, tensor in state.items() if not key.startswith("head")}
+    checkpoint = load_checkpoint(saved(rest, path))
+    structure = checkpoint.recipe.structure
+    assert (structure.head, structure.num_classes) == (False, 64)
+    assert any("there is no classification head: the output is `embedding`" in note for note in checkpoint.notes)
+    images = torch.zeros(1, 3, structure.image_size, structure.image_size)
+    module = module_of(checkpoint)
+    assert module.output_names == ("embedding",)
+    whole = module_of(load_checkpoint(saved(state, path)), ModelOptions(outputs=("embedding",), fold=False))
+    assert (module(images)[0] - whole(images)[0]).abs().max() <= 1e-5
+    with pytest.raises(CheckpointError, match=r"`head\.weight` is missing"):
+        load_checkpoint(saved({**rest, "head.bias": state["head.bias"]}, path))
 
 
 def test_structure_comes_from_the_tensors(path: Path) -> None:

@@ -189,6 +189,27 @@ def test_trained_weights_say_their_method(merging):
         load_checkpoint(DIGITS, method="merging")
 
 
+def test_weights_without_a_head_are_a_model_without_one(tmp_path):
+    model = random_timm(num_classes=0)
+    checkpoint = load_checkpoint(saved(tmp_path / "w.pth", dict(model.state_dict())), timm=NAME)
+    assert (checkpoint.recipe.structure.head, checkpoint.recipe.structure.num_classes) == (False, 64)
+    assert any("the output is `embedding`, the model's 64 features" in note for note in checkpoint.notes)
+    assert_is_timm(checkpoint, model)  # by its default output
+
+
+def test_half_a_head_is_a_damaged_file(tmp_path):
+    state = dict(random_timm().state_dict())
+    del state["head.weight"]
+    with pytest.raises(CheckpointError, match=r"missing: `head\.weight`"):
+        load_checkpoint(saved(tmp_path / "w.pth", state), timm=NAME)
+
+
+def test_the_note_on_features_speaks_of_no_accuracy(tmp_path):
+    recipe = timm_recipe("vit_small_patch14_dinov2", image_size=56)
+    assert "docs/embeddings.md" in (accuracy_note(recipe) or "")
+    assert "evovit eval" not in (accuracy_note(recipe) or "")
+
+
 def without(key):
     return lambda state: {k: t for k, t in state.items() if k != key}
 
