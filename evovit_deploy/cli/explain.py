@@ -83,7 +83,8 @@ def explain(
 def _show(result: Explanation) -> None:
     console, summary = out(), result.summary
     for part in summary["selections"]:
-        line = f"{part['name']}: {part['kept']} of {part['patches']} patches, grid {part['grid']} x {part['grid']}"
+        count = f"{part['kept']} of" if "kept" in part else f"{part['tokens']} tokens of"
+        line = f"{part['name']}: {count} {part['patches']} patches, grid {part['grid']} x {part['grid']}"
         if part["stability"] is not None:
             line += f"; Jaccard with the reference {part['stability']:.4f}, identical in {part['identical']} images"
         console.print(line, soft_wrap=True)

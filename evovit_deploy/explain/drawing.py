@@ -1,4 +1,4 @@
-"""Kept patches and class attention drawn over an image, as in the figures of the paper."""
+"""Kept patches and class attention, or merged patches, drawn over an image, as in the figures of the papers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..storage.files import plain
-from .maps import Look
+from .maps import Look, Merged
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,6 +60,12 @@ def draw(base: Array, look: Look, reference: Look | None = None) -> list[Panel]:
     """
     panels = [Panel("what the model sees", base)]
     for number, part in enumerate(look.selections, 1):
+        if isinstance(part, Merged):
+            if number - 1 in shown(len(look.selections), part.output):
+                panels.append(
+                    _merged(base, part, None if reference is None else reference.selections[number - 1], number)
+                )
+            continue
         if part.attention is not None:
             panels.append(Panel(f"class attention before selection {number}", _heat(base, part.attention, part.grid)))
         caption = f"selection {number}: {part.kept.sum()} of {part.kept.size} patches kept"
@@ -76,10 +82,41 @@ def draw(base: Array, look: Look, reference: Look | None = None) -> list[Panel]:
     return panels
 
 
-def frequency_panel(share: Array, grid: int, number: int, size: int = MIN_SIZE) -> Panel:
-    """Return how often each patch was kept, [N] in 0 to 1, as heat on white: 0 is dark, 1 bright, the same scale everywhere."""
+def shown(count: int, output: str) -> set[int]:
+    """Return which of several selections are drawn: all; of merges, which go on block after block, three."""
+    return set(range(count)) if output.startswith("kept") else {count - 1 - part * count // 3 for part in range(3)}
+
+
+def _merged(base: Array, part: Merged, reference: Any, number: int) -> Panel:
+    """Patches that are one token in their mean colour, with a line around what belongs together."""
+    side, grid = len(base), part.grid
+    token = np.unique(part.groups, return_inverse=True)[1]
+    where = _upscaled(token, grid, side)
+    sums = np.stack([np.bincount(where.ravel(), base[..., channel].ravel()) for channel in range(3)], -1)
+    mean = (sums / np.bincount(where.ravel())[:, None])[where]
+    pixels = np.where(_upscaled(part.marked, grid, side)[..., None], mean, base).astype(np.uint8)
+    pixels[:, 1:][where[:, 1:] != where[:, :-1]] = OUTLINE
+    pixels[1:][where[1:] != where[:-1]] = OUTLINE
+    caption = f"merge {number}: {part.groups.size} patches in {part.count} tokens"
+    if reference is not None:
+        same = (part.groups[:, None] == part.groups) == (reference.groups[:, None] == reference.groups)
+        caption += ", the same in both" if same.all() else f", {int(same.all(1).sum())} alike in both"
+        pixels = _framed(pixels, ~same.all(1), grid, ONLY_MODEL)
+    return Panel(caption, pixels)
+
+
+def frequency_panel(share: Array, grid: int, name: str, size: int = MIN_SIZE) -> Panel:
+    """Return how often each patch was kept or merged, [N] in 0 to 1, as heat on white: 0 is dark, 1 bright, the same scale
+    everywhere.
+    """
     side = size // grid * grid
-    return Panel(f"selection {number}: how often each patch is kept", _colours(_upscaled(share, grid, side)))
+    output, _, number = name.rpartition("_")
+    what = (
+        "selection {}: how often each patch is kept"
+        if output == "kept"
+        else "merge {}: how often a patch shares its token"
+    )
+    return Panel(what.format(number), _colours(_upscaled(share, grid, side)))
 
 
 def _edges(size: int, grid: int) -> Array:
@@ -174,7 +211,7 @@ def overview(columns: Sequence[tuple[str, Sequence[Panel]]]) -> Image:
     from PIL import ImageDraw, ImageFont
 
     kept = [(words, [panel for panel in panels if not panel.caption.startswith("class")]) for words, panels in columns]
-    names = ["input", *(f"kept {number}" for number in range(1, len(kept[0][1])))]
+    names = ["input", *(panel.caption.partition(":")[0].replace("selection", "kept") for panel in kept[0][1][1:])]
     font, step = ImageFont.load_default(15), TILE + _MARGIN // 2
     left = _MARGIN + max(int(font.getlength(name)) for name in names) + _MARGIN
     size = (left + len(kept) * step + _MARGIN // 2, _MARGIN + len(names) * step + _TITLE)

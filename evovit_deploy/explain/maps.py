@@ -1,24 +1,25 @@
-"""From a model and images to kept patches and class attention, each on its own grid of patches."""
+"""From a model and images to kept patches and class attention, or to merged patches, each on its own grid of patches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes.scores import Ranking, probabilities, ranking
+from ..classes.scores import PLACES, Ranking, output_of, probabilities, ranking
 from ..engines.pytorch import TorchEngine, module_of
 from ..errors import InputError
 from ..models.families import family_of
+from ..models.groups import group_overlap
 from ..models.recording import recorded_scores
 from ..recipes import Recipe, Transform
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
 
-__all__ = ["Explainer", "Look", "Selected"]
+__all__ = ["Explainer", "Look", "Merged", "Selected", "jaccard"]
 
 Array = NDArray[Any]
 TOP = 5
@@ -41,17 +42,81 @@ class Selected:
     attention: Array | None = None
     fused: tuple[Array, ...] = ()
 
+    output = "kept"
+
+    @property
+    def count(self) -> int:
+        """Patches kept."""
+        return int(self.kept.sum())
+
+    @property
+    def marked(self) -> Array:
+        """[N] bool, what is counted over many images."""
+        return self.kept
+
+    @property
+    def listed(self) -> list[int]:
+        """For JSON: the positions of the kept patches."""
+        return np.flatnonzero(self.kept).tolist()  # type: ignore[no-any-return]
+
+    def alike(self, other: Selected) -> float:
+        """Compute the Jaccard index with another model's."""
+        return jaccard(self.kept, other.kept)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The tokens of one image after one merge.
+
+    Attributes:
+        grid: Patches per side; N = grid * grid.
+        groups: [N] int, the token that every patch is in.
+    """
+
+    grid: int
+    groups: Array
+
+    output = "sources"
+    fused: ClassVar[tuple[Array, ...]] = ()
+
+    @property
+    def count(self) -> int:
+        """Tokens left."""
+        return len(np.unique(self.groups))
+
+    @property
+    def marked(self) -> Array:
+        """[N] bool, whether a patch shares its token with another one."""
+        _, token, sizes = np.unique(self.groups, return_inverse=True, return_counts=True)
+        found: Array = sizes[token] > 1
+        return found
+
+    @property
+    def listed(self) -> list[int]:
+        """For JSON: the token of every patch."""
+        return self.groups.tolist()  # type: ignore[no-any-return]
+
+    def alike(self, other: Merged) -> float:
+        """Compute the mean Jaccard index of the groups with another model's."""
+        return group_overlap(self.groups, other.groups)
+
+
+def jaccard(a: Array, b: Array) -> float:
+    """Compute |A and B| / |A or B| of two masks [N] bool; 1 for two empty ones."""
+    either = int((a | b).sum())
+    return int((a & b).sum()) / either if either else 1.0
+
 
 @dataclass(frozen=True)
 class Look:
     """What a model makes of one image.
 
     Attributes:
-        selections: In order.
+        selections: In order, :class:`Selected`; of a model that merges tokens :class:`Merged`.
         ranking: The most probable classes; empty if the output is not finite, None if the model gives no class scores.
     """
 
-    selections: tuple[Selected, ...]
+    selections: tuple[Any, ...]
     ranking: Ranking | None
 
 
@@ -60,7 +125,7 @@ class Explainer:
 
     Args:
         engine: With the outputs ``kept_1``, ``kept_2``, ...: exported with ``--outputs logits,kept``, or a checkpoint's
-            module with the output ``kept``. A PyTorch engine also shows the class attention.
+            module with the output ``kept``. A PyTorch engine also shows the class attention. Or with ``sources_1``, ...
 
     Raises:
         InputError: It has no such outputs, or does not say on which grids they are.
@@ -70,11 +135,12 @@ class Explainer:
         spec = engine.spec
         self.engine = engine
         self.transform = spec.transform or Transform()
-        self._names = [name for name in spec.outputs if name.startswith("kept_")]
+        self._names = [name for name in spec.outputs if output_of(name) in PLACES]
         if not self._names:
             raise InputError(
                 f"{spec.name} does not say which patches it keeps (its outputs are {', '.join(spec.outputs)}), or keeps all. "
-                "Export it with --outputs logits,kept, and a keep ratio below 1; or give the checkpoint."
+                "Export it with --outputs logits,kept, and a keep ratio below 1 (where tokens are merged: logits,sources, and r "
+                "above 0); or give the checkpoint."
             )
         recipe = _recipe(engine)
         self.grids, fuses = family_of(recipe).grids(recipe), family_of(recipe).fuses
@@ -88,6 +154,11 @@ class Explainer:
         if self.engine.spec.scores is not None:
             ranked = [ranking(row, TOP) if np.isfinite(row).all() else [] for row in probabilities(outputs)]
         positions = [outputs[name] for name in self._names]
+        if output_of(self._names[0]) == "sources":
+            return [
+                Look(tuple(Merged(grid, part[image]) for grid, part in zip(self.grids, positions)), order)
+                for image, order in enumerate(ranked)
+            ]
         fusing = self._fuses is not None
         kept = [_mask(*each, fusing) for each in zip(positions, self.grids, self._names)]
         looks = []

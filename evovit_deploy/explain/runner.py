@@ -19,10 +19,10 @@ from ..images.decode import load_image
 from ..images.transform import preprocess
 from ..storage.files import exact, printable, write_bytes
 from ..storage.ownership import check_not_read, check_replaceable, is_page, is_picture, mark, remove_stale
-from .drawing import Panel, draw, frequency_panel, overview, panel_size, sheet
+from .drawing import Panel, draw, frequency_panel, overview, panel_size, sheet, shown
 from .gallery import Page, page_of, render
 from .maps import Explainer, Look
-from .summary import Summary, jaccard
+from .summary import Summary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -184,9 +184,9 @@ def _looks(
 
 def _check(looks: Sequence[Look]) -> None:
     # Where tokens fuse, a fused one may be kept in place of a patch, and one more patch is in it.
-    shapes = [[(part.grid, 0 if part.fused else int(part.kept.sum())) for part in look.selections] for look in looks]
+    shapes = [[(part.output, part.grid, 0 if part.fused else part.count) for part in look.selections] for look in looks]
     if any(shape != shapes[0] for shape in shapes):
-        words = [", ".join(f"{kept} of {grid * grid}" for grid, kept in shape) for shape in shapes]
+        words = [", ".join(f"{count} of {grid * grid}" for _, grid, count in shape) for shape in shapes]
         raise InputError(
             f"the models keep different numbers of patches ({words[0]} against {words[1]}), so their sets cannot be "
             "compared. Give two files of one recipe, such as two precisions."
@@ -196,15 +196,13 @@ def _check(looks: Sequence[Look]) -> None:
 def _differs(look: Look, reference: Look) -> bool:
     same_class = [c for c, _ in (look.ranking or [])[:1]] == [c for c, _ in (reference.ranking or [])[:1]]
     known = look.ranking is not None and reference.ranking is not None
-    return (known and not same_class) or any(
-        jaccard(a.kept, b.kept) < 1 for a, b in zip(look.selections, reference.selections)
-    )
+    return (known and not same_class) or any(a.alike(b) < 1 for a, b in zip(look.selections, reference.selections))
 
 
 def _described(look: Look) -> dict[str, Any]:
     return {
         "classes": [{"class": number, "probability": share} for number, share in look.ranking or ()],
-        "kept": [np.flatnonzero(part.kept).tolist() for part in look.selections],
+        look.selections[0].output: [part.listed for part in look.selections],
         "fused": [[group.tolist() for group in part.fused] for part in look.selections],
     }
 
@@ -246,8 +244,9 @@ def _write_gallery(
     path: Path, engine: Engine, reference: Engine | None, pages: Sequence[Page], document: dict[str, Any]
 ) -> None:
     panels = [
-        frequency_panel(np.array(part["frequency"]), part["grid"], number)
-        for number, part in enumerate(document["selections"], 1)
+        frequency_panel(np.array(part["frequency"]), part["grid"], part["name"])
+        for number, part in enumerate(document["selections"])
+        if number in shown(len(document["selections"]), document["selections"][0]["name"])
     ]
     facts = f"{engine.spec.name}, {engine.spec.precision}, {engine.backend}"
     if reference is not None:

@@ -14,15 +14,9 @@ from numpy.typing import NDArray
 
 from .maps import Look
 
-__all__ = ["Summary", "jaccard"]
+__all__ = ["Summary"]
 
 Array = NDArray[Any]
-
-
-def jaccard(a: Array, b: Array) -> float:
-    """Compute |A and B| / |A or B| of two masks [N] bool; 1 for two empty ones."""
-    either = int((a | b).sum())
-    return int((a & b).sum()) / either if either else 1.0
 
 
 @dataclass
@@ -31,15 +25,19 @@ class Summary:
 
     Attributes:
         images: Images counted.
-        frequency: One a selection: [N] how often each patch was kept.
+        output: ``kept``, or ``sources`` of a model that merges tokens.
+        counts: One a selection: sum over images of the patches kept, or of the tokens left.
+        frequency: One a selection: [N] how often each patch was kept, or shared its token with another one.
         overlap: (earlier, later) selection on the same grid -> sum over images of the share of the later one's patches
-            that the earlier one kept too.
+            that the earlier one kept too; empty where tokens are merged.
         stability: One a selection: sum over images of the Jaccard index with the reference's; empty without one.
         identical: One a selection: images with the very same patches in both models.
         same_class: Images that both models put into the same class; None where one of them gives no class scores.
     """
 
     images: int = 0
+    output: str = "kept"
+    counts: list[int] = field(default_factory=list)
     frequency: list[Array] = field(default_factory=list)
     overlap: dict[tuple[int, int], float] = field(default_factory=dict)
     stability: list[float] = field(default_factory=list)
@@ -50,21 +48,24 @@ class Summary:
         """Count one image."""
         selections = look.selections
         if not self.images:
-            self.frequency = [np.zeros(part.kept.size, np.int64) for part in selections]
+            self.output = selections[0].output
+            self.frequency = [np.zeros(part.marked.size, np.int64) for part in selections]
+            self.counts = [0] * len(selections)
             self.stability, self.identical = [0.0] * len(selections), [0] * len(selections)
         self.images += 1
         for number, part in enumerate(selections):
-            self.frequency[number] += part.kept
-            for earlier in range(number):
+            self.frequency[number] += part.marked
+            self.counts[number] += part.count
+            for earlier in range(number if self.output == "kept" else 0):
                 if selections[earlier].grid == part.grid:
-                    share = int((selections[earlier].kept & part.kept).sum()) / int(part.kept.sum())
+                    share = int((selections[earlier].marked & part.marked).sum()) / part.count
                     self.overlap[earlier, number] = self.overlap.get((earlier, number), 0.0) + share
         if reference is not None:
             self._compare(look, reference)
 
     def _compare(self, look: Look, reference: Look) -> None:
         for number, (mine, theirs) in enumerate(zip(look.selections, reference.selections)):
-            value = jaccard(mine.kept, theirs.kept)
+            value = mine.alike(theirs)
             self.stability[number] += value
             self.identical[number] += value == 1
         if self.same_class is None or look.ranking is None or reference.ranking is None:
@@ -79,10 +80,10 @@ class Summary:
             "images": count,
             "selections": [
                 {
-                    "name": f"kept_{number + 1}",
+                    "name": f"{self.output}_{number + 1}",
                     "grid": grid,
                     "patches": grid * grid,
-                    "kept": int(self.frequency[number].sum()) // count if count else None,
+                    ("kept" if self.output == "kept" else "tokens"): self.counts[number] // count if count else None,
                     "frequency": (self.frequency[number] / count).round(4).tolist() if count else None,
                     "stability": self.stability[number] / count if count and compared else None,
                     "identical": self.identical[number] if count and compared else None,

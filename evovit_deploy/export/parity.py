@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ..classes.scores import PLACES, output_of, scores_of
 from ..errors import InputError
+from ..models.groups import group_overlap, merge_distance
 from ..recipes import Tolerance
 from .features import compare_features
 from .gates import CutFlip, ParityReport
-from .merges import group_overlap, merge_distance
 
 __all__ = ["compare", "jaccard"]
 
@@ -49,8 +49,8 @@ def compare(
     An image where that stage differs by ties only, |s_j - c| <= 1e-5 |c|, counts as the same for the Jaccard index: FP32 itself
     does not decide a tie, and flat images have them.
 
-    Merged tokens are judged the same way: the Jaccard index of the groups of patches (:func:`.merges.group_overlap`), and how
-    near a tie the first difference is (:func:`.merges.merge_distance`).
+    Merged tokens are judged the same way: the Jaccard index of the groups of patches (:func:`.groups.group_overlap`), and how
+    near a tie the first difference is (:func:`.groups.merge_distance`).
 
     Features. Those that both give, by the same ``max_abs``, and by the cosine of every single vector: :mod:`.features`.
 

@@ -124,7 +124,7 @@ def test_sheet_holds_all_panels_and_cuts_long_titles() -> None:
 
 
 def test_frequency_and_jpeg() -> None:
-    panel = frequency_panel(np.linspace(0, 1, 49), 7, 2)
+    panel = frequency_panel(np.linspace(0, 1, 49), 7, "kept_2")
     assert panel.pixels.shape == (315, 315, 3)
     assert panel.pixels[0, 0].sum() < panel.pixels[-1, -1].sum()
     assert Image.open(io.BytesIO(to_jpeg(BASE))).size == (320, 320)

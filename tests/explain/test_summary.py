@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from evovit_deploy.explain.maps import Look, Selected
-from evovit_deploy.explain.summary import Summary, jaccard
+from evovit_deploy.explain.maps import Look, Selected, jaccard
+from evovit_deploy.explain.summary import Summary
 
 masks = arrays(bool, 16)
 

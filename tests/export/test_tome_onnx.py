@@ -8,8 +8,8 @@ import pytest
 from evovit_deploy import Engine
 from evovit_deploy.engines.pytorch import TorchEngine
 from evovit_deploy.export import ExportOptions, export_onnx, verify
-from evovit_deploy.export.merges import group_overlap, merge_distance
 from evovit_deploy.export.proof import run_module, same_kept
+from evovit_deploy.models.groups import group_overlap, merge_distance
 from evovit_deploy.models.options import ModelOptions
 from tests.modules import module_of
 from tests.timm_models import images_for, merging_of, timm_model
