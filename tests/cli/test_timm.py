@@ -10,6 +10,7 @@ import timm
 import torch
 
 from evovit_deploy import cli
+from tests import measuring
 
 NAME = "test_vit"
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
@@ -19,6 +20,7 @@ QUICK = ("--batch", "1", "--min-seconds", "0", "--min-calls", "2", "--json")
 @pytest.fixture
 def evovit(monkeypatch, capsys):
     """Run a command as the entry point does: (exit code, stdout, stderr on one line)."""
+    measuring.install(monkeypatch.setattr)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
@@ -137,6 +139,7 @@ def test_bench_a_name_with_random_weights(evovit):
 
 def test_sweep_and_the_recipe_it_writes(evovit, weights, data, tmp_path):
     arguments = ("--ratios", "0.5", "--quick", "--workers", "0", "--max-drop", "100", "-o", tmp_path / "sweep")
+    arguments += ("--backend", "pytorch")  # tests/sweep/test_runner.py sweeps exports
     code, out, _ = evovit("sweep", "--from-timm", NAME, "--weights", weights, "--data", data, *arguments)
     assert code == 0
     following = re.search(r"next: evovit export (\S+) --recipe (\S+)", out)
