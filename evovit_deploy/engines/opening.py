@@ -121,7 +121,7 @@ def _evolved_recipe(engine: Engine, plain: bool) -> Recipe | None:
 
 def _open_checkpoint(path: Path, options: OpenOptions, like: Recipe | None, module: ModelOptions, note: Note) -> Engine:
     from ..checkpoint.options import CheckpointOptions
-    from ..models.families import family_of
+    from ..models.families import evolves, family_of
     from ..models.outputs import compared_outputs
     from .pytorch import TorchEngine
 
@@ -136,7 +136,8 @@ def _open_checkpoint(path: Path, options: OpenOptions, like: Recipe | None, modu
             note(text)
     family = family_of(checkpoint.recipe)
     # A model that selects nothing has no kept patches, and one without a head no scores.
-    shown = compared_outputs(module.outputs, checkpoint.recipe, family.outputs)
+    valid = family.outputs if evolves(checkpoint.recipe) else family.vanilla.outputs
+    shown = compared_outputs(module.outputs, checkpoint.recipe, valid)
     wanted = tuple(name for name in shown if name in module.outputs or name == "embedding")
     module = dataclasses.replace(module, outputs=wanted)
     if not module.fold:

@@ -78,7 +78,8 @@ def test_export_and_what_comes_after(evovit, weights, data, tmp_path):
     assert json.loads(out)["weights"]["sha256"] == manifest["weights"]["sha256"]
 
     for model in (evolved, original):
-        assert evovit("verify", weights, model)[0] == 0
+        code, _, err = evovit("verify", weights, model)
+        assert code == 0, err
     code, out, _ = evovit("inspect", evolved)
     assert code == 0
     assert "class token and 21 selected tokens" in out
