@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib
 import json
+import multiprocessing.process
 import os
 import select
 import signal
@@ -122,18 +123,6 @@ class Piped(WarmProcess):
         self.stderr.close()
 
 
-def run(
-    arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, timeout: float = 600
-) -> subprocess.CompletedProcess[str]:
-    """Run to the end, as ``subprocess.run(capture_output=True, text=True)``."""
-    with Piped(arguments, folder, environment) as process:
-        try:
-            out, err = process.communicate(timeout)
-        finally:
-            process.kill()
-    return subprocess.CompletedProcess(process.args, process.wait(), out, err)
-
-
 @functools.cache
 def _server() -> str:
     """Address of the process that forks, which is started once and ends with this one."""
@@ -207,6 +196,7 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str], streams
         os.dup2(descriptor, number)
         os.close(descriptor)
     os.chdir(folder)
+    multiprocessing.process.ORIGINAL_DIR = folder  # type: ignore[attr-defined]  # where processes look for its script
     os.environ.clear()
     os.environ.update(environment)
     encoding = environment.get("PYTHONIOENCODING", "utf-8")

@@ -228,7 +228,7 @@ def run_python(block: Block, shell: Shell) -> None:
     Path("example.py").write_text(text)
     where = f"{block.page}:{block.line}"
     if "__main__" in text:  # processes that it starts read the file
-        result = warm.run(["example.py"], Path.cwd())
+        result = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, f"{where}\n{result.stdout}{result.stderr}"
     elif block.text.startswith(NEEDS_GPU) and not torch.cuda.is_available():
         with pytest.raises(EngineError):  # refused for the right reason
