@@ -12,12 +12,15 @@ from evovit_deploy.building.build import build_engine
 from evovit_deploy.checkpoint import random_checkpoint, timm_recipe
 from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.export import ExportOptions, export_baseline, export_onnx
+from evovit_deploy.models.evolution import PATTERNS
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.models.vanilla import vanilla_recipe
 from evovit_deploy.models.vit import timm_vit
 from evovit_deploy.models.vit.timm_source import scaled_evolution
 from evovit_deploy.models.vit.timm_vit import timm_options
-from evovit_deploy.recipes import Recipe
+from evovit_deploy.recipes import Recipe, load_recipe
+from tests.models.test_evit import PLACES
+from tests.models.test_evit import small as evit
 from tests.timm_models import checkpoint_of
 
 from .test_kernel_counts import DEPTH, STOCK, TWIN
@@ -35,6 +38,30 @@ def test_tokens_as_outputs_leave_attention_fused(tmp_path: Path) -> None:
     path = export_onnx(checkpoint_of("vit_small_patch14_reg4_dinov2"), tmp_path / "model.onnx", options).path
     report = build_engine(path, options=BATCHES, prove=False).report
     assert (report.fused, report.attentions, report.unfused) == (4, 4, ())
+
+
+def test_every_attention_of_a_small_evit_is_fused(tmp_path: Path) -> None:
+    path = export_onnx(evit("deit_small_patch16_224", PLACES), tmp_path / "model.onnx", FP16).path
+    report = build_engine(path, options=BATCHES, prove=False).report
+    assert (report.fused, report.attentions, report.unfused) == (4, 4, ())
+    assert report.precisions["fp16"] > report.kernels / 2
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("selection", PATTERNS)
+def test_the_plan_of_an_evit_is_the_documented_one(selection: str, tmp_path: Path) -> None:
+    options = ExportOptions(ModelOptions("fp16", selection=selection), prove=False)
+    checkpoint = random_checkpoint(load_recipe("evit_deit_small_patch16_224"))
+    path = export_onnx(checkpoint, tmp_path / "model.onnx", options).path
+    report = build_engine(path, options=BATCHES, prove=False).report
+    assert (report.fused, report.attentions) == (DEPTH, DEPTH)
+    assert report.kernels <= 125
+    text = (DOCS.parent / "methods.md").read_text(encoding="utf-8")
+    found = re.search(r"^(\| `sort` .*)\n.*\n(\| [0-9].*)$", text, re.MULTILINE)
+    assert found
+    names, counts = ([cell.strip(" `") for cell in row.split("|")[1:-1]] for row in found.groups())
+    if trt.__version__.startswith("1.7."):
+        assert report.kernels == int(counts[names.index(selection)])
 
 
 LIKE_DEIT = "vit_small_patch16_224"

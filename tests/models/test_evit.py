@@ -17,6 +17,7 @@ from evovit_deploy.checkpoint import Checkpoint
 from evovit_deploy.models.evolution import PATTERNS
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.models.recording import given_selections, recorded_scores
+from evovit_deploy.models.vanilla import vanilla_recipe
 from evovit_deploy.models.vit.evit_recipe import Fusion, start
 from evovit_deploy.models.vit.timm_vit import structure_of
 from tests.modules import module_of
@@ -283,3 +284,9 @@ def test_features_are_what_the_head_reads(family: str) -> None:
         assert torch.equal(given["class_token"], given["embedding"])
     with pytest.raises(InputError, match="patch_tokens is not there: a patch that was left out has no token"):
         run(small(family, PLACES), images, outputs=("patch_tokens",))
+
+
+def test_the_vanilla_model_is_the_same_for_every_method() -> None:
+    a, b = (vanilla_recipe(load_recipe(f"{method}_deit_small_patch16_224")) for method in ("evo", "evit"))
+    assert dataclasses.replace(a, published=b.published) == b
+    assert b.structure == vanilla_recipe("deit_small_patch16_224").structure

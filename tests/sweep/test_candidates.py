@@ -60,3 +60,14 @@ def test_any_text_survives(text: str) -> None:
     recipe = dataclasses.replace(RECIPE, baseline=text)
     found = Recipe.from_dict({"name": RECIPE.name, **tomllib.loads(recipe_toml(recipe, "x"))})
     assert found == recipe
+
+
+def test_an_evit_is_swept_over_its_places() -> None:
+    recipe = load_recipe("evit_deit_small_patch16_224")
+    grid = candidates(recipe, [0.5, 0.7])
+    assert [candidate.name for candidate in grid] == ["full", "stage_0.5_0.5_0.5", "stage_0.7_0.7_0.7"]
+    assert grid[0].recipe.evolution.left_out == ""
+    assert grid[1].recipe.evolution.facts() == {"places": (3, 6, 9), "keep ratios": (0.5,) * 3, "fused token": True}
+    assert grid[2].recipe == recipe
+    with pytest.raises(InputError, match="has no layer schedule"):
+        candidates(recipe, [0.5], schedules=("layer",))

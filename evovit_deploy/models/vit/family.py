@@ -37,7 +37,10 @@ def _every_token(recipe: Recipe, family: str, name: str) -> Recipe:
 
 
 def _deit(recipe: Recipe) -> Recipe:
-    return _every_token(recipe, "deit", recipe.baseline or f"{recipe.name}_vanilla")
+    """The DeiT of a recipe: the same one for every method, and it classifies the class token whatever the method does."""
+    structure = dataclasses.replace(recipe.network(Structure), pool="cls")
+    named = dataclasses.replace(recipe, structure=structure)
+    return _every_token(named, "deit", recipe.baseline or f"{recipe.name}_vanilla")
 
 
 def _stock_deit(recipe: Recipe, seed: int) -> nn.Module:
