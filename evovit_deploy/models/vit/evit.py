@@ -8,20 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...recipes import Evolution, Recipe, Structure
+from ...recipes import Recipe, Structure
 from ..evolution import Selection, ascending
 from ..fusion import reorganised
 from ..options import ModelOptions
 from .evit_recipe import Fusion
 from .evo_deit import finish_model
 from .layers import Block, Step, class_attention
+from .shortening import ShorteningTransformer
 from .timm_vit import rename
 from .vit import VisionTransformer
 
 __all__ = ["FusingTransformer", "build_evit"]
 
 
-class FusingTransformer(VisionTransformer):
+class FusingTransformer(ShorteningTransformer):
     """A class-token ViT that keeps its attentive tokens; arguments as for :class:`VisionTransformer`.
 
     Class token and registers are always kept, and have no score. Tokens that were left out never come back, so a model that
@@ -32,25 +33,19 @@ class FusingTransformer(VisionTransformer):
     """
 
     def __init__(self, structure: Structure, fusion: Fusion, **options: Any) -> None:
-        depth = structure.depth
-        super().__init__(structure, Evolution((1.0,) * depth, (1.0,) * depth, stage_starts=()), **options)
+        super().__init__(structure, **options)
         self.left, self.fuse = fusion.left(structure.num_patches), fusion.fuse
         self.reorganise = Step()
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """ONNX output names: ``kept`` stands for ``kept_1``, ``kept_2``, ..., one a place."""
-        names: list[str] = []
-        for output in self.outputs:
-            names += [f"kept_{i + 1}" for i in range(len(self.left))] if output == "kept" else [output]
-        return tuple(names)
+        return self.named("kept", len(self.left))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map [B, 3, S, S] float32 or [B, S, S, 3] uint8 -> tuple of outputs, see :attr:`output_names`."""
         x = self.embed(self.tokens_of, images)
-        origin: Tensor | None = (
-            None  # of every token its number, counted from the class token; None before any was moved
-        )
+        origin: Tensor | None = None  # the number of every token, from the class token on; None before any was moved
         kept: list[Tensor] = []
         last = self.structure.depth - 1
         for i in range(last + 1):
@@ -71,21 +66,10 @@ class FusingTransformer(VisionTransformer):
                     kept.append(self.select(self.patches_of, selection, origin))
                 if not front:
                     x = self.reorganise(reorganised, selection, scores, x, self.fuse)
-            if i < last or self.features.last:
-                x = x + block.fc2(block.hidden(x))
-        feature = self.classified(block, x, front).to(self.norm.weight.dtype)
-        if self.structure.pool != "normed_patches":
-            feature = self.norm(feature)
-        logits = self.head(feature.flatten(1)).float()
-        results: dict[str, list[Tensor]] = {"logits": [logits], "kept": kept}
-        for output in self.outputs:
-            if output == "probabilities":
-                results[output] = [logits.softmax(-1)]
-            elif output == "embedding":
-                results[output] = [self.features.embedding(feature)]
-            elif output == "class_token":
-                results[output] = [self.features.tokens(output, {last: x}, self.norm)]
-        return tuple(tensor for output in self.outputs for tensor in results[output])
+            hidden: Tensor | None = block.hidden(x)
+            if i < last or not self.late:
+                x, hidden = x + block.fc2(hidden), None
+        return self.answer(self.pooled_feature(x, hidden), {"kept": kept}, {last: x})
 
     def selection_of(self, scores: Tensor, keep: int, origin: Tensor | None = None) -> Selection:
         """Select the first P tokens and the ``keep`` best of the others; scores [B, P + M] float32.
@@ -115,23 +99,6 @@ class FusingTransformer(VisionTransformer):
     def patches_of(self, selection: Selection, origin: Tensor) -> Tensor:
         """Return the numbers of the kept tokens, ascending [B, K] int64; those of patches count from 0."""
         return ascending(origin[:, self.prefix : selection.keep] - self.prefix)
-
-    def classified(self, block: Block, x: Tensor, front: int) -> Tensor:
-        """Run the last MLP and pool -> [B, C] float32, or [B, 2, C] when a distillation token is classified too.
-
-        Args:
-            block: The last block.
-            x: [B, M, C] after its attention; the classified tokens only if ``front`` of them.
-            front: See above; 0 is all tokens.
-        """
-        if self.features.last:  # its MLP ran already, as its tokens are an output
-            return self.front(x) if self.structure.classified else self.pool_tokens(self.mean, x)
-        hidden, prefix = block.hidden(x), self.prefix
-        if self.trim and self.structure.pool == "patches":  # fc2 is linear: it runs once, on the mean of its inputs
-            mean = hidden[:, prefix:].float().mean(1).to(hidden.dtype)
-            return x[:, prefix:].float().mean(1) + block.fc2(mean).float()
-        x = x + block.fc2(hidden)
-        return self.front(x) if self.structure.classified else self.pool_tokens(self.mean, x)
 
 
 def build_evit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> VisionTransformer:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...recipes import Evolution, Recipe, Structure
+from ...recipes import Recipe, Structure
 from ..merging import follow, likeness, places, weights
 from ..options import ModelOptions
 from .evo_deit import finish_model
 from .layers import Block, Step
+from .shortening import ShorteningTransformer
 from .timm_vit import rename
 from .tome_recipe import Merging
 from .vit import VisionTransformer
@@ -20,7 +21,7 @@ from .vit import VisionTransformer
 __all__ = ["MergingTransformer", "build_tome"]
 
 
-class MergingTransformer(VisionTransformer):
+class MergingTransformer(ShorteningTransformer):
     """A class-token ViT that merges tokens; arguments as for :class:`VisionTransformer`, which selects nothing here.
 
     Attention is proportional: the log of the size of every key is added to its logits, a bias row, so that the attention
@@ -31,19 +32,14 @@ class MergingTransformer(VisionTransformer):
     """
 
     def __init__(self, structure: Structure, merging: Merging, **options: Any) -> None:
-        depth = structure.depth
-        super().__init__(structure, Evolution((1.0,) * depth, (1.0,) * depth, stage_starts=()), **options)
+        super().__init__(structure, **options)
         self.merged = merging.counts(structure)
         self.match, self.merge = Step(), Step()
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """ONNX output names: ``sources`` stands for ``sources_1``, ``sources_2``, ..., one a block that merges."""
-        blocks = sum(r > 0 for r in self.merged)
-        names: list[str] = []
-        for output in self.outputs:
-            names += [f"sources_{i + 1}" for i in range(blocks)] if output == "sources" else [output]
-        return tuple(names)
+        return self.named("sources", sum(r > 0 for r in self.merged))
 
     @property
     def reads_keys(self) -> frozenset[int]:
@@ -60,7 +56,6 @@ class MergingTransformer(VisionTransformer):
         after: dict[int, Tensor] = {}
         last = len(self.merged) - 1
         trim = self.trim and not self.features.last
-        late = trim and self.structure.pool == "patches"
         for i, r in enumerate(self.merged):
             block: Block = self.blocks[i]  # type: ignore[assignment]
             front = self.structure.classified if i == last and trim else 0
@@ -78,7 +73,7 @@ class MergingTransformer(VisionTransformer):
                     x = self.merge(torch.matmul, share.to(x.dtype), x)
                     bias = sizes.log().to(x.dtype)[:, None, None, :]
             hidden: Tensor | None = block.hidden(x)
-            if i < last or not late:
+            if i < last or not self.late:
                 x, hidden = x + block.fc2(hidden), None
             if i in self.features.blocks:
                 after[i] = self.at_places(x, sources)
@@ -102,19 +97,6 @@ class MergingTransformer(VisionTransformer):
     def decide(self, scores: Tensor, r: int) -> Tensor:
         """See :func:`.merging.places`."""
         return places(scores, r, self.prefix, self.ops)
-
-    def pooled_feature(self, x: Tensor, hidden: Tensor | None) -> Tensor:
-        """Return the feature that the head reads, [B, C] float32, or [B, 2, C] when a distillation token is classified too.
-
-        Args:
-            x: [B, M, C] after the last block; with ``hidden`` before the second half of its MLP.
-            hidden: What is left to be multiplied: fc2 is linear, so it runs once, on the mean of its inputs. Or None.
-        """
-        if hidden is None:
-            return self.front(x) if self.structure.classified else self.pool_tokens(self.mean, x)
-        mean = hidden[:, self.prefix :].float().mean(1).to(hidden.dtype)
-        fc2: nn.Linear = self.blocks[-1].fc2  # type: ignore[assignment]
-        return x[:, self.prefix :].float().mean(1) + fc2(mean).float()
 
 
 def build_tome(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> VisionTransformer:
