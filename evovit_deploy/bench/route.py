@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..classes.scores import is_feature
+from ..classes.output_names import is_feature
 from ..engines.registry import Backend, backend_of, find, names
 from ..errors import InputError
 from ..recipes import PRECISIONS

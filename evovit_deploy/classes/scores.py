@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,16 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .output_names import is_feature, is_of_tokens, output_of
 
 __all__ = [
     "NOT_FINITE",
-    "PLACES",
     "Ranking",
-    "block_of",
-    "is_feature",
-    "is_of_tokens",
     "no_scores",
-    "output_of",
     "probabilities",
     "ranking",
     "scores_of",
@@ -28,30 +23,7 @@ __all__ = [
 
 Array = NDArray[Any]
 Ranking = list[tuple[int, float]]  # (class, probability), the most probable first
-FEATURES = ("embedding", "class_token", "patch_tokens")
-PLACES = ("kept", "sources")  # outputs that are one a place where tokens are left out or merged: kept_1, kept_2, ...
 NOT_FINITE = "the model's output is not finite (NaN or infinity)."
-
-
-def block_of(name: str) -> int | None:
-    """Return the number of the block that ``block_3`` or ``norm_block_3`` is about; None for other outputs."""
-    found = re.fullmatch(r"(?:norm_)?block_(\d{1,4})", name)
-    return None if found is None else int(found[1])
-
-
-def is_feature(name: str) -> bool:
-    """Return whether an output holds features, which are never class scores, whatever their shape."""
-    return name in FEATURES or block_of(name) is not None
-
-
-def output_of(name: str) -> str:
-    """Return what an output is asked for by: ``kept`` for ``kept_2``, ``sources`` for ``sources_1``; all others are their own."""
-    return next((place for place in PLACES if name.startswith(f"{place}_")), name)
-
-
-def is_of_tokens(name: str) -> bool:
-    """Return whether an output says what became of tokens, which patches were kept or merged; it is never class scores."""
-    return output_of(name) in (*PLACES, "sizes")
 
 
 def scores_output(candidates: Iterable[str]) -> str | None:

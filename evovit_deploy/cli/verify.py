@@ -46,7 +46,7 @@ def verify(
       evovit verify ckpt.pth model.onnx --images photos/
       evovit verify model.onnx model.engine
     """
-    from ..classes.scores import PLACES
+    from ..classes.output_names import PLACES
     from ..engines.opening import OpenOptions, open_models
     from ..export import verify as compare_engines
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..classes.scores import is_feature
+from ..classes.output_names import is_feature
 from ..errors import InputError, ModelFileError
 from ..storage.files import printable
 from ..storage.missing import no_such_file

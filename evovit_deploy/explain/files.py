@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..classes.labels import ClassNames
-from ..classes.scores import PLACES
+from ..classes.output_names import PLACES
 from ..engines.opening import OpenOptions, open_models
 from ..engines.registry import kind_of
 from ..engines.transform import settle_transforms

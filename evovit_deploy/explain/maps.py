@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes.scores import PLACES, Ranking, output_of, probabilities, ranking
+from ..classes.output_names import PLACES, output_of
+from ..classes.scores import Ranking, probabilities, ranking
 from ..engines.pytorch import TorchEngine, module_of
 from ..errors import InputError
 from ..models.families import family_of

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes.scores import is_feature
+from ..classes.output_names import is_feature
 from ..errors import InputError
 from .gates import FeatureMatch
 

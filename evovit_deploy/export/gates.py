@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..classes.scores import output_of
+from ..classes.output_names import output_of
 from ..recipes import Tolerance
 
 __all__ = ["CutFlip", "FeatureMatch", "Gate", "ParityReport"]

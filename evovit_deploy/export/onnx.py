@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import manifest as manifests
-from ..classes.scores import output_of
+from ..classes.output_names import output_of
 from ..errors import ExportError, InputError, ParityError, translate
 from ..models.families import family_of
 from ..models.options import ModelOptions

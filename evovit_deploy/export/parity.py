@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes.scores import PLACES, output_of, scores_of
+from ..classes.output_names import PLACES, output_of
+from ..classes.scores import scores_of
 from ..errors import InputError
 from ..models.groups import group_overlap, merge_distance
 from ..recipes import Tolerance

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes.scores import PLACES, output_of
+from ..classes.output_names import PLACES, output_of
 from ..engines.emulate import emulate_bf16, has_bf16, has_fp16
 from ..engines.pytorch import module_of
 from ..errors import InputError

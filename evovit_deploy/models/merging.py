@@ -16,14 +16,9 @@ from torch import Tensor
 from .evolution import ranks
 from .ops import NATIVE, Operators
 
-__all__ = ["follow", "likeness", "most_merged", "places", "weights"]
+__all__ = ["follow", "likeness", "places", "weights"]
 
 _TINY = 1e-30  # squared; far below the key of any trained model
-
-
-def most_merged(tokens: int, prefix: int) -> int:
-    """Return the most tokens that one block can merge: half of the patch tokens, of ``tokens`` with class token and registers."""
-    return max(0, (tokens - prefix) // 2)
 
 
 def likeness(keys: Tensor, prefix: int) -> Tensor:
@@ -51,7 +46,7 @@ def places(scores: Tensor, r: int, prefix: int, ops: Operators = NATIVE) -> Tens
 
     Args:
         scores: [B, Ta, Tb] float32, from :func:`likeness`. Ties go to the earlier token.
-        r: Tokens merged, from 1 to :func:`most_merged`.
+        r: Tokens merged, from 1 to :func:`.vit.tome_recipe.most_merged`.
         prefix: P.
         ops: The operators to run with.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..classes.scores import PLACES, block_of, is_feature
+from ..classes.output_names import PLACES, block_of, is_feature
 from ..errors import InputError
 from ..suggest import did_you_mean
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..classes.scores import block_of, is_feature
+from ..classes.output_names import block_of, is_feature
 from ..errors import RecipeError
 from ..recipes import Recipe, baselines, load_recipe
 from ..suggest import did_you_mean

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..classes.scores import PLACES, output_of, scores_output
+from ..classes.output_names import PLACES, output_of
+from ..classes.scores import scores_output
 from ..engines.registry import missing_file, opener
 from ..errors import EngineError, InputError, ModelFileError
 from ..manifest.onnx_file import load_onnx

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from evovit_deploy.models.merging import follow, likeness, most_merged, places, weights
+from evovit_deploy.models.merging import follow, likeness, places, weights
+from evovit_deploy.models.vit.tome_recipe import most_merged
 
 
 def merged_by_hand(scores, r, prefix):

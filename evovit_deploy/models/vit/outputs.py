@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from ...classes.scores import block_of
+from ...classes.output_names import block_of
 from ...recipes import Structure
 from ..ops import Lowered
 from ..outputs import kind_of, refuse_norm_blocks

@@ -8,11 +8,15 @@ from typing import Any
 from ...errors import RecipeError
 from ...recipes import Structure
 from ...recipes.bounds import whole
-from ..merging import most_merged
 
-__all__ = ["Merging", "sloped", "start"]
+__all__ = ["Merging", "most_merged", "sloped", "start"]
 
 SHARE = 0.8  # of the patches, merged in all: r = 13 for the 12 blocks and 196 patches of a small ViT, as in the paper
+
+
+def most_merged(tokens: int, prefix: int) -> int:
+    """Return the most tokens that one block can merge: half of the patch tokens, of ``tokens`` with class token and registers."""
+    return max(0, (tokens - prefix) // 2)
 
 
 @dataclass(frozen=True)
