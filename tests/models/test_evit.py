@@ -251,6 +251,18 @@ def test_who_says_what_is_kept(tmp_path: Path, args: Any, asked: Any, expected: 
     assert (got - by_hand(timm_model("deit_small_patch16_224"), images, expected)[0]).abs().max() <= 1e-5
 
 
+def test_positions_are_resized_as_the_authors_do(tmp_path: Path) -> None:
+    path = deit(tmp_path / "c.pth", base_keep_rate=0.6, drop_loc="(1,)")
+    checkpoint = load_checkpoint(path, **HEADS, image_size=128)
+    assert checkpoint.recipe.structure.image_size == 128
+    assert any("6 x 6 to 8 x 8 patches (bicubic)" in note for note in checkpoint.notes)
+    places = timm_model("deit_small_patch16_224").pos_embed
+    assert isinstance(places, torch.Tensor)
+    grid = places[:, 1:].reshape(1, 6, 6, -1).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(grid, (8, 8), mode="bicubic").permute(0, 2, 3, 1).flatten(1, 2)
+    assert torch.equal(checkpoint.state["pos_embed"], torch.cat((places[:, :1], expected), 1))
+
+
 @pytest.mark.parametrize(
     ("args", "asked", "words"),
     [
