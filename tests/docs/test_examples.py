@@ -13,6 +13,7 @@ import socket
 import string
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -105,6 +106,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
             shutil.copy(package.with_suffix(suffix), folder / f"model{suffix}")
     for name, model in (("deit", "deit_tiny_patch16_224"), ("vit", "vit_tiny_patch16_224")):
         save_file(timm.create_model(model).state_dict(), folder / f"{name}.safetensors")
+    deit = timm.create_model("deit_tiny_patch16_224", img_size=64, num_classes=3, depth=4).state_dict()
+    trained = Namespace(base_keep_rate=0.7, drop_loc="(1, 2)", fuse_token=True)
+    torch.save({"model": deit, "args": trained}, folder / "evit.pth")
     save_file(timm.create_model("test_vit", num_classes=0).state_dict(), folder / "dinov2.safetensors")
     os.symlink(ROOT / "examples", folder / "examples")
     return folder
