@@ -131,3 +131,13 @@ def test_bench_measures_it_beside_a_twin_that_gives_the_same(evovit, features_mo
     first, twin = (subject["outputs"] for subject in found["subjects"])
     assert twin == [name for name in first if not name.startswith("kept_")]
     assert not any("not the same work" in note for note in found["notes"])
+
+
+def test_diagnose_judges_features_as_it_does_logits(features_model):
+    from evovit_deploy.diagnose import diagnose
+
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), dtype=np.uint8)
+    found = diagnose(features_model, images=pixels)
+    assert found.passed
+    assert list(found.parity.features) == ["embedding", "patch_tokens", "block_2"]
+    assert 0 < found.parity.features["block_2"].error < 0.05
