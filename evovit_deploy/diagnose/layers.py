@@ -34,6 +34,7 @@ class Deviation:
         vanished: Share of the reference's energy in elements that half precision makes zero.
         where: Number of the image with the largest error, or with the first overflow.
         peak: Number of the image with the largest magnitude.
+        undefined: Number of the first image in which the reference itself is not finite; None where it is in all.
     """
 
     error: float = 0.0
@@ -42,6 +43,7 @@ class Deviation:
     vanished: float = 0.0
     where: int = 0
     peak: int = 0
+    undefined: int | None = None
 
     def see(self, reference: Array, half: Array, image: int) -> bool:
         """Take one image in; return whether half precision is finite where the reference is."""
@@ -49,7 +51,9 @@ class Deviation:
         size = float(np.abs(a).max()) if a.size else 0.0
         if size > self.largest:
             self.largest, self.peak = size, image
-        if not np.isfinite(b).all() and np.isfinite(a).all():
+        if not np.isfinite(a).all():
+            self.undefined = image if self.undefined is None else self.undefined
+        elif not np.isfinite(b).all():
             if not self.overflowed:
                 self.overflowed, self.where = True, image
             return False

@@ -93,7 +93,7 @@ class Culprit:
     Attributes:
         node: Name of the node.
         block: Number of its block, or of the block that a selection comes before; None where there is none.
-        reason: ``weight``, ``overflow``, ``underflow``, ``error`` or ``near-tie``.
+        reason: ``reference`` (not finite in FP32), ``weight``, ``overflow``, ``underflow``, ``error`` or ``near-tie``.
         text: One sentence.
     """
 

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..images.folder import find_images
 from .layers import LayerRun, residual_of, run_layers
 from .pairs import Paired, pair_graphs
-from .report import Diagnosis, Growth, Layer, StageMargin, blame, block_of, largest_of, unit_of
+from .report import Culprit, Diagnosis, Growth, Layer, StageMargin, blame, block_of, largest_of, unit_of
 from .sources import BothGraphs, open_source, read_images
 
 if TYPE_CHECKING:
@@ -74,7 +74,10 @@ def diagnose(
     layers = _layers(paired, run, names)
     stages, moved, scores = _stages(paired, run, names)
     parity = _parity(source, paired, run, images, names, moved, scores)
-    culprits = blame(layers, stages, paired.lost, parity.passed, paired.kind)
+    culprits = (
+        *_undefined(paired, run, names),
+        *blame(layers, stages, paired.lost, parity.passed, paired.kind),
+    )
     growth = [
         Growth(block, run.measured[i].largest, run.measured[i].error) for block, i in residual_of(paired.pairs).items()
     ]
@@ -117,6 +120,15 @@ def _layers(paired: Paired, run: LayerRun, names: Sequence[str]) -> tuple[Layer,
             )
         )
     return tuple(found)
+
+
+def _undefined(paired: Paired, run: LayerRun, names: Sequence[str]) -> tuple[Culprit, ...]:
+    """The first node that is not finite in FP32 itself."""
+    for pair, seen in zip(paired.pairs, run.measured):
+        if seen.undefined is not None:
+            text = f"{pair.op} is not finite in FP32 itself, in {names[seen.undefined]}"
+            return (Culprit(pair.node, block_of(pair.node), "reference", text),)
+    return ()
 
 
 def _stages(

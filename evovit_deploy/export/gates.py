@@ -11,6 +11,7 @@ from ..recipes import Tolerance
 
 __all__ = ["CutFlip", "FeatureMatch", "Gate", "ParityReport"]
 
+REFERENCE = "reference: "  # before the name of an image in which the reference is not finite
 # Words for what became of tokens, by the output that says it.
 WHAT = {"kept": "patches", "sources": "groups"}
 CHANGED = {"kept": "swapped", "sources": "merged otherwise"}
@@ -163,7 +164,10 @@ class ParityReport:
             open_flips = [flip for flip in self.flips if not flip.near_cut]
             widest = max(open_flips, key=lambda flip: flip.margin, default=CutFlip("", 0.0, 0.0))
             excused = len(self.flips) - len(open_flips)
-            text = f"top-1 differs in {len(self.flips)}{f', {excused} at the cut' if excused else ''}: margin"
+            text = "top-1 differs in no image"
+            if self.flips:
+                cut = f", {excused} of them by a near-tie at the cut" if excused else ""
+                text = f"top-1 differs in {len(self.flips)}{cut}: the reference leads by"
             gates.append(Gate("top1_margin", widest.margin, self.flip_limit, False, text, widest.image))
             if t.min_top1 > 0:
                 gates.append(Gate("top1", self.top1, t.min_top1, True, "top-1 agreement"))
@@ -192,6 +196,11 @@ class ParityReport:
         return tuple(gates)
 
     @property
+    def undefined(self) -> tuple[str, ...]:
+        """Names of the images in which the reference itself is not finite."""
+        return tuple(name.removeprefix(REFERENCE) for name in self.not_finite if name.startswith(REFERENCE))
+
+    @property
     def _quantity(self) -> str:
         return "logit" if self.compared == "logits" else "log-probability"
 
@@ -201,6 +210,8 @@ class ParityReport:
         gate = next((gate for gate in self.gates if not gate.passed), None)
         if gate is None:
             return ""
+        if gate.name == "finite" and (own := self.undefined):
+            return f"the reference itself is not finite in {len(own)} of {self.images} images ({'; '.join(own[:3])})"
         if gate.name == "finite":
             inside = f". Overflow begins at {self.overflows[0]}" if self.overflows else ""
             return f"the outputs are not finite ({'; '.join(self.not_finite[:3])}){inside}"

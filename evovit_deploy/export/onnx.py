@@ -199,6 +199,8 @@ def write(prepared: PreparedExport, path: Path, *, images: np.ndarray[Any, Any] 
             step(STEPS[3])
             tolerance = recipe.tolerances[options.model.precision]
             report = compare_onnx(prepared.reference, full, temporary, images, options.batch, tolerance, named)
+            if report.undefined:
+                raise ParityError(_undefined(report))
             if not report.passed:
                 fp16 = options.model.precision == "fp16"
                 mending = "`evovit diagnose` shows where; --islands auto may mend it. " if fp16 else ""
@@ -209,6 +211,13 @@ def write(prepared: PreparedExport, path: Path, *, images: np.ndarray[Any, Any] 
         document = {**manifest, "sha256": sha256(temporary), "parity": report.to_dict() if report else None}
         write_json(json_path, document)
     return ExportResult(path, json_path, document, report)
+
+
+def _undefined(report: ParityReport) -> str:
+    return (
+        f"the checkpoint cannot be proven: {report.failure}. Nothing was written. No precision mends that: look at the weights, and "
+        "at these images in the model's own code; --no-verify exports without a proof."
+    )
 
 
 def _mend(

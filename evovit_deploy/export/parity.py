@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..models.groups import group_overlap, merge_distance
 from ..recipes import Tolerance
 from .features import compare_features
-from .gates import CutFlip, ParityReport
+from .gates import REFERENCE, CutFlip, ParityReport
 
 __all__ = ["compare", "jaccard"]
 
@@ -92,7 +92,7 @@ def _compare_scores(
     """The part of :func:`compare` that is about class scores."""
     broken = tuple(
         f"{who}{names[i]}"
-        for who, outputs in (("", other), ("reference: ", reference))
+        for who, outputs in (("", other), (REFERENCE, reference))
         for i in np.flatnonzero(~_finite_rows(outputs, len(names)))
     )
     empty = ParityReport(

@@ -112,6 +112,11 @@ def deit_weight(s: State, n: int) -> None:
     s[f"blocks.{n}.mlp.fc2.weight"][0] *= 2.0**22
 
 
+def deit_tie(s: State, n: int) -> None:
+    """A key bias so large that FP16 leaves little of what the keys differ by: the cut falls elsewhere. Folding drops it."""
+    s[f"qks.{n}.qk.bias"][len(s[f"qks.{n}.qk.bias"]) // 2 :] += 2.0**9
+
+
 def massive(s: State, bias: str, norms: list[str]) -> None:
     """Two channels of a hundred thousand, as DINOv2's registers have; the norms after them look past them."""
     size, width = 1e5, len(s[bias])
@@ -165,6 +170,10 @@ def timm_norm(s: State, n: int) -> None:
     s[f"blocks.{n}.mlp.fc1.weight"] *= 2.0**-17
 
 
+def timm_tie(s: State, n: int) -> None:
+    s[f"blocks.{n}.attn.qkv.bias"][64:128] += 2.0**9
+
+
 def timm_scale(s: State, n: int) -> None:
     """A LayerScale so large that fc2, which it is folded into, leaves FP16."""
     s[f"blocks.{n}.ls2.gamma"] *= 2.0**19
@@ -185,6 +194,14 @@ def levit_mlp(s: State, n: int) -> None:
 
 def levit_logits(s: State, n: int) -> None:
     s[f"blocks.{_entry(n)}.m1.m.qkv.bn.weight"] *= 2.0**9
+
+
+def levit_query(s: State, n: int) -> None:
+    heads, size = LEVIT.structure.num_heads[n // 2], LEVIT.structure.key_dim
+    for part in ("weight", "bias"):
+        rows = s[f"blocks.{_entry(n)}.m1.m.qkv.bn.{part}"].view(heads, -1)
+        rows[:, :size] *= 2.0**20
+        rows[:, size : 2 * size] *= 2.0**-20
 
 
 def levit_fold(s: State, n: int) -> None:
@@ -214,6 +231,7 @@ def faults() -> Iterator[Fault]:
         yield Fault("norm", "deit", n, deit_norm, fold=False)
         yield Fault("weight", "deit", n, deit_weight)
         yield Fault("underflow", "deit", n, deit_underflow)
+    yield Fault("tie", "deit", 0, deit_tie, fold=False)
     for n in (0, 1, 2):
         yield Fault("mlp", "timm", n, timm_mlp)
         yield Fault("logits", "timm", n, timm_logits)
@@ -223,10 +241,14 @@ def faults() -> Iterator[Fault]:
         yield Fault("norm", "timm", n, timm_norm, fold=False)
         yield Fault("scale", "timm", n, timm_scale)
         yield Fault("underflow", "timm", n, timm_underflow)
+    yield Fault("tie", "timm", 0, timm_tie, fold=False)
     for n in (0, 1, 2):
         yield Fault("mlp", "levit", n, levit_mlp)
-        if n != 2:  # the last block's attention holds in FP16
+        if (
+            n == 1
+        ):  # block 2 holds in FP16, and block 0 is NaN in FP32 already: every dropped token's score becomes zero
             yield Fault("logits", "levit", n, levit_logits)
+        yield Fault("query", "levit", n, levit_query)
         yield Fault("fold", "levit", n, levit_fold)
         yield Fault("residual", "levit", n, levit_residual)
 

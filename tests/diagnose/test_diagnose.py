@@ -14,9 +14,9 @@ from evovit_deploy import ExportOptions, ModelOptions, export_onnx
 from evovit_deploy.cli import app
 from evovit_deploy.diagnose import diagnose
 from evovit_deploy.diagnose.report import block_of
-from evovit_deploy.errors import InputError, ModelFileError
+from evovit_deploy.errors import InputError, ModelFileError, ParityError
 
-from .faults import ALL, Fault, healthy
+from .faults import ALL, Fault, healthy, levit_logits
 
 FEW = {str(fault): fault for fault in ALL}
 
@@ -155,3 +155,15 @@ def test_a_file_with_fewer_outputs_than_its_reference(tmp_path):
     )
     with pytest.raises(InputError, match="no output in common: probabilities and logits"):
         diagnose(tmp_path / "logits.onnx", against=tmp_path / "other.onnx", images=images, names=names)
+
+
+def test_what_is_not_finite_in_fp32_is_no_fault_of_fp16(tmp_path):
+    """LeViT's attention so sharp that no dropped token has any score: the mean weighted by them is 0 / 0."""
+    checkpoint = Fault("sharp", "levit", 0, levit_logits).checkpoint()
+    found = diagnose(checkpoint, images=few_images())
+    assert (found.passed, found.culprits[0].reason) == (False, "reference")
+    assert "Div is not finite in FP32 itself, in image 1" in found.culprits[0].text
+    for islands in ((), "auto"):
+        with pytest.raises(ParityError, match=r"reference itself is not finite .* No precision mends that"):
+            export_onnx(checkpoint, tmp_path / "x.onnx", ExportOptions(ModelOptions("fp16"), islands=islands))
+    assert not list(tmp_path.iterdir())

@@ -19,10 +19,7 @@ from evovit_deploy.models.build import build_model
 
 from .faults import ALL, Fault, healthy
 
-# What no island cures yet: the image and what a graph casts between its parts are rounded all the same. They are refused.
-REFUSED = {f"deit-residual-{n}" for n in (1, 2)} | {f"timm-logits-{n}" for n in (0, 1, 2)} | {"timm-residual-1"}
-REFUSED |= {f"levit-residual-{n}" for n in (0, 1, 2)} | {"levit-logits-0", "levit-mlp-2", "levit-fold-2"}
-SAMPLE = ("timm-mlp-0", "deit-residual-1")  # one that is repaired, and one that is refused
+SAMPLE = ("timm-mlp-0", "deit-tie-0")
 pytestmark = pytest.mark.usefixtures("weights_into_one_export")
 
 
@@ -37,11 +34,8 @@ def test_a_fault_is_named_and_repaired(fault: Fault, tmp_path: Path):
     found = diagnose(checkpoint, options=options)
     assert not found.passed
     assert found.culprits[0].block == fault.block
-    if str(fault) in REFUSED:
-        with pytest.raises(ParityError):
-            export_onnx(checkpoint, tmp_path / "mended.onnx", ExportOptions(options, islands="auto"))
-        assert not list(tmp_path.iterdir())
-        return
+    if fault.name == "tie":  # the cut moves, and that is said beside what moves it
+        assert ("near-tie", fault.block + 1) in {(culprit.reason, culprit.block) for culprit in found.culprits}
     result = export_onnx(checkpoint, tmp_path / "mended.onnx", ExportOptions(options, islands="auto"))
     assert result.manifest["islands"] or result.manifest["scales"]
     plain = build_model(

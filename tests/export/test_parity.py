@@ -48,7 +48,10 @@ def test_not_finite_never_passes(bad):
     other[0, 0] = bad
     loose = Tolerance(1e6, 0.0, 0.0, 0.0)
     assert "not finite (image 1)" in compare({"logits": LOGITS}, {"logits": other}, loose).failure
-    assert "not finite (reference: image 1)" in compare({"logits": other}, {"logits": LOGITS}, loose).failure
+    assert (
+        "reference itself is not finite in 1 of 6 images (image 1)"
+        in compare({"logits": other}, {"logits": LOGITS}, loose).failure
+    )
 
 
 def test_each_measure_can_fail_alone():
@@ -153,7 +156,7 @@ def test_probabilities_that_underflow_are_no_infinite_error():
     a, b = np.array([[0.0, -500, -1000]], np.float32), np.array([[0.0, -501, -999]], np.float32)
     assert compare({"probabilities": softmax(a)}, {"logits": b}, STRICT).passed
     report = compare({"probabilities": np.array([[1, np.nan, 0]], np.float32)}, {"logits": b}, STRICT)
-    assert "not finite (reference: image 1)" in report.failure
+    assert "reference itself is not finite" in report.failure
 
 
 KEPT = {"kept_1": np.array([[0, 1]]), "kept_2": np.array([[1, 2]])}
