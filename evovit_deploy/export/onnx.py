@@ -215,8 +215,8 @@ def write(prepared: PreparedExport, path: Path, *, images: np.ndarray[Any, Any] 
 
 def _undefined(report: ParityReport) -> str:
     return (
-        f"the checkpoint cannot be proven: {report.failure}. Nothing was written. No precision mends that: look at the weights, and "
-        "at these images in the model's own code; --no-verify exports without a proof."
+        f"the checkpoint cannot be proven: {report.failure}. Nothing was written. No precision mends that: look at the weights, "
+        "and at these images in the model's own code; --no-verify exports without a proof."
     )
 
 
