@@ -23,12 +23,15 @@ __all__ = ["diagnose"]
 
 @grouped
 def diagnose(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint, or ONNX file in FP16, BF16 or FP32.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Checkpoint, ONNX file in FP16, BF16 or FP32, or engine.")
+    ],
     against: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="FP32 reference of an ONNX file: its checkpoint, or its FP32 export. Default: its own weights in FP32.",
+            help="FP32 reference of an ONNX file: its checkpoint, or its FP32 export. Default: its own weights in FP32. Of an "
+            "engine: what it was built from. Default: the ONNX file beside it.",
             rich_help_panel=shared.DATA,
         ),
     ] = None,
@@ -77,7 +80,7 @@ def diagnose(
     if output is not None:
         check_replaceable({output: is_signed}, force=force)
     if not model.is_file():
-        raise no_such_file(model, ModelFileError, "Give a checkpoint or an ONNX file.")
+        raise no_such_file(model, ModelFileError, "Give a checkpoint, an ONNX file or an engine.")
     options, found = understood.options(), None
     row = backend_of(model)
     if row is not None and row.kind == "checkpoint":
@@ -95,24 +98,29 @@ def diagnose(
             images=images or None,
             step=lambda text, done, total: bar.update(task, description=text, completed=done, total=total or None),
         )
+    if not result.layers:
+        note("an FP32 engine has no layers in half precision: its outputs were compared, and nothing is drawn")
+        output = None
     if output is not None:
         write_bytes(output, signed(draw(result), "diagnose", XML).encode())
     if json:
         print_json({"model": printable(model), **result.to_dict()})
     else:
-        _show(result, every)
+        _show(result, every, engine=row is not None and row.kind == "engine")
         if output is not None:
             note(f"drawn: {printable(output)}")
     if not result.passed:
         reason = result.culprits[0] if result.culprits else None
         told = f": {reason.node}: {reason.text}" if reason else f": {result.parity.failure}"
-        raise ParityError(
-            f"{result.model} is not the same function as {result.reference}{told}. "
-            "What to do: `evovit export --islands auto`, --precision bf16 or fp32; see docs/precision.md."
-        )
+        advice = "What to do: `evovit export --islands auto`, --precision bf16 or fp32; see docs/precision.md."
+        if reason and reason.reason == "reference":
+            advice = "No precision mends that: look at the weights, and at these images in the model's own code."
+        if reason and reason.reason == "engine":
+            advice = "Build it again, or with another version of its library; `evovit verify` compares any two files."
+        raise ParityError(f"{result.model} is not the same function as {result.reference}{told}. {advice}")
 
 
-def _show(result: Diagnosis, every: bool) -> None:
+def _show(result: Diagnosis, every: bool, engine: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -159,4 +167,5 @@ def _show(result: Diagnosis, every: bool) -> None:
                 stage.name, str(stage.moved), f"{stage.margin:.3%}", f"{stage.swapped:.3%}", Text(stage.image)
             )
         console.print(table)
-    console.print(parity_table(result.parity, f"{result.precision}, rounded after every operation, against fp32"))
+    how = "as the engine gives it" if engine else "rounded after every operation"
+    console.print(parity_table(result.parity, f"{result.precision}, {how}, against fp32"))

@@ -93,7 +93,8 @@ class Culprit:
     Attributes:
         node: Name of the node.
         block: Number of its block, or of the block that a selection comes before; None where there is none.
-        reason: ``reference`` (not finite in FP32), ``weight``, ``overflow``, ``underflow``, ``error`` or ``near-tie``.
+        reason: ``reference`` (not finite in FP32), ``weight``, ``overflow``, ``underflow``, ``error``, ``near-tie``, or
+            ``engine`` (an engine gives something else, and half precision is not why).
         text: One sentence.
     """
 
@@ -109,14 +110,14 @@ class Diagnosis:
 
     Attributes:
         model, reference: What was compared, in words.
-        precision: ``fp16`` or ``bf16``.
+        precision: ``fp16`` or ``bf16``; ``fp32`` for an engine in FP32, of which no layers are told.
         images: Names of the images.
         layers: In the order of computation; what only moves values is left out.
         blocks: The residual stream, block by block; empty for files whose nodes do not say their block.
         stages: Selections, first to last.
         weights: Node -> share of a weight's energy, in its worst channel, that the half type does not hold, above 5%.
         culprits: Who is to blame, first to blame first; empty where every gate holds and nothing overflows.
-        parity: The gates, with the outputs in half precision as a GPU computes them.
+        parity: The gates, with the outputs in half precision as a GPU computes them, or an engine's own.
         seconds: Time taken.
     """
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint
 
-__all__ = ["BothGraphs", "open_source", "read_images"]
+__all__ = ["BothGraphs", "from_checkpoint", "from_file", "open_source", "prepare_images"]
 
 Array = NDArray[Any]
 
@@ -73,6 +73,24 @@ def read_images(paths: Sequence[Path], recipe: Recipe) -> Probes:
     return Probes(tuple(path.name for path in paths), pixels)
 
 
+def prepare_images(
+    source: BothGraphs, images: Array | Sequence[Path] | None, names: tuple[str, ...]
+) -> tuple[Array, tuple[str, ...]]:
+    """Return images as the graphs take them, and their names.
+
+    Args:
+        source: Both graphs.
+        images: As they take them already; or files; None is what a proof runs on.
+        names: Of images that are an array.
+    """
+    import numpy as np
+
+    if not isinstance(images, np.ndarray):
+        probes = source.probes() if images is None else read_images(images, source.recipe)
+        return probes.prepared(source.recipe.transform, source.image_input), probes.names
+    return images, names or tuple(f"image {number}" for number in range(1, len(images) + 1))
+
+
 def open_source(
     model: str | Path | Checkpoint,
     against: str | Path | Checkpoint | None,
@@ -90,17 +108,10 @@ def open_source(
         path = Path(model)
         if not path.is_file():
             raise no_such_file(path, ModelFileError, "Give a checkpoint or an ONNX file.")
-        if path.suffix.lower() in (".engine", ".plan"):
-            onnx_file = path.with_suffix(".onnx")
-            beside = f" Beside it lies {printable(onnx_file)}: give that." if onnx_file.is_file() else ""
-            raise InputError(
-                f"{printable(path)} is an engine, whose layers are fused and cannot be looked at. Give the ONNX file it "
-                f"was built from, or the checkpoint; `evovit verify` compares the engine's own outputs.{beside}"
-            )
         if path.suffix.lower() == ".onnx":
             if isinstance(against, (str, Path)) and not Path(against).is_file():
                 raise no_such_file(against, ModelFileError, "Give a checkpoint or an ONNX file.")
-            return _with_equal_outputs(_from_file(path, against, step))
+            return _with_equal_outputs(from_file(path, against, step))
         from ..checkpoint import load_checkpoint
 
         model = load_checkpoint(path)
@@ -108,7 +119,7 @@ def open_source(
         raise InputError(
             "a checkpoint is its own FP32 reference. Leave --against out, or give an ONNX file and --against it."
         )
-    return _from_checkpoint(model, precision, options or ModelOptions(), step)
+    return from_checkpoint(model, precision, options or ModelOptions(), step)
 
 
 def _with_equal_outputs(graphs: BothGraphs) -> BothGraphs:
@@ -131,9 +142,10 @@ def _with_equal_outputs(graphs: BothGraphs) -> BothGraphs:
     return graphs
 
 
-def _from_checkpoint(
+def from_checkpoint(
     checkpoint: Checkpoint, precision: str, options: ModelOptions, step: Callable[[str], None]
 ) -> BothGraphs:
+    """Export a checkpoint in FP32 and in half precision."""
     reference, kernels = _export(checkpoint, dataclasses.replace(options, precision="fp32"), step)
     half, _ = _export(checkpoint, dataclasses.replace(options, precision=precision), step)  # type: ignore[arg-type]
     name = printable(checkpoint.path) if checkpoint.path else checkpoint.recipe.name
@@ -169,7 +181,8 @@ def _export(
     return model, patch_kernels(module)
 
 
-def _from_file(path: Path, against: str | Path | Checkpoint | None, step: Callable[[str], None]) -> BothGraphs:
+def from_file(path: Path, against: str | Path | Checkpoint | None, step: Callable[[str], None]) -> BothGraphs:
+    """Read an ONNX file and what it is held against; see :func:`open_source`."""
     from onnx import TensorProto
 
     from ..engines.emulate import has_bf16, has_fp16, widen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ from ..engines.emulate import FP16_MAX, WATCH, watched
 from ..errors import ParityError
 from .islands import candidates, named, with_islands
 from .parity import compare
-from .proof import run_module, same_kept
+from .proof import in_parts, run_module, same_kept
 from .scaling import in_words, propose, rescale
+from .search import minimise, readers_of, units_of
 from .strict import StrictRun, broken_constants
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Mender:
         self.images, self.names, self.batch, self.tolerance = images, tuple(names), batch, tolerance
         self.expected, self.scores = run_module(reference, images)
         self.trials = 0
+        self.native = False  # once a result has failed only there
 
     def named(self, half: onnx.ModelProto, patterns: Sequence[str]) -> Mended:
         """Return the graph with the islands that were asked for.
@@ -124,7 +126,7 @@ class Mender:
             ParityError: Not even FP32 everywhere makes it pass.
         """
         everything = range(len(self.images))
-        found = self._judge(half, everything)
+        found = self._judge(half, everything, native=True)
         if found.good() or found.report.undefined:  # what is not finite in FP32 no island mends
             return Mended(half, trials=self.trials)
         self.step("FP16 does not hold: looking for what has to change")
@@ -135,7 +137,7 @@ class Mender:
             scaled = copy.deepcopy(self.whole)
             rescale(self.seams(scaled), scales)
             candidate = self.export(copy.deepcopy(scaled).half())
-            better = self._judge(candidate, everything)
+            better = self._judge(candidate, everything, native=True)
             if better.good(strict=True):
                 return Mended(candidate, scales=in_words(scales), trials=self.trials)
             scaled_ranges = self._ranges(whole := self.export(scaled))
@@ -161,26 +163,28 @@ class Mender:
         strict = complete.good(strict=True)
         around = self._around_overflows(half, exact, first.run, ranges)
         final = self._judge(with_islands(half, exact, around), everything) if around else first
-        rows = {0, *first.failing[: FEW - 1]}
+        rows = {0, *first.failing[: FEW - 1], *final.failing[:FEW]}
         for _ in range(ROUNDS):
-            rows |= set(final.failing[:FEW])
             good = self._tester(half, exact, sorted(rows), strict)
             chosen = set(around)
             if not final.good(strict=strict):
-                units = [unit for unit in _units(known) if not unit <= around]
-                chosen |= set().union(*_minimise(units, good, always=around))
+                units = [unit for unit in units_of(known) if not unit <= around]
+                chosen |= set().union(*minimise(units, good, always=around))
             single = [{name} for name in known if name in chosen]
-            least = [name for unit in _minimise(single, good) for name in unit]
-            final = self._judge(with_islands(half, exact, least), everything)
+            least = [name for unit in minimise(single, good) for name in unit]
+            final = self._judge(with_islands(half, exact, least), everything, native=True)
             if final.good(strict=strict):
                 return least
+            self.native = True
+            new = [row for row in final.failing if row not in rows]
+            rows |= set(new[:FEW] or everything)
         return known
 
     def _around_overflows(
         self, half: onnx.ModelProto, exact: onnx.ModelProto, run: StrictRun, ranges: Mapping[str, Array]
     ) -> set[str]:
         """The nodes that overflow and those that read them, until nothing does."""
-        known, readers = set(candidates(half)), _readers(half)
+        known, readers = set(candidates(half)), readers_of(half)
         bad = {
             name for name, largest in ranges.items() if largest.max(initial=0.0) > FP16_MAX
         }  # in FP32: all of a stream at once
@@ -209,28 +213,42 @@ class Mender:
 
         return good
 
-    def _judge(self, graph: onnx.ModelProto, rows: Sequence[int]) -> Trial:
-        """The gates of a graph on some of the images."""
+    def _judge(self, graph: onnx.ModelProto, rows: Sequence[int], native: bool = False) -> Trial:
+        """The gates of a graph on some of the images; ``native``: as ONNX Runtime runs it too, which rounds elsewhere."""
         self.trials += 1
         run, picked = StrictRun(graph, self.batch), list(rows)
-        images, names = self.images[picked], [self.names[i] for i in picked]
+        images = self.images[picked]
+        report, failing = self._compared(run(images), picked)
+        report = dataclasses.replace(report, overflows=run.overflows([self.names[i] for i in picked]))
+        if native or self.native:
+            other, more = self._compared(self._run(graph, images), picked)
+            failing |= more
+            if report.passed and (not other.passed or len(other.flips) > len(report.flips)):
+                report = other
+        return Trial(report, run, tuple(sorted(failing | {picked[i] for i in run.worst.values()})))
+
+    def _compared(self, outputs: Mapping[str, Array], picked: list[int]) -> tuple[ParityReport, set[int]]:
+        """Outputs for some of the images against the reference, and the numbers of those that would not pass alone."""
+        names = [self.names[i] for i in picked]
         expected = {name: value[picked] for name, value in self.expected.items()}
         scores = {name: value[picked] for name, value in self.scores.items()}
-        got = {name: value for name, value in run(images).items() if name in expected}
-        settled = same_kept(self.reference, images, expected, got)
+        got = {name: outputs[name] for name in outputs if name in expected}
+        settled = same_kept(self.reference, self.images[picked], expected, got)
 
         def compared(at: slice) -> ParityReport:
             a, b, c, s = ({n: v[at] for n, v in part.items()} for part in (expected, got, settled, scores))
             return compare(a, b, self.tolerance, names=names[at], scores=s, settled=c)
 
-        broken = set(run.worst.values())
-        failing = [
-            row
-            for i, row in enumerate(picked)
-            if i in broken or not (one := compared(slice(i, i + 1))).passed or one.flips
-        ]
-        report = dataclasses.replace(compared(slice(None)), overflows=run.overflows(names))
-        return Trial(report, run, tuple(failing))
+        alone = {row: compared(slice(i, i + 1)) for i, row in enumerate(picked)}
+        return compared(slice(None)), {row for row, one in alone.items() if not one.passed or one.flips}
+
+    def _run(self, graph: onnx.ModelProto, images: Array) -> dict[str, Array]:
+        """The outputs of a graph on ONNX Runtime's CPU provider."""
+        from ..engines.onnxruntime import session
+
+        runner = session(graph.SerializeToString(), "cpu", None)
+        names = [output.name for output in runner.get_outputs()]
+        return in_parts(lambda part: dict(zip(names, runner.run(None, {"images": part}))), images, self.batch)
 
     def _ranges(self, exact: onnx.ModelProto) -> dict[str, Array]:
         """Node -> largest magnitudes [C] of its value in FP32, along its last axis."""
@@ -254,52 +272,3 @@ def _beyond(ranges: Mapping[str, Array], exact: onnx.ModelProto) -> int:
     weights = [numpy_helper.to_array(tensor) for tensor in exact.graph.initializer]
     large = [np.abs(array).max(initial=0.0) for array in weights if array.dtype == np.float32]
     return sum(top > FP16_MAX for top in (*large, *(sizes.max(initial=0.0) for sizes in ranges.values())))
-
-
-def _units(known: Sequence[str]) -> list[set[str]]:
-    """Nodes by what they belong to: one half of a block, the embedding, what stands after a block."""
-    units: dict[str, set[str]] = {}
-    for name in known:
-        module, *rest = name.split("/")
-        if module.startswith("blocks."):
-            module += ".attn" if rest and rest[0] in ("norm1", "attn", "class_row", "class_attention") else ".mlp"
-        units.setdefault(module, set()).add(name)
-    return list(units.values())
-
-
-def _minimise(units: list[set[str]], good: Callable[[set[str]], bool], always: Collection[str] = ()) -> list[set[str]]:
-    """Drop as many units as can be dropped while ``good`` holds for the rest and ``always``: halves first, then quarters, down
-    to one.
-    """
-    size = max(1, len(units) // 2)
-    while units:
-        place = 0
-        while place < len(units):
-            rest = units[:place] + units[place + size :]
-            if good(set(always).union(*rest)):
-                units = rest
-            else:
-                place += size
-        if size == 1:
-            break
-        size //= 2
-    return units
-
-
-def _readers(model: onnx.ModelProto) -> dict[str, set[str]]:
-    """Node -> nodes that compute with its values, through what only moves them."""
-    from .islands import MOVES
-
-    of: dict[str, set[str]] = {}  # value -> nodes it comes from
-    readers: dict[str, set[str]] = {}
-    for node in model.graph.node:
-        sources = set().union(*(of.get(name, set()) for name in node.input))
-        if node.op_type in MOVES:
-            origin = sources
-        else:
-            for source in sources:
-                readers.setdefault(source, set()).add(node.name)
-            origin = {node.name}
-        for name in node.output:
-            of[name] = origin
-    return readers

@@ -115,7 +115,7 @@ def test_what_cannot_be_diagnosed_is_said(tmp_path):
     with pytest.raises(InputError, match="valid: fp16, bf16"):
         diagnose(healthy("levit"), precision="int8")
     (tmp_path / "x.engine").write_bytes(b"x")
-    with pytest.raises(InputError, match="ONNX file it was built from"):
+    with pytest.raises(InputError, match=r"ONNX file or checkpoint that it was built from with --against"):
         diagnose(tmp_path / "x.engine")
 
 

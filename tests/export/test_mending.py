@@ -15,8 +15,8 @@ from evovit_deploy import ExportOptions, ModelOptions, export_baseline, export_o
 from evovit_deploy.cli import app
 from evovit_deploy.errors import InputError
 from evovit_deploy.export.islands import candidates, named
-from evovit_deploy.export.mending import _minimise
 from evovit_deploy.export.scaling import rescale
+from evovit_deploy.export.search import minimise
 from evovit_deploy.export.strict import StrictRun
 from evovit_deploy.manifest import check
 from evovit_deploy.models.build import build_model
@@ -157,7 +157,7 @@ def test_bisection_drops_all_that_can_be_dropped(needed, units):
         tried.append(members)
         return needed <= members
 
-    assert set().union(*_minimise([{i} for i in range(units)], good)) == needed
+    assert set().union(*minimise([{i} for i in range(units)], good)) == needed
     assert len(tried) <= 4 * units
 
 
