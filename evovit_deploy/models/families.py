@@ -156,8 +156,8 @@ class Family:
         start: Of a family with a method: sizes -> what goes on a plain ViT of these sizes unless something else is said.
         rates: Which of :class:`Rates` say how much is left out, and how: (evolution, what was given) -> the same with it.
             Raises RecipeError for numbers that it cannot have.
-        space: (recipe, amounts to try: keep ratios, or what the family has in their place) -> what a search of schedules may
-            change, beginning at the places of the recipe; None where nothing can be searched.
+        space: (recipe, rates to try) -> the schedules that a sweep and a search choose from, beginning at the places of the
+            recipe; None where there is nothing to choose.
         work: Recipe -> multiply-accumulates of one image, estimated from the token counts; a search compares schedules by it
             before it exports them.
         mark: A tensor that its checkpoints have and those of others have not, to be named where no family knows the weights.
@@ -189,7 +189,7 @@ class Family:
     rates: Mapping[str, Callable[[Any, tuple[float, ...]], TokenEvolution]] = field(
         default_factory=lambda: {"keep": lambda evolution, given: evolution.with_keep(given)}  # type: ignore[no-any-return]
     )
-    space: Callable[[Recipe, tuple[float, ...]], Space] | None = None
+    space: Callable[[Recipe, Rates], Space] | None = None
     work: Callable[[Recipe], float] | None = None
     mark: str = ""
     near_miss: Callable[[Source], str | None] = lambda source: None

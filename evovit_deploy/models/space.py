@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from ..errors import RecipeError
 from ..recipes import Recipe
 from ..recipes.forms import TokenEvolution
 
-__all__ = ["Axis", "Point", "Space"]
+__all__ = ["RATIOS", "Axis", "Point", "Space", "ladder"]
 
+RATIOS = (0.3, 0.5, 0.7, 0.9)  # keep ratios that are tried where none are given
 Point = tuple[int, ...]  # the number of its value on every axis
 
 
@@ -37,8 +39,10 @@ class Space:
     """All schedules that a search may try.
 
     Attributes:
-        axes: What is varied.
-        start: The point of the checkpoint's own places, at which nothing is left out.
+        recipe: What is varied.
+        axes: In what.
+        start: The point of the recipe's own places, at which nothing is left out.
+        tried: The amounts that were asked for, in that order.
         evolve: One value an axis -> the evolution; raises RecipeError for values that do not go together.
         name: One value an axis -> name of the candidate, part of a file name; different for different values.
     """
@@ -46,6 +50,7 @@ class Space:
     recipe: Recipe
     axes: tuple[Axis, ...]
     start: Point
+    tried: tuple[float, ...]
     evolve: Callable[[tuple[float, ...]], TokenEvolution]
     name: Callable[[tuple[float, ...]], str]
 
@@ -53,10 +58,17 @@ class Space:
         """Return the value on every axis."""
         return tuple(axis.values[at] for axis, at in zip(self.axes, point))
 
-    def uniform(self) -> list[Point]:
-        """Return the points with the same number on every axis of amounts, at the places of ``start``, the full one first."""
-        most = min(len(axis.values) for axis in self.axes if axis.amount)
-        return [tuple(step if axis.amount else at for axis, at in zip(self.axes, self.start)) for step in range(most)]
+    def same(self, amount: float) -> Point:
+        """Return the point with the same amount on every axis of amounts, at the places of ``start``."""
+        return tuple(axis.values.index(amount) if axis.amount else at for axis, at in zip(self.axes, self.start))
+
+    def combinations(self) -> Iterator[Point]:
+        """Yield every combination of the amounts that were asked for, at the places of ``start``."""
+        ways = [
+            [axis.values.index(amount) for amount in self.tried] if axis.amount else [at]
+            for axis, at in zip(self.axes, self.start)
+        ]
+        yield from product(*ways)
 
     def neighbours(self, point: Point) -> Iterator[Point]:
         """Yield what one step on one axis reaches, then an amount a step more and another a step less."""
@@ -84,3 +96,15 @@ class Space:
         return all(
             mine >= theirs if axis.amount else mine == theirs for axis, mine, theirs in zip(self.axes, point, other)
         )
+
+
+def ladder(ratios: tuple[float, ...]) -> tuple[float, ...]:
+    """Return keep ratios as the values of an axis: all patches first, then less and less.
+
+    Raises:
+        RecipeError: An impossible one.
+    """
+    for ratio in ratios:
+        if not 0 < ratio <= 1:
+            raise RecipeError(f"keep ratio {ratio:g} is impossible; a keep ratio is above 0 and at most 1.")
+    return tuple(sorted({1.0, *ratios}, reverse=True))

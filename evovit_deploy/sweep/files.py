@@ -17,13 +17,15 @@ from ..classes.labels import ClassNames
 from ..errors import EngineError, InputError
 from ..evaluate import Dataset, read_dataset
 from ..machine.extras import require
+from ..models.families import family_of
+from ..recipes import Recipe
 from ..recipes.write import write_recipe
 from ..storage.files import exact, write_bytes
 from ..storage.ownership import XML, check_not_read, check_replaceable, is_signed, remove_stale, signed
 from .candidates import Candidate, candidates
 from .front import Outcome, choose, comparable, front
 from .one import Step, SweepSettings
-from .plot import PURPOSE, plot
+from .plot import PURPOSE, Axis, plot
 from .runner import Climb, SearchLimits, climb, sweep
 from .search import Search
 from .table import table
@@ -40,9 +42,11 @@ class SweepOptions:
 
     Attributes:
         checkpoint: How the checkpoint is understood; its ``from_timm`` names a ViT of timm.
-        ratios: Keep ratios to try.
+        ratios: Keep ratios to try; None is the family's choice.
+        r: Tokens merged a block, of a method that merges, to try; None is the family's choice.
+        methods: What goes on a ViT of timm, each tried; empty is the one that ``checkpoint`` says.
         per_stage: Try every combination of them over the stages, not one ratio for all.
-        schedules: ``stage``, ``layer`` or both.
+        schedules: ``stage``, ``layer`` or both; empty is the first that the family has.
         budget_ms: Pick the most accurate candidate within this latency per call, milliseconds.
         max_drop: Pick the fastest candidate that loses at most this many percentage points.
         settings: How candidates are measured and evaluated.
@@ -52,12 +56,15 @@ class SweepOptions:
         restart: Measure everything again.
         force: Replace files that evovit did not write.
         search: When a search of schedules ends, at the latest; None tries the ratios alone.
+        axis: Of the plot: ``speedup`` or ``macs``.
     """
 
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
-    ratios: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
+    ratios: tuple[float, ...] | None = None
+    r: tuple[float, ...] | None = None
+    methods: tuple[str, ...] = ()
     per_stage: bool = False
-    schedules: tuple[str, ...] = ("stage",)
+    schedules: tuple[str, ...] = ()
     budget_ms: float | None = None
     max_drop: float | None = None
     settings: SweepSettings = field(default_factory=SweepSettings)
@@ -67,6 +74,7 @@ class SweepOptions:
     restart: bool = False
     force: bool = False
     search: SearchLimits | None = None
+    axis: Axis = "speedup"
 
     def __post_init__(self) -> None:
         if self.max_drop is not None and not -100 <= self.max_drop <= 100:
@@ -77,6 +85,8 @@ class SweepOptions:
             raise InputError("--search needs to know what for: give --max-drop POINTS, --budget TIME, or both.")
         if self.search is not None and self.per_stage:
             raise InputError("--search goes over the stages by itself. Leave --per-stage out.")
+        if self.search is not None and len(self.methods) > 1:
+            raise InputError("--search is for one method: give --method with one name.")
         if self.search is not None and len(self.schedules) > 1:
             raise InputError("--search stays in one schedule: give --schedule stage or --schedule layer.")
 
@@ -163,7 +173,8 @@ def sweep_files(
     check_replaceable({place: is_signed for place in places if place.exists()}, force=options.force)
     if path is None and options.checkpoint.from_timm is None:
         raise InputError("give a checkpoint, or --from-timm NAME and its --weights FILE.")
-    loaded = options.checkpoint.random() if path is None else options.checkpoint.load(path)
+    every = _loaded(options, path)
+    loaded = every[0]
     if not loaded.recipe.structure.head:
         raise InputError(
             f"{loaded.recipe.name} has no classification head, and a sweep weighs speed against accuracy. Give weights with a "
@@ -171,15 +182,18 @@ def sweep_files(
         )
     if loaded.random:
         note("random weights: speed is measured, and accuracy means nothing")
-    grid = candidates(loaded.recipe, options.ratios, per_stage=options.per_stage, schedules=options.schedules)
+    grid = _grid([one.recipe for one in every], options)
     search = None
     if options.search is not None:
-        search = Search.around(grid[0], options.schedules[0], options.ratios, options.max_drop, options.budget_ms)
+        search = Search.around(
+            grid[0], next(iter(options.schedules), None), options.ratios, options.r,
+            max_drop=options.max_drop, budget_ms=options.budget_ms,
+        )  # fmt: skip
     classes = ClassNames.read(options.labels, loaded.recipe.structure.num_classes)
     dataset = read_dataset(data, classes, options.class_order)
     for text in dataset.warnings:
         warn(text)
-    for text in (*loaded.notes, *dataset.notes):
+    for text in dict.fromkeys((*(text for one in every for text in one.notes), *dataset.notes)):
         note(text)
     if (undrawn := _undrawn()) is not None:
         note(f"no {plotted.name}: {undrawn} The same command then draws it without measuring again.")
@@ -198,9 +212,10 @@ def sweep_files(
         )  # fmt: skip
         grid, outcomes, ended = climbed.candidates, climbed.outcomes, climbed.ended
         note(_ended(climbed, options.search))
-    title = _title(loaded, dataset, options.settings, outcomes)
+    name = loaded.recipe.name if len(every) == 1 else loaded.recipe.baseline
+    title = _title(name, dataset, options.settings, outcomes)
     if undrawn is None:
-        write_bytes(plotted, signed(plot(outcomes, title), "sweep", XML).encode())
+        write_bytes(plotted, signed(plot(outcomes, title, options.axis), "sweep", XML).encode())
     else:
         remove_stale([plotted], is_signed, [])  # it would show what an earlier run found
     text = f"{title}:\n\n{markdown(table(outcomes, title))}\n\n"
@@ -208,6 +223,38 @@ def sweep_files(
     picked = _pick(outcomes, grid, options, written) if options.picks else None
     pictured = plotted if undrawn is None else None
     return SweepResult(outcomes, title, picked, None if picked is None else written, pictured, tabled, ended)
+
+
+def _loaded(options: SweepOptions, path: Path | None) -> list[Checkpoint]:
+    """The weights with each of the methods."""
+    found = []
+    for method in options.methods or (options.checkpoint.method,):
+        asked = dataclasses.replace(options.checkpoint, method=method)
+        found.append(asked.random() if path is None else asked.load(path))
+    families = [family_of(one.recipe) for one in found]
+    for option, rate, given in (("--ratios", "keep", options.ratios), ("--r", "r", options.r)):
+        if given is not None and all(rate not in family.rates for family in families):
+            labels = ", ".join(dict.fromkeys(family.label for family in families))
+            raise InputError(f"{option} is not for {labels}. Leave it out.")
+    return found
+
+
+def _grid(recipes: list[Recipe], options: SweepOptions) -> list[Candidate]:
+    """The full model, which is the same function for all methods, then what each of them tries."""
+    grids = [
+        candidates(recipe, options.ratios, r=options.r, per_stage=options.per_stage, schedules=options.schedules)
+        for recipe in recipes
+    ]
+    if len(grids) == 1:
+        return grids[0]
+    return [
+        grids[0][0],
+        *(
+            dataclasses.replace(one, name=f"{family_of(one.recipe).method}_{one.name}")
+            for grid in grids
+            for one in grid[1:]
+        ),
+    ]
 
 
 def _ended(climbed: Climb, limits: SearchLimits) -> str:
@@ -232,9 +279,9 @@ def _undrawn() -> str | None:
     return None
 
 
-def _title(loaded: Checkpoint, dataset: Dataset, settings: SweepSettings, outcomes: tuple[Outcome, ...]) -> str:
+def _title(name: str, dataset: Dataset, settings: SweepSettings, outcomes: tuple[Outcome, ...]) -> str:
     what = "labelled images" if dataset.labels else "images without labels"
-    return f"{loaded.recipe.name}, {settings.precision}, batch {settings.batch}, {outcomes[0].images} {what}"
+    return f"{name}, {settings.precision}, batch {settings.batch}, {outcomes[0].images} {what}"
 
 
 def _pick(outcomes: tuple[Outcome, ...], grid: list[Candidate], options: SweepOptions, path: Path) -> Outcome:

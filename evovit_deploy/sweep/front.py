@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
 
-__all__ = ["Outcome", "choose", "comparable", "front"]
+__all__ = ["FULL", "Outcome", "choose", "comparable", "front"]
+
+FULL = "full"  # name of the candidate that keeps every patch
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Outcome:
     Attributes:
         key: What it belongs to: weights, recipe, data and settings.
         name: Of the candidate.
-        schedule, keep_ratios: Of its recipe; the ratios one per stage.
+        schedule, keep_ratios: Of its recipe; the ratios one per stage, none where tokens are merged.
         latency_ms: Median latency of a call, ms; ``batch`` images. Candidates are measured one after another, so it says little
             beside another candidate's; see :func:`comparable`.
         batch: Images per call.
@@ -33,6 +35,7 @@ class Outcome:
         full_ms: Median latency of the full model in the same turns, ms; None in older records.
         macs, full_macs: Multiply-accumulates for one image, its own and the full model's; None in older records, and where they
             cannot be counted.
+        method: What leaves tokens out, such as ``evo``; empty in older records.
     """
 
     key: str
@@ -56,6 +59,7 @@ class Outcome:
     full_ms: float | None = None
     macs: float | None = None
     full_macs: float | None = None
+    method: str = ""
 
 
 def comparable(outcomes: Sequence[Outcome]) -> dict[str, float]:
@@ -65,27 +69,30 @@ def comparable(outcomes: Sequence[Outcome]) -> dict[str, float]:
     slower during one candidate was slower for the full model beside it too, so the speedups compare where latencies do not.
 
     Args:
-        outcomes: All of the sweep; the full model is the one that keeps every patch.
+        outcomes: All of the sweep; the full model is the one called so.
     """
-    full = [one.latency_ms for one in outcomes if set(one.keep_ratios) == {1.0}]
-    beside = [one.full_ms for one in outcomes if one.full_ms is not None and set(one.keep_ratios) != {1.0}]
+    full = [one.latency_ms for one in outcomes if one.name == FULL]
+    beside = [one.full_ms for one in outcomes if one.full_ms is not None and one.name != FULL]
     middle = statistics.median([*full, *beside])
     return {one.key: middle / one.speedup for one in outcomes}
 
 
-def front(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Find those that no other beats in one of speedup and drop without losing in the other, fastest last."""
+def front(outcomes: Sequence[Outcome], gain: Callable[[Outcome], float] = lambda one: one.speedup) -> list[Outcome]:
+    """Find those that no other beats in one of speedup and drop without losing in the other, fastest last.
+
+    Args:
+        outcomes: Of one sweep.
+        gain: What counts in place of the speedup; more is better.
+    """
     found = [
         one
         for one in outcomes
         if not any(
-            other.speedup >= one.speedup
-            and other.drop <= one.drop
-            and (other.speedup, other.drop) != (one.speedup, one.drop)
+            gain(other) >= gain(one) and other.drop <= one.drop and (gain(other), other.drop) != (gain(one), one.drop)
             for other in outcomes
         )
     ]
-    return sorted(found, key=lambda one: (one.speedup, one.drop))
+    return sorted(found, key=lambda one: (gain(one), one.drop))
 
 
 def choose(outcomes: Sequence[Outcome], *, budget_ms: float | None = None, max_drop: float | None = None) -> Outcome:

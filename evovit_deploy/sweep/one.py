@@ -16,6 +16,7 @@ import numpy as np
 from ..classes.labels import ClassNames
 from ..errors import InputError
 from ..evaluate import Dataset, Evaluation, Progress, Subject, evaluate
+from ..models.families import family_of
 from ..storage.ownership import Ours, is_manifest, is_records
 from .candidates import Candidate
 from .front import Outcome
@@ -145,7 +146,14 @@ class Task:
                 on_progress=progress,
             )
         outcome = _outcome(key, candidate, self.full, report, result)
-        return dataclasses.replace(outcome, macs=macs[candidate.name], full_macs=macs[self.full.name]), report
+        family = family_of(candidate.recipe)
+        outcome = dataclasses.replace(
+            outcome,
+            method=family.method or family.trained,
+            macs=macs[candidate.name],
+            full_macs=macs[self.full.name],
+        )
+        return outcome, report
 
     def _opened(self, candidate: Candidate) -> tuple[Opened, Path]:
         """A candidate ready to run, and the file it came from."""

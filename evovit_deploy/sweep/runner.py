@@ -196,7 +196,7 @@ def read_outcomes(path: Path) -> list[Outcome]:
     if not path.is_file():
         return []
     outcomes = []
-    older: dict[str, Any] = {"full_ms": None, "macs": None, "full_macs": None}  # which older records lack
+    older: dict[str, Any] = {"full_ms": None, "macs": None, "full_macs": None, "method": ""}  # which older records lack
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             record = {**older, **json.loads(line)}

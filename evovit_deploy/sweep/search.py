@@ -14,7 +14,7 @@ same outcomes lead to the same schedules, and that is how a search goes on where
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..models.families import family_of
 from ..models.space import Point, Space
 from ..recipes import Recipe
-from .candidates import Candidate
+from .candidates import Candidate, candidate_at, space_of
 from .front import Outcome, comparable
 
 __all__ = ["BEAM", "Search"]
@@ -54,41 +54,42 @@ class Search:
 
     @classmethod
     def around(
-        cls, full: Candidate, schedule: str, amounts: tuple[float, ...], max_drop: float | None, budget_ms: float | None
+        cls,
+        full: Candidate,
+        schedule: str | None,
+        ratios: Sequence[float] | None = None,
+        r: Sequence[float] | None = None,
+        *,
+        max_drop: float | None = None,
+        budget_ms: float | None = None,
     ) -> Search:
         """Return the search around the places of a recipe.
 
         Args:
             full: The candidate that keeps every patch.
-            schedule: In which all are.
-            amounts: Keep ratios to choose from.
+            schedule: In which all are; None is the first that the family has.
+            ratios, r: To choose from, as for :func:`.candidates`.
             max_drop, budget_ms: The goal.
 
         Raises:
-            InputError: No goal, a family that cannot be searched, or nothing to change.
+            InputError: A family that cannot be searched, or nothing to change.
             RecipeError: An impossible amount.
         """
-        if max_drop is None and budget_ms is None:
-            raise InputError("--search needs to know what for: give --max-drop POINTS, --budget TIME, or both.")
-        family = family_of(full.recipe)
-        if family.space is None or family.work is None:
-            raise InputError(f"--search is not for {family.label}. Leave it out.")
-        recipe = dataclasses.replace(full.recipe, evolution=full.recipe.evolution.with_schedule(schedule))
-        space = family.space(recipe, amounts)
-        points = space.uniform()
+        own = full.recipe.evolution
+        schedule = schedule or own.schedules[0]
+        recipe = dataclasses.replace(full.recipe, evolution=own.with_schedule(schedule))
+        space, work = space_of(recipe, ratios, r), family_of(recipe).work
+        assert work is not None, "a family with a space has one"
+        points = [space.same(amount) for amount in space.tried]
         for point in points:
-            space.evolve(space.values(point)).check(recipe.structure)
-        if len(points) < 2:
+            candidate_at(space, point)
+        if not set(points) - {space.start}:
             raise InputError("there is nothing to search: the values to try leave nothing out. Give others.")
-        return cls(space, family.work, full, max_drop, budget_ms)
+        return cls(space, work, full, max_drop, budget_ms)
 
     def candidate(self, point: Point) -> Candidate:
         """Return the candidate at a point."""
-        if point == self.space.start:
-            return self.full
-        values = self.space.values(point)
-        recipe = dataclasses.replace(self.space.recipe, evolution=self.space.evolve(values))
-        return Candidate(self.space.name(values), recipe)
+        return self.full if point == self.space.start else candidate_at(self.space, point)
 
     def next(self) -> Point | None:
         """Return what to try next: the full model, the same amount in all stages, then a step from the best.
@@ -96,7 +97,8 @@ class Search:
         Returns:
             None when every neighbour of the best has been tried, or cannot be better.
         """
-        first = (point for point in self.space.uniform() if point not in self.found)
+        uniform = (self.space.start, *map(self.space.same, self.space.tried))
+        first = (point for point in uniform if point not in self.found)
         return next(first, None) or next(self._steps(), None)
 
     def work_at(self, point: Point) -> float:

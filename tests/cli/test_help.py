@@ -23,7 +23,9 @@ DIFFERENT = {
     "--backend": {"BACKEND", "BACKEND|all", "all|NAME,NAME"},  # one, or all, or some
     "--baseline": {"NAME", "NAME|FILE"},
     "--images": {"FILE|FOLDER", "FOLDER|NAME"},
+    "--method": {"METHOD", "METHOD,METHOD"},  # one, or each of several
     "--output": {"FILE", "FOLDER", "FOLDER|FILE"},
+    "--r": {"8|8,8,4", "4,8,12"},  # what one model merges, values to try
     "--replicas": {"N", "N|MIN-MAX"},
 }
 

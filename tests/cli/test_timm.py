@@ -138,6 +138,49 @@ def test_bench_a_name_with_random_weights(evovit):
     assert f"evo_{NAME}" in out
 
 
+def test_sweep_tries_several_methods_beside_one_full_model(evovit, weights, data, tmp_path):
+    source = ("--from-timm", NAME, "--weights", weights, "--data", data, "-o", tmp_path / "sweep")
+    how = (
+        "--ratios",
+        "0.5",
+        "--quick",
+        "--workers",
+        "0",
+        "--backend",
+        "pytorch",
+        "--axis",
+        "macs",
+        "--max-drop",
+        "100",
+    )
+    code, out, _ = evovit("sweep", *source, "--method", "evo,evit", *how, "--json")
+    assert code == 0
+    found = {one["name"]: one for one in json.loads(out)["outcomes"]}
+    assert list(found) == ["full", "evo_stage_0.5_0.5", "evit_stage_0.5_0.5_0.5"]
+    assert [one["method"] for one in found.values()] == ["evo", "evo", "evit"]
+    assert len({one["full_macs"] for one in found.values()}) == 1
+    assert found["evit_stage_0.5_0.5_0.5"]["macs"] < found["evo_stage_0.5_0.5"]["macs"] < found["full"]["macs"]
+    picked = json.loads(out)["picked"]
+    recipe = (tmp_path / "sweep" / "recipe.toml").read_text()
+    assert f'family = "{ {"evo": "evo_vit", "evit": "evit_vit"}[found[picked]["method"]] }"' in recipe
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--method", "evo,evot"), "method 'evot' is unknown; valid: evo, evit"),
+        (("--method", "evo,evit", "--r", "3"), "--r is not for timm ViT, evolved, timm ViT, EViT"),
+        (("--method", "evo,evit", "--search", "--max-drop", "1"), "--search is for one method"),
+        (("--method", "evo,evit", "--schedule", "layer"), "has no layer schedule"),
+    ],
+)
+def test_sweeps_of_methods_that_cannot_be(evovit, weights, data, tmp_path, options, words):
+    source = ("--from-timm", NAME, "--weights", weights, "--data", data, "-o", tmp_path / "sweep")
+    code, _, err = evovit("sweep", *source, *options)
+    assert (code, words in err) == (2, True), err
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_sweep_and_the_recipe_it_writes(evovit, weights, data, tmp_path):
     arguments = ("--ratios", "0.5", "--quick", "--workers", "0", "--max-drop", "100", "-o", tmp_path / "sweep")
     arguments += ("--backend", "pytorch")  # tests/sweep/test_runner.py sweeps exports

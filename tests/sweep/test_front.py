@@ -128,6 +128,27 @@ def test_the_front_is_a_line_and_every_outcome_a_dot_where_its_figures_are() -> 
     assert all(left < x < right and bottom < y < top for _, xs, ys in drawn for x in xs for y in ys)
 
 
+def test_several_methods_have_a_front_each_over_what_was_counted() -> None:
+    some = [
+        outcome("full", 1, 0, macs=8, full_macs=8),
+        outcome("evo_a", 3, 1, macs=4, full_macs=8, method="evo"),
+        outcome("evo_b", 9, 2, macs=5, full_macs=8, method="evo"),
+        outcome("evit_a", 2, 3, macs=2, full_macs=8, method="evit"),
+    ]
+    figure = draw(some, "t", "macs")
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert lines["evo"].get_xdata().tolist() == [
+        1,
+        2,
+    ]  # b is slower than a in what was counted, whatever the clock said
+    assert lines["evit"].get_xdata().tolist() == [1, 4]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["evo", "evit"]
+    header, rows = table(some, "t").header, table(some, "t").rows
+    assert [row[header.index("MACs %")] for row in rows] == ["100.0", "50.0", "62.5", "25.0"]
+    uncounted = draw([*some, outcome("b", 1, 0)], "t", "macs").axes[0]
+    assert "speedup" in uncounted.get_xlabel()
+
+
 def test_the_same_outcomes_give_the_same_picture() -> None:
     assert plot(SOME, "t") == plot(SOME, "t")
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from evovit_deploy.errors import EvoVitError, InputError, RecipeError
-from evovit_deploy.models.families import families, family_of
+from evovit_deploy.models.families import Rates, families, family_of
 from evovit_deploy.models.space import Point, Space
 from evovit_deploy.recipes import Recipe, load_recipe, read_recipe
+from evovit_deploy.recipes.forms import form_of
 from evovit_deploy.recipes.vit import Evolution
 from evovit_deploy.sweep import Candidate, Outcome, candidates
 from evovit_deploy.sweep.one import Task
@@ -26,6 +27,7 @@ from .test_runner import call
 
 pytestmark = pytest.mark.usefixtures("short")
 DEIT, LEVIT = load_recipe("evo_deit_tiny_patch16_224"), load_recipe("evo_levit_128s_224")
+EVIT = load_recipe("evit_deit_small_patch16_224")
 RATIOS = (0.3, 0.5, 0.7, 0.9)
 
 
@@ -39,14 +41,16 @@ def made(recipe: Recipe, space: Space, cost: Callable[[tuple[float, ...]], float
 
     speedup = work(space.start) / work(point)
     amounts = tuple(v for v, axis in zip(space.values(point), space.axes) if axis.amount)
-    one = outcome(str(point), speedup, cost(space.values(point)), latency=work(point) / 1e9)
+    one = outcome(
+        "full" if point == space.start else str(point), speedup, cost(space.values(point)), latency=work(point) / 1e9
+    )
     return dataclasses.replace(one, key=str(point), keep_ratios=amounts, full_ms=work(space.start) / 1e9)
 
 
 def run(
     recipe: Recipe, cost: Callable[[tuple[float, ...]], float], tries: int = 400, **goal: Any
 ) -> tuple[Search, list[Point]]:
-    search = Search.around(candidates(recipe, RATIOS)[0], "stage", RATIOS, goal.get("max_drop"), goal.get("budget_ms"))
+    search = Search.around(candidates(recipe, RATIOS)[0], None, RATIOS, **goal)
     order: list[Point] = []
     while len(order) < tries and (point := search.next()) is not None:
         assert point not in search.found
@@ -90,10 +94,7 @@ def test_the_least_drop_within_a_latency_is_found_or_nearly(share: float) -> Non
 
 def test_a_search_begins_with_what_a_sweep_tries() -> None:
     search, order = run(DEIT, late, tries=5, max_drop=1)
-    assert [search.candidate(point) for point in order] == [
-        candidates(DEIT, sorted(RATIOS, reverse=True))[0],
-        *candidates(DEIT, sorted(RATIOS, reverse=True))[1:],
-    ]
+    assert [search.candidate(point) for point in order] == [*candidates(DEIT, RATIOS)]
 
 
 def test_the_same_outcomes_lead_to_the_same_schedules() -> None:
@@ -109,10 +110,10 @@ def test_a_full_model_within_the_budget_ends_it() -> None:
 
 @pytest.mark.parametrize("family", [row for row in families() if row.space is not None], ids=lambda row: row.name)
 def test_every_space_has_one_name_for_one_schedule(family: Any) -> None:
-    recipe = {"evo_levit": LEVIT}.get(family.name, DEIT)
-    if family.name not in (DEIT.family, LEVIT.family):
-        pytest.skip("its recipes come with a model of timm")
-    space = family.space(recipe, (0.5,))
+    own = next((recipe for recipe in (DEIT, LEVIT, EVIT) if form_of(recipe.family) == family.form), None)
+    assert own is not None, "give this test a recipe of the family"
+    recipe = dataclasses.replace(own, family=family.name)
+    space = family.space(recipe, Rates(keep=(0.5,)))
     points = everything(space)
     assert len({space.name(space.values(point)) for point in points}) == len(points)
     evolutions = [space.evolve(space.values(point)) for point in points]
@@ -126,8 +127,17 @@ def test_every_space_has_one_name_for_one_schedule(family: Any) -> None:
             assert max(moved) == 1
 
 
+def test_places_move_and_keep_their_ratios() -> None:
+    space = family_of(EVIT).space(EVIT, Rates(keep=(0.5, 0.7)))  # type: ignore[misc]
+    evolution = space.evolve((0.7, 1.0, 0.5, 2.0, 6.0, 10.0))
+    assert evolution.facts() == {"places": (2, 6, 10), "keep ratios": (0.7, 1.0, 0.5), "fused token": True}
+    assert space.name((0.7, 1.0, 0.5, 2.0, 6.0, 10.0)) == "stage_0.7_1_0.5_at_2_6_10"
+    with pytest.raises(RecipeError, match="changes nothing"):
+        space.evolve((0.7, 1.0, 0.5, 2.0, 7.0, 10.0))
+
+
 def test_stages_move_and_keep_their_ratios() -> None:
-    space = family_of(DEIT).space(DEIT, (0.5, 0.7))  # type: ignore[misc]
+    space = family_of(DEIT).space(DEIT, Rates(keep=(0.5, 0.7)))  # type: ignore[misc]
     evolution = space.evolve((0.7, 0.5, 3.0, 9.0))
     assert isinstance(evolution, Evolution)
     assert (evolution.stage_starts, evolution.stage_ratios) == ((3, 9), (0.7, 0.5))
@@ -137,7 +147,7 @@ def test_stages_move_and_keep_their_ratios() -> None:
     assert not space.possible(tuple(axis.values.index(v) for axis, v in zip(space.axes, (0.7, 0.5, 6, 6))))
 
 
-@pytest.mark.parametrize("recipe", [DEIT, LEVIT], ids=lambda recipe: recipe.family)
+@pytest.mark.parametrize("recipe", [DEIT, LEVIT, EVIT], ids=lambda recipe: recipe.family)
 def test_work_is_what_the_graph_has(recipe: Recipe) -> None:
     """Of what differs between schedules: classes, stem and the steps between stages are the same in all."""
     from evovit_deploy.bench.work import module_work
@@ -153,7 +163,7 @@ def test_work_is_what_the_graph_has(recipe: Recipe) -> None:
         assert work is not None
         counted.append(work.macs)
         estimated.append(family.work(own))
-    assert estimated[1] - estimated[0] == pytest.approx(counted[1] - counted[0], rel=0.06)
+    assert estimated[1] - estimated[0] == pytest.approx(counted[1] - counted[0], rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +194,9 @@ def test_wrong_goals_before_anything_is_run(
 
 def test_an_impossible_ratio() -> None:
     with pytest.raises(RecipeError, match="keep ratio 2 is impossible"):
-        Search.around(candidates(DEIT, [0.5])[0], "stage", (2.0,), 1, None)
+        Search.around(candidates(DEIT, [0.5])[0], "stage", (2.0,), max_drop=1)
     with pytest.raises(RecipeError, match=r"keep ratio 0\.001 in block 4 keeps no patch"):
-        Search.around(candidates(DEIT, [0.5])[0], "stage", (0.001,), 1, None)
+        Search.around(candidates(DEIT, [0.5])[0], "stage", (0.001,), max_drop=1)
 
 
 def test_a_search_is_interrupted_runs_out_of_time_and_goes_on(

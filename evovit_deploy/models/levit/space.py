@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 
 from ...recipes import LevitEvolution, LevitStructure, Recipe
-from ..space import Axis, Space
+from ..families import Rates
+from ..space import RATIOS, Axis, Space, ladder
 from .facts import schedule
 
 __all__ = ["space", "work"]
 
 
-def space(recipe: Recipe, steps: tuple[float, ...]) -> Space:
+def space(recipe: Recipe, rates: Rates) -> Space:
     """See :attr:`.Family.space`: a keep ratio for every group; where groups begin is the network's own."""
     _, own = recipe.parts(LevitStructure, LevitEvolution)
-    ratios = tuple(sorted({1.0, *steps}, reverse=True))
+    tried = tuple(dict.fromkeys(rates.keep or RATIOS))
+    ratios = ladder(tried)
     axes = tuple(Axis(f"keep ratio of group {number}", ratios) for number, _ in enumerate(own.keep_ratios, 1))
 
     def evolve(values: tuple[float, ...]) -> LevitEvolution:
@@ -25,7 +27,7 @@ def space(recipe: Recipe, steps: tuple[float, ...]) -> Space:
     def name(values: tuple[float, ...]) -> str:
         return "_".join(("stage", *(f"{ratio:g}" for ratio in values)))
 
-    return Space(recipe, axes, (0,) * len(axes), evolve, name)
+    return Space(recipe, axes, (0,) * len(axes), tried, evolve, name)
 
 
 def work(recipe: Recipe) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...recipes import Recipe, Structure
 from ...recipes.forms import Form
 from ..families import Family, register
-from . import evit_checkpoint, evit_recipe, facts, timm_source
+from . import evit_checkpoint, evit_recipe, facts, space, timm_source
 from .family import DEIT, TIMM_VIT
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ register(
         auto_pattern="sort",
         outputs=OUTPUTS,
         refused_outputs=GONE,
+        space=space.fusing_space,
+        work=space.fusing_work,
     )
 )
 register(
@@ -79,6 +81,8 @@ register(
         auto_pattern="sort",
         outputs=OUTPUTS,
         refused_outputs=GONE,
+        space=space.fusing_space,
+        work=space.fusing_work,
         method="evit",
         start=lambda network: evit_recipe.start(network.depth),
     )
