@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from evovit_deploy import timm_recipe
 from evovit_deploy.errors import EvoVitError, InputError, RecipeError
 from evovit_deploy.models.families import Rates, families, family_of
 from evovit_deploy.models.space import Point, Space
@@ -27,7 +28,7 @@ from .test_runner import call
 
 pytestmark = pytest.mark.usefixtures("short")
 DEIT, LEVIT = load_recipe("evo_deit_tiny_patch16_224"), load_recipe("evo_levit_128s_224")
-EVIT = load_recipe("evit_deit_small_patch16_224")
+EVIT, TOME = load_recipe("evit_deit_small_patch16_224"), timm_recipe("test_vit", method="tome")
 RATIOS = (0.3, 0.5, 0.7, 0.9)
 
 
@@ -110,10 +111,10 @@ def test_a_full_model_within_the_budget_ends_it() -> None:
 
 @pytest.mark.parametrize("family", [row for row in families() if row.space is not None], ids=lambda row: row.name)
 def test_every_space_has_one_name_for_one_schedule(family: Any) -> None:
-    own = next((recipe for recipe in (DEIT, LEVIT, EVIT) if form_of(recipe.family) == family.form), None)
+    own = next((recipe for recipe in (DEIT, LEVIT, EVIT, TOME) if form_of(recipe.family) == family.form), None)
     assert own is not None, "give this test a recipe of the family"
     recipe = dataclasses.replace(own, family=family.name)
-    space = family.space(recipe, Rates(keep=(0.5,)))
+    space = family.space(recipe, Rates(keep=(0.5,), r=(3,)))
     points = everything(space)
     assert len({space.name(space.values(point)) for point in points}) == len(points)
     evolutions = [space.evolve(space.values(point)) for point in points]
@@ -125,6 +126,19 @@ def test_every_space_has_one_name_for_one_schedule(family: Any) -> None:
             moved = [abs(a - b) for a, b in zip(point, neighbour)]
             assert sum(moved) in (1, 2)
             assert max(moved) == 1
+
+
+def test_every_block_merges_what_it_is_told() -> None:
+    space = family_of(TOME).space(TOME, Rates(r=(4, 2)))  # type: ignore[misc]
+    assert [axis.values for axis in space.axes] == [(0, 2, 4)] * 6
+    assert space.evolve((4, 4, 2, 2, 0, 0)).facts() == {"r": (4, 4, 2, 2, 0, 0)}
+    assert space.name((4, 4, 2, 2, 0, 0)) == "r_4_4_2_2_0_0"
+    assert [one.name for one in candidates(TOME, r=(4, 2))] == ["full", "r_4", "r_2"]
+    assert candidates(TOME)[-1].recipe.evolution.facts()["r"] == (round(0.9 * 100 / 6),) * 6
+    with pytest.raises(RecipeError, match=r"r 2\.5 is impossible"):
+        candidates(TOME, r=(2.5,))
+    with pytest.raises(RecipeError, match="no token would be left"):
+        candidates(TOME, r=(17,))
 
 
 def test_places_move_and_keep_their_ratios() -> None:
@@ -147,7 +161,7 @@ def test_stages_move_and_keep_their_ratios() -> None:
     assert not space.possible(tuple(axis.values.index(v) for axis, v in zip(space.axes, (0.7, 0.5, 6, 6))))
 
 
-@pytest.mark.parametrize("recipe", [DEIT, LEVIT, EVIT], ids=lambda recipe: recipe.family)
+@pytest.mark.parametrize("recipe", [DEIT, LEVIT, EVIT, TOME], ids=lambda recipe: recipe.family)
 def test_work_is_what_the_graph_has(recipe: Recipe) -> None:
     """Of what differs between schedules: classes, stem and the steps between stages are the same in all."""
     from evovit_deploy.bench.work import module_work
@@ -156,8 +170,7 @@ def test_work_is_what_the_graph_has(recipe: Recipe) -> None:
 
     family, counted, estimated = family_of(recipe), [], []
     assert family.work is not None
-    for ratio in (0.3, 0.9):
-        own = dataclasses.replace(recipe, evolution=recipe.evolution.with_keep((ratio,)))
+    for own in (one.recipe for one in candidates(recipe)[1::3]):
         engine = TorchEngine.from_checkpoint(random_checkpoint(own), provider="cpu")
         work = module_work(engine)
         assert work is not None

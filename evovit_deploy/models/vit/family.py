@@ -10,7 +10,7 @@ from ...recipes import Evolution, Recipe, Structure
 from ...recipes.forms import Form
 from ..families import Family, Vanilla, register
 from ..outputs import VIT_FEATURES
-from . import evo_deit_checkpoint, facts, space, timm_source, tome_facts
+from . import evo_deit_checkpoint, facts, space, timm_source, tome_facts, tome_space
 from .tome_recipe import Merging, start
 
 if TYPE_CHECKING:
@@ -161,6 +161,8 @@ register(
             ("sort", "topk", "rank"), "is for methods that select tokens; merging is one GEMM"
         ),
         outputs=(*OUTPUTS, "sources", "sizes"),
+        space=tome_space.space,
+        work=tome_space.work,
         method="tome",
         start=start,
         rates={"r": lambda evolution, given: evolution.with_r(given)},

@@ -1,0 +1,40 @@
+"""What a search may change about the merging of a ViT (ToMe), and what it costs before it is exported."""
+
+from __future__ import annotations
+
+from ...recipes import Recipe, Structure
+from ..families import Rates
+from ..space import Axis, Space
+from .space import block_macs
+from .tome_recipe import Merging
+
+__all__ = ["space", "work"]
+
+SHARES = (0.25, 0.5, 0.7, 0.9)  # of the patches, merged in all, that are tried where no r is given
+
+
+def space(recipe: Recipe, rates: Rates) -> Space:
+    """See :attr:`.Family.space`: r of every block."""
+    structure, own = recipe.parts(Structure, Merging)
+    depth = len(own.r)
+    given = rates.r or [max(1, round(share * structure.num_patches / depth)) for share in SHARES]
+    tried = tuple(dict.fromkeys(float(r) for r in given))
+    for r in tried:
+        own.with_r((r,))  # or it is impossible
+    amounts = tuple(sorted({0.0, *tried}))
+    axes = tuple(Axis(f"r of block {block}", amounts) for block in range(depth))
+
+    def name(values: tuple[float, ...]) -> str:
+        return "_".join(("r", *(f"{r:g}" for r in (values[:1] if len(set(values)) == 1 else values))))
+
+    return Space(recipe, axes, (0,) * depth, tried, own.with_r, name)
+
+
+def work(recipe: Recipe) -> float:
+    """See :attr:`.Family.work`: tokens are merged between attention and MLP."""
+    structure, merging = recipe.parts(Structure, Merging)
+    tokens, found = structure.prefix_tokens + structure.num_patches, []
+    for merged in merging.counts(structure):
+        found.append((tokens, tokens - merged))
+        tokens -= merged
+    return block_macs(structure, found)
