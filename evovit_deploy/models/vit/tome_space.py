@@ -31,10 +31,13 @@ def space(recipe: Recipe, rates: Rates) -> Space:
 
 
 def work(recipe: Recipe) -> float:
-    """See :attr:`.Family.work`: tokens are merged between attention and MLP."""
+    """See :attr:`.Family.work`: tokens are merged between attention and MLP, by one product of all with those that are left."""
     structure, merging = recipe.parts(Structure, Merging)
-    tokens, found = structure.prefix_tokens + structure.num_patches, []
-    for merged in merging.counts(structure):
+    tokens, found, merges = structure.prefix_tokens + structure.num_patches, list[tuple[int, int]](), 0.0
+    width = structure.embed_dim // structure.num_heads
+    for block, merged in enumerate(merging.counts(structure)):
+        if merged and not (structure.classified and block + 1 == structure.depth):  # whose patches nobody reads
+            merges += (tokens - merged) * tokens * structure.embed_dim + tokens**2 / 4 * width
         found.append((tokens, tokens - merged))
         tokens -= merged
-    return block_macs(structure, found)
+    return merges + block_macs(structure, found)
