@@ -73,6 +73,29 @@ def test_features_are_at_the_places_of_their_patches(family):
         assert (none - model.forward_features(images)[:, model.num_prefix_tokens :]).abs().max() <= 1e-4
 
 
+@pytest.mark.parametrize("family", ["vit_small_patch14_reg4_dinov2", "vit_small_patch16_224 avg"])
+def test_a_power_of_two_at_any_seam_changes_nothing(family):
+    """Nor what is merged, by keys that are scaled too."""
+    checkpoint, options = merging_of(family, (4, 4, 0, 4)), ModelOptions(outputs=EVERYTHING)
+    images, row = images_for(timm_model(family)), family_of(checkpoint.recipe)
+    with torch.inference_mode():
+        expected = module_of(checkpoint, options)(images)
+    count = len(row.seams(module_of(checkpoint, options)))
+    assert count > 4 * 4
+    for number in range(count):
+        module = module_of(checkpoint, options)
+        seam = row.seams(module)[number]
+        with torch.no_grad():
+            for part in seam.down:
+                part.tensor.mul_(1 / 8)
+            for part in seam.up:
+                part.tensor.mul_(8)
+            for norm in seam.norms:
+                norm.eps /= 64
+            for got, known in zip(module(images), expected, strict=True):
+                assert (got - known).abs().max() <= 1e-6, seam.name
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_counts_in_fp32(precision):
     images = images_for(timm_model("vit_small_patch16_224"))

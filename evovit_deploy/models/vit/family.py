@@ -155,6 +155,7 @@ register(
         grids=tome_facts.grids,
         sizes=facts.sizes,
         schedule=tome_facts.schedule,
+        seams=_seams,
         auto_pattern="onehot",
         plain_pattern="onehot",
         refused_patterns=dict.fromkeys(

@@ -35,7 +35,7 @@ def _residual(module: Any) -> Seam:
     else:
         first = (*_rows(module.patch_embed), Part(module.cls_token), Part(module.pos_embed))
     adding = [part for block in module.blocks for layer in (block.attn.proj, block.fc2) for part in _rows(layer)]
-    seen = (Seen(r"blocks\.\d+/(Add.*|fc2/.*|attn/proj/.*)"), Seen(r"embed/.*"))
+    seen = (Seen(r"(after_)?blocks\.\d+/(Add.*|fc2/.*|attn/proj/.*|merge/MatMul.*)"), Seen(r"embed/.*"))
     return Seam("residual", (*first, *adding), (), seen, norms=(*norms, module.norm))
 
 

@@ -149,7 +149,7 @@ def accuracy_note(recipe: Recipe) -> str | None:
         )
     return (
         f"{recipe.baseline} was not trained to leave patches out: what {recipe.evolution.left_out} costs in accuracy is yours "
-        "to check, with `evovit eval` on your images; `evovit sweep` finds the ratio (see docs/timm.md)"
+        "to check, with `evovit eval` on your images; `evovit sweep` finds the rate (see docs/timm.md)"
     )
 
 
