@@ -166,5 +166,6 @@ def test_other_precisions_are_answered(word):
     said = CliRunner().invoke(app, ["export", "x.pth", "--precision", word])
     assert said.exit_code == 2
     assert "without calibration" in " ".join(said.output.replace("│", " ").split())
+    recipe = healthy("deit").recipe
     with pytest.raises(InputError, match="without calibration"):
-        family_of(healthy("deit").recipe).check(ModelOptions(word))
+        family_of(recipe).settled(ModelOptions(word), recipe)
