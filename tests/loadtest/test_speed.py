@@ -9,10 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from evovit_deploy.cli import app
+from tests import measuring
 
 
 @pytest.mark.slow
-def test_stand_ins_are_measured_and_recorded(tmp_path: Path) -> None:
+def test_stand_ins_are_measured_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measuring.install(monkeypatch.setattr)
     record = tmp_path / "r.jsonl"
     command = [
         "bench",
