@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..engines.emulate import FP16_MAX
 
 if TYPE_CHECKING:
-    from ..models.seams import Part, Seam, Seen
+    from ..models.seams import Scaled, Seam, Seen
 
 __all__ = ["in_words", "propose", "rescale"]
 
@@ -111,7 +111,7 @@ def _seen(places: Sequence[Seen], largest: Mapping[str, Array], channels: int) -
     return found if channels else found[0]
 
 
-def _weights(parts: Sequence[Part], channels: int) -> Array:
+def _weights(parts: Sequence[Scaled], channels: int) -> Array:
     """Largest magnitude of weights: of each channel, or of all."""
     found: Array = np.zeros(channels or 1)
     for tensor, axis in parts:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..engines.base import Engine
     from .jobs import CheckJob
 
-__all__ = ["CHECKS", "NotHere", "Trial", "trial"]
+__all__ = ["CHECKS", "NotHere", "OpenModel", "trial"]
 
 Outputs = dict[str, Any]
 BATCHES = (1, 3, 8)  # of what is opened; 3 is filled up or split where sizes are static
@@ -36,7 +36,7 @@ class NotHere(EvoVitError):
 
 
 @dataclass(frozen=True)
-class Trial:
+class OpenModel:
     """An open model, and what it is held against.
 
     Attributes:
@@ -91,7 +91,7 @@ class Trial:
 
 
 @contextmanager
-def trial(job: CheckJob, folder: Path) -> Iterator[Trial]:
+def trial(job: CheckJob, folder: Path) -> Iterator[OpenModel]:
     """Make what a job is about and open it.
 
     Args:
@@ -130,7 +130,7 @@ def trial(job: CheckJob, folder: Path) -> Iterator[Trial]:
         rng = np.random.default_rng(0)
         images = rng.standard_normal((max(BATCHES), *engine.spec.image_shape), dtype=np.float32)
         tolerance = checkpoint.recipe.tolerances[job.precision]
-        yield Trial(row, engine, reference, images, None if path is None else again, tolerance, job.device)
+        yield OpenModel(row, engine, reference, images, None if path is None else again, tolerance, job.device)
 
 
 def _file(row: Backend, checkpoint: Checkpoint, job: CheckJob, folder: Path, outputs: tuple[str, ...]) -> Path | None:
@@ -156,7 +156,7 @@ def _file(row: Backend, checkpoint: Checkpoint, job: CheckJob, folder: Path, out
     return None
 
 
-def _parity(it: Trial) -> str:
+def _parity(it: OpenModel) -> str:
     """The outputs and kept patches of FP32, on photographs and hard images."""
     report = verify(it.reference, it.engine)
     if not report.passed:
@@ -165,7 +165,7 @@ def _parity(it: Trial) -> str:
     return f"{report.images} images, logits within {report.error or 0:.1e}{kept}"
 
 
-def _batches(it: Trial) -> str:
+def _batches(it: OpenModel) -> str:
     """An image gets the same answer in any batch."""
     whole = it.engine(it.images)
     said = []
@@ -176,7 +176,7 @@ def _batches(it: Trial) -> str:
     return "batch " + ", ".join(said)
 
 
-def _threads(it: Trial) -> str:
+def _threads(it: OpenModel) -> str:
     """Callers at once get their own answers."""
     alone = [it.engine(it.images[n : n + 1]) for n in range(CALLERS)]
 
@@ -191,7 +191,7 @@ def _threads(it: Trial) -> str:
     return f"{CALLERS} callers, {CALLS} calls each: " + next((t for t in said if t != "bit for bit"), "bit for bit")
 
 
-def _streams(it: Trial) -> str:
+def _streams(it: OpenModel) -> str:
     """Tensors on the GPU go in and come out, on the caller's stream."""
     if it.device != "cuda":
         raise NotHere("no GPU")
@@ -210,7 +210,7 @@ def _streams(it: Trial) -> str:
     return it.same(expected, {name: value.numpy() for name, value in found.items()}, "on a stream")
 
 
-def _graphs(it: Trial) -> str:
+def _graphs(it: OpenModel) -> str:
     """With CUDA graphs or without, the answers are the same."""
     if it.again is None or "cuda_graphs" not in it.row.accepts:
         raise NotHere("nothing to choose: this backend has no option for them")
@@ -221,7 +221,7 @@ def _graphs(it: Trial) -> str:
     return it.same(answers[1], answers[0], "with CUDA graphs")
 
 
-def _reload(it: Trial) -> str:
+def _reload(it: OpenModel) -> str:
     """Opened and closed again, it answers the same, and memory comes back."""
     if it.again is None:
         raise NotHere("a module, not a file")
@@ -247,7 +247,7 @@ def _free_memory(device: str) -> int | None:
     return int(torch.cuda.mem_get_info()[0])
 
 
-CHECKS: dict[str, Callable[[Trial], str]] = {
+CHECKS: dict[str, Callable[[OpenModel], str]] = {
     "parity": _parity,
     "batches": _batches,
     "threads": _threads,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Part", "Seam", "Seen"]
+__all__ = ["Scaled", "Seam", "Seen"]
 
 
-class Part(NamedTuple):
+class Scaled(NamedTuple):
     """A parameter, or a view of some of it, and the axis that the seam's channels lie on."""
 
     tensor: Tensor
@@ -44,8 +44,8 @@ class Seam:
     """
 
     name: str
-    down: tuple[Part, ...]
-    up: tuple[Part, ...]
+    down: tuple[Scaled, ...]
+    up: tuple[Scaled, ...]
     seen: tuple[Seen, ...]
     channels: int = 0
     norms: tuple[nn.LayerNorm, ...] = ()

@@ -12,7 +12,7 @@ import pytest
 from evovit_deploy.engines.fake import FakeEngine
 from evovit_deploy.engines.registry import find
 from evovit_deploy.errors import EvoVitError, ParityError
-from evovit_deploy.gpucheck.checks import CHECKS, NotHere, Trial
+from evovit_deploy.gpucheck.checks import CHECKS, NotHere, OpenModel
 from evovit_deploy.recipes import Tolerance
 
 SIZE = 8
@@ -24,13 +24,13 @@ def right(images: Any) -> Any:
 
 def trial(
     logits: Callable[[Any], Any] = right, again: Callable[..., Any] | None = None, backend: str = "onnxruntime"
-) -> Trial:
+) -> OpenModel:
     row = find(backend)
     assert row is not None
     rng = np.random.default_rng(0)
     images = rng.standard_normal((8, 3, SIZE, SIZE), dtype=np.float32)
     engines = [FakeEngine(10, SIZE, logits=each) for each in (logits, right)]
-    return Trial(row, engines[0], engines[1], images, again, Tolerance(1e-5, 0.999, 1.0, 1.0), "cpu")
+    return OpenModel(row, engines[0], engines[1], images, again, Tolerance(1e-5, 0.999, 1.0, 1.0), "cpu")
 
 
 def wrong_in_batches(images: Any) -> Any:
@@ -81,7 +81,7 @@ def test_what_is_right_passes() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_found(check: str, it: Trial) -> None:
+def test_what_is_wrong_is_found(check: str, it: OpenModel) -> None:
     with pytest.raises(ParityError):
         CHECKS[check](it)
 
@@ -99,7 +99,7 @@ def test_other_patches_at_a_near_tie_are_counted_and_the_rest_is_held_to_roundin
     got["logits"][0, 0], got["kept_1"][0, 0] = 5.0, 100  # one image, one patch of a hundred
     with pytest.raises(ParityError, match="kept_1"):
         it.same(expected, got, "here")
-    lenient = Trial(it.row, it.engine, it.reference, it.images, None, Tolerance(1e-5, 0.999, 1.0, 0.99), "cpu")
+    lenient = OpenModel(it.row, it.engine, it.reference, it.images, None, Tolerance(1e-5, 0.999, 1.0, 0.99), "cpu")
     assert lenient.same(expected, got, "here") == "within 0.0e+00, other patches in 1"
     got["logits"][1, 0] = 1.0
     with pytest.raises(EvoVitError, match="error"):

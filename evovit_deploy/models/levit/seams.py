@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..seams import Part, Seam, Seen
+from ..seams import Scaled, Seam, Seen
 
 __all__ = ["levit_seams"]
 
@@ -28,7 +28,7 @@ def _residuals(module: Any) -> Iterator[Seam]:
         start += depth
         blocks = [module.blocks[i] for i in numbers]
         if stage == 0:
-            down = [*_written(module.patch_embed[-1]), Part(module.cls_token, 2), Part(module.pos_embed, 2)]
+            down = [*_written(module.patch_embed[-1]), Scaled(module.cls_token, 2), Scaled(module.pos_embed, 2)]
             up, seen = [], [Seen(r"embed/(?!patch_embed).*")]
         else:
             before = module.subsamples[stage - 1]
@@ -42,15 +42,15 @@ def _residuals(module: Any) -> Iterator[Seam]:
         seen.append(Seen(rf"blocks\.({those})/(Add.*|attn/proj/.*|mlp/fc2/.*)"))
         if stage < len(module.subsamples):
             after = module.subsamples[stage]
-            down.append(Part(module.positions[stage], 2))
+            down.append(Scaled(module.positions[stage], 2))
             up += [_read(after.q), _read(after.kv)]
         else:
             for head in module.heads:
                 if head.norm is None:
-                    up.append(Part(head.linear.weight, 1))
+                    up.append(Scaled(head.linear.weight, 1))
                 else:  # g (x - m) / s: m scales with x, and g takes the factor back
-                    down.append(Part(head.norm.running_mean))
-                    up.append(Part(head.norm.weight))
+                    down.append(Scaled(head.norm.running_mean))
+                    up.append(Scaled(head.norm.weight))
             if "embedding" in module.outputs:  # it would be scaled too
                 return
         name = "residual" if len(depths) == 1 else f"residual.{stage}"
@@ -63,21 +63,21 @@ def _query(name: str, node: str, attn: Any) -> Seam:
     q, k = [], []
     for part in _written(attn.qkv):
         rows = part.tensor.view(heads, -1, *part.tensor.shape[1:])
-        q.append(Part(rows[:, :size]))
-        k.append(Part(rows[:, size : 2 * size]))
+        q.append(Scaled(rows[:, :size]))
+        k.append(Scaled(rows[:, size : 2 * size]))
     wide = attn.proj.linear.in_features // heads + 2 * size
     place = node.replace(".", r"\.", 1)
     seen = [[Seen(f"{place}/qkv/.*", h * wide + at, h * wide + at + size) for h in range(heads)] for at in (0, size)]
     return Seam(f"{name}.query", tuple(q), tuple(k), tuple(seen[0]), against=tuple(seen[1]))
 
 
-def _written(layer: Any) -> list[Part]:
+def _written(layer: Any) -> list[Scaled]:
     """What makes the output channels of a Linear or convolution with BatchNorm."""
     inner = layer.linear if hasattr(layer, "linear") else layer.conv
     last = inner if layer.norm is None else layer.norm
-    return [Part(tensor) for tensor in (last.weight, last.bias) if tensor is not None]
+    return [Scaled(tensor) for tensor in (last.weight, last.bias) if tensor is not None]
 
 
-def _read(layer: Any) -> Part:
+def _read(layer: Any) -> Scaled:
     """What reads the input channels."""
-    return Part(layer.linear.weight, 1)
+    return Scaled(layer.linear.weight, 1)

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from ..outputs import kind_of
-from ..seams import Part, Seam, Seen
+from ..seams import Scaled, Seam, Seen
 
 __all__ = ["vit_seams"]
 
@@ -33,7 +33,7 @@ def _residual(module: Any) -> Seam:
     if isinstance(module.norm_pre, nn.LayerNorm):
         first = _rows(module.norm_pre)
     else:
-        first = (*_rows(module.patch_embed), Part(module.cls_token), Part(module.pos_embed))
+        first = (*_rows(module.patch_embed), Scaled(module.cls_token), Scaled(module.pos_embed))
     adding = [part for block in module.blocks for layer in (block.attn.proj, block.fc2) for part in _rows(layer)]
     seen = (Seen(r"(after_)?blocks\.\d+/(Add.*|fc2/.*|attn/proj/.*|merge/MatMul.*)"), Seen(r"embed/.*"))
     return Seam("residual", (*first, *adding), (), seen, norms=(*norms, module.norm))
@@ -44,17 +44,17 @@ def _block(name: str, block: Any) -> Iterator[Seam]:
     dim, node = attn.proj.in_features, f"{name}/attn/qkv/.*".replace(".", r"\.", 1)
     query, key, value = (_rows(attn.qkv, place * dim, (place + 1) * dim) for place in range(3))
     seen = [Seen(node, place * dim, (place + 1) * dim) for place in range(3)]
-    yield Seam(f"{name}.attn.value", value, (Part(attn.proj.weight, 1),), (seen[2],), dim)
+    yield Seam(f"{name}.attn.value", value, (Scaled(attn.proj.weight, 1),), (seen[2],), dim)
     yield Seam(f"{name}.attn.query", query, key, (seen[0],), against=(seen[1],))
     for norm, linear in ((block.norm1, attn.qkv), (block.norm2, block.fc1)):
         which = "norm1" if norm is block.norm1 else "norm2"
         at = Seen(f"{name}/{which}/LayerNormalization".replace(".", r"\.", 1))
-        yield Seam(f"{name}.{which}", _rows(norm), (Part(linear.weight, 1),), (at,), dim)
+        yield Seam(f"{name}.{which}", _rows(norm), (Scaled(linear.weight, 1),), (at,), dim)
     if block.fc1.out_features == 2 * block.fc2.in_features:  # SwiGLU
         half = block.fc2.in_features
         at = Seen(f"{name}/fc1/.*".replace(".", r"\.", 1), half)
         product = Seen(f"{name}/act/Mul.*".replace(".", r"\.", 1))
-        yield Seam(f"{name}.act.value", _rows(block.fc1, half), (Part(block.fc2.weight, 1),), (at, product), half)
+        yield Seam(f"{name}.act.value", _rows(block.fc1, half), (Scaled(block.fc2.weight, 1),), (at, product), half)
 
 
 def _head(module: Any) -> Iterator[Seam]:
@@ -64,9 +64,9 @@ def _head(module: Any) -> Iterator[Seam]:
         weight: Any = module.head.weight
         columns = weight.split(dim, 1)
         at = Seen(r"(.*/)?norm/LayerNormalization")
-        yield Seam("norm", _rows(module.norm), tuple(Part(part, 1) for part in columns), (at,), dim)
+        yield Seam("norm", _rows(module.norm), tuple(Scaled(part, 1) for part in columns), (at,), dim)
 
 
-def _rows(layer: Any, first: int = 0, stop: int | None = None) -> tuple[Part, ...]:
+def _rows(layer: Any, first: int = 0, stop: int | None = None) -> tuple[Scaled, ...]:
     """Weight and bias of some output channels."""
-    return tuple(Part(tensor[first:stop]) for tensor in (layer.weight, layer.bias) if tensor is not None)
+    return tuple(Scaled(tensor[first:stop]) for tensor in (layer.weight, layer.bias) if tensor is not None)
