@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..classes.labels import ClassNames
-from ..classes.output_names import PLACES
+from ..classes.output_names import PLACES, output_of
 from ..engines.opening import OpenOptions, open_models
 from ..engines.registry import kind_of
 from ..engines.transform import settle_transforms
@@ -75,7 +75,8 @@ def explain_files(
         paths = [model] if options.against is None else [model, options.against]
         engines = open_models(stack, paths, options.models, ("logits", *PLACES), note=note)
         settle_transforms(engines, options.models, note)
-        if kind_of(engines[0].backend) != "checkpoint":
+        selects = any(output_of(name) == "kept" for name in engines[0].spec.outputs)
+        if selects and kind_of(engines[0].backend) != "checkpoint":
             note("only a checkpoint shows the class attention; this file only says which patches it keeps")
         classes = ClassNames.read(options.labels, engines[0].spec.num_classes)
         left_out: list[str] = []

@@ -248,11 +248,10 @@ def _write_gallery(
         for number, part in enumerate(document["selections"])
         if number in shown(len(document["selections"]), document["selections"][0]["name"])
     ]
+    attention = kind_of(engine.backend) == "checkpoint" and "kept" in document["selections"][0]
     facts = f"{engine.spec.name}, {engine.spec.precision}, {engine.backend}"
     if reference is not None:
         facts += f"; reference: {reference.spec.name}, {reference.spec.precision}, {reference.backend}"
     if document["images"] > len(pages):
         facts += f". The first {len(pages)} of {document['images']} images are shown."
-    write_bytes(
-        path, render(pages, document, panels, facts, attention=kind_of(engine.backend) == "checkpoint").encode()
-    )
+    write_bytes(path, render(pages, document, panels, facts, attention=attention).encode())

@@ -45,6 +45,7 @@ def test_export_and_what_comes_after(evovit: Callable[..., Any], weights: Path, 
     assert code == 0, err
     code, out, err = evovit("explain", model, picture, "-o", tmp_path / "explained", "--json")
     assert code == 0, err
+    assert "class attention" not in err
     parts = json.loads(out)["summary"]["selections"]
     assert [part["tokens"] for part in parts] == [26, 18, 12, 8, 6]
     code, _, err = evovit("package", "triton", model, "-o", tmp_path / "repository")

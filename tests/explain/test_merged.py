@@ -74,6 +74,7 @@ def test_explain_a_file_against_its_checkpoint(picture: Path, tmp_path: Path) ->
     assert len(result.images[0]["sources"]) == 4
     page = result.gallery.read_text(encoding="utf-8")
     assert "mean colour" in page
+    assert "Class attention" not in page
     assert [f"merge {number}:" in page for number in (1, 2, 3, 4)] == [False, True, True, True], "three are drawn"
     assert panel_size(96) == 384
 
