@@ -86,7 +86,8 @@ def draw(outcomes: Sequence[Outcome], title: str, axis: Axis = "speedup") -> Fig
         for interval in intervals:
             axes.plot(*interval.T, color=colour, alpha=0.45, linewidth=1)
         axes.plot([x], [y], "o", color=colour, markersize=6, gid=f"dot {one.name}")
-        labels.append((literal(one.name), [(x, y)], "#3b3d44"))
+        text = one.name if len(methods) == 1 else _short(one)
+        labels.append((literal(text), [(x, y)], "#3b3d44"))
         lines += intervals
     axes.set_title(literal(title), loc="left", fontsize=11)
     axes.set_xlabel(
@@ -98,3 +99,11 @@ def draw(outcomes: Sequence[Outcome], title: str, axis: Axis = "speedup") -> Fig
         axes.legend(frameon=False, loc="lower left")
     place(figure, axes, labels, [*lines, np.array([at(one) for one in outcomes])])
     return figure
+
+
+def _short(one: Outcome) -> str:
+    """What to call a candidate where its colour says the method: ``0.5`` of the same ratio everywhere, ``r 4``."""
+    kind, *amounts = one.name.removeprefix(f"{one.method}_").split("_")
+    if one.name == FULL or len(set(amounts)) != 1:
+        return one.name
+    return amounts[0] if kind in ("stage", "layer") else f"{kind} {amounts[0]}"

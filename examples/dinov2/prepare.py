@@ -204,7 +204,7 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, default=112, help="pixels a side; 112 is 8 x 8 patches")
     parser.add_argument("--train", type=int, default=400, help="images of each class to fit the head on")
-    parser.add_argument("--test", type=int, default=100, help="images of each class to write")
+    parser.add_argument("--test", type=int, default=50, help="images of each class to write")
     options = parser.parse_args()
     downloads: Path = options.out / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,8 @@ NOT_RUN = {
     "evovit bench compare": "two short runs may differ; tests/cli/test_bench_records.py compares known ones",
     "evovit export ckpt.pth --format engine --target inductor": "compiles; tests/conftest.py compiles the digits so",
     "evovit gpu-check": "needs a GPU; tests/gpucheck runs it on the CPU",
+    "python examples/dinov2/prepare.py": "fetches from two package registries",
+    "evovit sweep --from-timm vit_small_patch14_dinov2": "needs what that fetches; tests/sweep/test_recorded.py has its record",
     "serve deploy": "tests/serve/test_ray.py deploys such a file",
     "evovit serve digits=digits.onnx --ray": "tests/serve/test_ray.py serves so",
     "evovit predict digits.onnx photos/ --ray": "tests/serve/test_ray.py predicts so",

@@ -131,18 +131,20 @@ def test_the_front_is_a_line_and_every_outcome_a_dot_where_its_figures_are() -> 
 def test_several_methods_have_a_front_each_over_what_was_counted() -> None:
     some = [
         outcome("full", 1, 0, macs=8, full_macs=8),
-        outcome("evo_a", 3, 1, macs=4, full_macs=8, method="evo"),
-        outcome("evo_b", 9, 2, macs=5, full_macs=8, method="evo"),
-        outcome("evit_a", 2, 3, macs=2, full_macs=8, method="evit"),
+        outcome("evo_stage_0.5_0.5", 3, 1, macs=4, full_macs=8, method="evo"),
+        outcome("evo_stage_0.7_0.5", 9, 2, macs=5, full_macs=8, method="evo"),
+        outcome("tome_r_4", 2, 3, macs=2, full_macs=8, method="tome"),
     ]
     figure = draw(some, "t", "macs")
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert lines["evo"].get_xdata().tolist() == [
         1,
         2,
-    ]  # b is slower than a in what was counted, whatever the clock said
-    assert lines["evit"].get_xdata().tolist() == [1, 4]
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["evo", "evit"]
+    ]  # the other does more, whatever the clock said
+    assert lines["tome"].get_xdata().tolist() == [1, 4]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["evo", "tome"]
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert sorted(texts) == ["0.5", "evo_stage_0.7_0.5", "full", "r 4"]
     header, rows = table(some, "t").header, table(some, "t").rows
     assert [row[header.index("MACs %")] for row in rows] == ["100.0", "50.0", "62.5", "25.0"]
     uncounted = draw([*some, outcome("b", 1, 0)], "t", "macs").axes[0]

@@ -28,6 +28,11 @@ def test_table_and_plot_of_the_page_are_those_of_the_record() -> None:
     title = shown.splitlines()[2].removesuffix(":")
     assert f"{title}:\n\n{markdown(table(outcomes, title))}\n" in shown
     shipped = record.with_suffix(".svg").read_text(encoding="utf-8")
-    assert words(shipped) == words(plot(outcomes, title))  # where they stand depends on the version of matplotlib
+    assert words(shipped) == words(
+        plot(outcomes, title, "macs")
+    )  # where they stand depends on the version of matplotlib
+    assert f"]({record.with_suffix('.svg').relative_to(ROOT).as_posix()})" in (ROOT / "README.md").read_text(
+        encoding="utf-8"
+    )
     link = record.with_suffix(".svg").relative_to(ROOT).as_posix()
     assert f"](../{link})" in text
