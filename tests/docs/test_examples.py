@@ -62,7 +62,6 @@ ELSEWHERE = {
 }
 # What takes a command long and shows nothing more of it: what it is run with instead.
 SHORTER = {
-    "--ratios 0.1,0.3,0.5,0.7,0.9": "--ratios 0.3",
     "--ratios 0.5,0.7,0.9": "--ratios 0.5",
     "--tries 4": "--tries 1",
     "vit_small_patch14_reg4_dinov2.lvd142m": "test_vit",
