@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from . import _options as shared
 from ._choices import BaselineKind, Format, ImageInput, Pool, Precision, SelectionPattern
 from ._console import note, out, print_json, progress
 from ._groups import grouped
+from ._mended import show_mended
 from ._shared import Building, Understood
 from ._values import batch_size, batch_sizes, word, words
 from .build import show_build
@@ -242,7 +243,7 @@ def _show(result: ExportResult) -> None:
         soft_wrap=True,
     )
     if manifest.get("islands") or manifest.get("scales"):
-        _show_mended(manifest)
+        show_mended(manifest, result.path)
     _show_parity(result.parity, "ONNX Runtime CPU against the FP32 PyTorch model")
 
 
@@ -268,20 +269,3 @@ def _show_parity(parity: ParityReport | None, title: str) -> None:
         out().print("parity: [yellow]not proven[/] (--no-verify)")
     else:
         out().print(parity_table(parity, title))
-
-
-def _show_mended(manifest: dict[str, Any]) -> None:
-    """What was done for FP16, and what it costs where that can be told without a GPU."""
-    console, islands = out(), manifest["islands"]
-    for name, power in manifest["scales"].items():
-        console.print(
-            f"scaled by 2^{-power}, exactly: {name} (its neighbours by the inverse)", markup=False, soft_wrap=True
-        )
-    if islands:
-        console.print(f"{len(islands)} nodes in FP32: {', '.join(islands)}", markup=False, soft_wrap=True)
-        attend = sorted({name.rpartition("/")[0] for name in islands if "/attend/" in name})
-        if attend:
-            console.print(
-                f"TensorRT does not fuse these attentions any more: {', '.join(attend)}", markup=False, soft_wrap=True
-            )
-        note("`evovit build` counts the kernels of the plan, `evovit bench` the time")

@@ -180,7 +180,7 @@ def _parity(
 
     got = {name: value.copy() for name, value in run.forced.items()}
     if moved:
-        runner = session(paired.free.SerializeToString(), "cpu", None, optimise=False)
+        runner = session(paired.free().SerializeToString(), "cpu", None, optimise=False)
         given = [output.name for output in runner.get_outputs()]
         size = source.batch or 1
         for i in sorted(moved):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Deviation", "LayerRun", "run_layers"]
 
 Array = NDArray[Any]
-SLICE_BYTES = 128 << 20  # of one side's values at a time
+SLICE_BYTES = 64 << 20  # of one side's values at a time
 UNKNOWN_BYTES = 4 << 20  # of a value whose shape is not known
 
 
@@ -162,7 +162,9 @@ def _runner(model: onnx.ModelProto, outputs: Sequence[str], name: str) -> Iterat
     copy.CopyFrom(model)
     with _quiet():
         marked = ModifyOutputs(copy, outputs=list(outputs))()
-        with OnnxrtRunner(session(marked.SerializeToString(), "cpu", None, optimise=False), name=name) as runner:
+        made = session(marked.SerializeToString(), "cpu", None, optimise=False)
+        del copy, marked  # the weights are in the session
+        with OnnxrtRunner(made, name=name) as runner:
             yield runner
 
 

@@ -60,7 +60,6 @@ class Paired:
         pairs: Values in the order of computation.
         decided: Value of the reference -> input of ``half`` that takes it.
         lost: Node -> share of a weight's energy that half precision does not hold (1 where it overflows).
-        free: ``half`` with its own decisions.
         kind: ``fp16`` or ``bf16``.
     """
 
@@ -69,8 +68,20 @@ class Paired:
     pairs: tuple[ValuePair, ...]
     decided: dict[str, str]
     lost: dict[str, float]
-    free: onnx.ModelProto
     kind: str
+
+    def free(self) -> onnx.ModelProto:
+        """Return a copy of ``half`` that takes its own decisions."""
+        import onnx
+
+        result = onnx.ModelProto()
+        result.CopyFrom(self.half)
+        for node in result.graph.node:
+            node.input[:] = [name.removeprefix(DECIDED) for name in node.input]
+        own = [given for given in result.graph.input if not given.name.startswith(DECIDED)]
+        del result.graph.input[:]
+        result.graph.input.extend(own)
+        return result
 
 
 def pair_graphs(reference: onnx.ModelProto, half: onnx.ModelProto | None) -> Paired:
@@ -128,7 +139,7 @@ def pair_graphs(reference: onnx.ModelProto, half: onnx.ModelProto | None) -> Pai
             "layer. Give the file alone, or the checkpoint that it was exported from."
         )
     forced, decided = _decide_as(free, reference, values)
-    return Paired(reference, forced, tuple(pairs), decided, constants_lost(reference, half), free, kind)
+    return Paired(reference, forced, tuple(pairs), decided, constants_lost(reference, half), kind)
 
 
 def _decide_as(

@@ -169,6 +169,7 @@ def check_output(path: Path, *, force: bool = False) -> None:
 def write(prepared: PreparedExport, path: Path, *, images: np.ndarray[Any, Any] | None, step: Step) -> ExportResult:
     """Export a module, prove it against its reference, and only then give the files their names."""
     from ..images.probes import probe_images
+    from .cost import cost_on_cpu
     from .proof import compare_onnx, patch_kernels
 
     module, recipe, options = prepared.module, prepared.recipe, prepared.options
@@ -176,12 +177,16 @@ def write(prepared: PreparedExport, path: Path, *, images: np.ndarray[Any, Any] 
     step(STEPS[1])
     full = graph_of(module, options)
     named: tuple[str, ...] = ()
+    cost: dict[str, float] = {}
     if images is None and (options.prove or options.islands):
         probes = probe_images(recipe, kernels=patch_kernels(prepared.reference))
         images, named = probes.prepared(recipe.transform, options.model.image_input), probes.names
     if options.islands:
         assert images is not None
         mended = _mend(prepared, full, images, named, step)
+        if mended.islands:
+            step("timing the islands")
+            cost = cost_on_cpu(full, mended.graph, images, options.batch)
         full = mended.graph
         manifest = {**manifest, "islands": list(mended.islands), "scales": mended.scales}
     manifests.attach(full, manifest)
@@ -209,6 +214,7 @@ def write(prepared: PreparedExport, path: Path, *, images: np.ndarray[Any, Any] 
                     f"--precision or --selection, or set [tolerances.{options.model.precision}] in your own recipe."
                 )
         document = {**manifest, "sha256": sha256(temporary), "parity": report.to_dict() if report else None}
+        document |= {"islands_cost": cost} if cost else {}
         write_json(json_path, document)
     return ExportResult(path, json_path, document, report)
 

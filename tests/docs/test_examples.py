@@ -70,6 +70,7 @@ NEEDS_GPU = "# on a machine with the GPU"
 # Commands that cannot end well on a machine without a GPU: the engine that they would run needs one.
 NO_GPU = {
     "evovit verify model.onnx model.engine": 4,
+    "evovit diagnose model.engine --against model.onnx": 4,
     "evovit verify ckpt.pth model.engine": 4,
     "evovit package triton model.engine -o repository --model-version 2": 4,  # Triton takes plans of full TensorRT only
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import re
 
 import numpy as np
 import onnx
@@ -22,6 +24,8 @@ from evovit_deploy.manifest import check
 from evovit_deploy.models.build import build_model
 from evovit_deploy.models.families import family_of
 from evovit_deploy.models.vit.evit_recipe import Fusion
+from evovit_deploy.models.vit.tome_recipe import Merging
+from tests.conftest import DIGITS
 from tests.diagnose.faults import ALL, healthy
 
 from .conftest import TINY
@@ -51,6 +55,9 @@ def test_an_overflow_becomes_an_island(tmp_path):
         f"blocks.1/{name}" for name in ("fc1/MatMul", "fc1/Add", "act/Gelu", "fc2/MatMul")
     ]
     assert (result.manifest["scales"], result.parity.overflows, result.parity.top1) == ({}, (), 1)
+    cost = json.loads(result.json_path.read_text())["islands_cost"]
+    assert cost["batch"] == 1
+    assert min(cost["ms"], cost["ms_without"]) > 0
     check(result.manifest, "manifest")
     graph = onnx.load(result.path).graph
     kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -104,11 +111,15 @@ def test_an_island_reads_the_image_as_it_is(tmp_path):
         ("levit", ("logits",)),
         ("levit", ("logits", "embedding")),
         ("evit", ("logits", "kept")),
+        ("tome", ("logits", "sources")),
     ],
 )
 def test_powers_of_two_leave_the_function_as_it_is(family, outputs, fold):
     """At every seam of a family, for every output, and to the last bit, since nothing leaves the range of FP32."""
-    checkpoint = random_checkpoint(EVIT) if family == "evit" else healthy(family)
+    checkpoint = random_checkpoint(EVIT) if family == "evit" else healthy("timm" if family == "tome" else family)
+    if family == "tome":
+        recipe = dataclasses.replace(checkpoint.recipe, family="tome_vit", evolution=Merging((1, 2, 0, 1)))
+        checkpoint = dataclasses.replace(checkpoint, recipe=recipe)
     module = build_model(checkpoint.recipe, checkpoint.state, ModelOptions(fold=fold, outputs=outputs))
     size = checkpoint.recipe.structure.image_size
     images = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32))
@@ -131,6 +142,16 @@ def test_islands_by_name(tmp_path):
     assert not any(name.startswith("blocks.1/mlp/") for name in candidates(graph) if name.endswith("MatMul"))
     with pytest.raises(InputError, match=r"island 'blocks\.1/mpl' is no node.*Did you mean"):
         named(graph, ["blocks.1/mpl"])
+
+
+def test_islands_everywhere_are_called_what_they_are(evovit, tmp_path):
+    """The command says what islands cost, and that an FP16 file with nothing left in FP16 is an FP32 model."""
+    words = ("export", DIGITS, "--precision", "fp16", "--no-verify", "-o", tmp_path / "x.onnx", "--islands")
+    code, shown, said = evovit(*words, "blocks.1/fc1")
+    assert (code, "this is an FP32 model" in said) == (0, False)
+    assert re.search(r"ONNX Runtime on this CPU, batch 1: [\d.]+ ms, [\d.]+ ms without islands", shown)
+    code, shown, said = evovit(*words, "*")
+    assert (code, "this is an FP32 model. --precision fp32" in said) == (0, True)
 
 
 def test_what_has_no_islands_is_refused(tmp_path):
