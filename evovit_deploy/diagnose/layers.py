@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Deviation", "LayerRun", "run_layers"]
 
 Array = NDArray[Any]
-SLICE_BYTES = 64 << 20  # of one side's values at a time
+SLICE_BYTES = 96 << 20  # of one side's values at a time
 UNKNOWN_BYTES = 4 << 20  # of a value whose shape is not known
 
 
@@ -162,8 +162,10 @@ def _runner(model: onnx.ModelProto, outputs: Sequence[str], name: str) -> Iterat
     copy.CopyFrom(model)
     with _quiet():
         marked = ModifyOutputs(copy, outputs=list(outputs))()
-        made = session(marked.SerializeToString(), "cpu", None, optimise=False)
-        del copy, marked  # the weights are in the session
+        data = marked.SerializeToString()
+        del copy, marked  # one copy of the weights less while the session is made
+        made = session(data, "cpu", None, optimise=False)
+        del data
         with OnnxrtRunner(made, name=name) as runner:
             yield runner
 
