@@ -63,6 +63,8 @@ ELSEWHERE = {
 # What takes a command long and shows nothing more of it: what it is run with instead.
 SHORTER = {
     "--ratios 0.5,0.7,0.9": "--ratios 0.5",
+    "--max-drop 5 --tries 4": "--max-drop 5 --tries 3",
+    "--ratios 0.7 -o methods": "--ratios 0.7 -o methods --backend pytorch",
     "--tries 4": "--tries 1",
     "vit_small_patch14_reg4_dinov2.lvd142m": "test_vit",
 }
