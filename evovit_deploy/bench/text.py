@@ -13,7 +13,7 @@ from .statistics import P99_SAMPLES
 __all__ = ["Table", "lines", "tables"]
 
 WORDS = {
-    *("model", "candidate", "front", "backend", "baseline", "speedup", "speedup [95% interval]", "stable"),
+    *("model", "candidate", "method", "front", "backend", "baseline", "speedup", "speedup [95% interval]", "stable"),
     *("arrivals", "overloaded", "engine", "protocol", "overhead ms", "share", "scenario", "holds"),
     *("check", "what was found"),
     *("quantity", "verdict", "measured on", "smallest batch", "largest batch"),

@@ -13,7 +13,7 @@ __all__ = ["table"]
 def table(outcomes: Sequence[Outcome], title: str) -> Table:
     """Return a row for each candidate, in the order given; the accuracy column only with labels.
 
-    Multiply-accumulates are in percent of the full model's, where they were counted.
+    Multiply-accumulates are in percent of the full model's, where they were counted; a sweep of several methods names them.
     Each latency stands beside that of the full model in the same turns, as rows come from different minutes; where a record has
     no such pair there are no latencies at all.
 
@@ -25,6 +25,7 @@ def table(outcomes: Sequence[Outcome], title: str) -> Table:
     labelled = outcomes[0].top1 is not None
     paired = all(one.full_ms is not None for one in outcomes)
     counted = all(one.macs and one.full_macs for one in outcomes)
+    several = len({one.method for one in outcomes}) > 1
     top1 = ["top-1 % [95% interval]"] if labelled else []
     rows = []
     for one in outcomes:
@@ -35,6 +36,7 @@ def table(outcomes: Sequence[Outcome], title: str) -> Table:
         rows.append(
             (
                 one.name,
+                *((one.method if one.name != "full" else "",) if several else ()),
                 *((f"{100 * one.macs / one.full_macs:.1f}",) if counted and one.macs and one.full_macs else ()),
                 *((_ms(one.latency_ms), _ms(one.full_ms)) if paired and one.full_ms is not None else ()),
                 f"{one.speedup:.2f}{interval}",
@@ -48,6 +50,7 @@ def table(outcomes: Sequence[Outcome], title: str) -> Table:
     times = ["p50 ms", "full beside it, ms"] if paired else []
     header = (
         "candidate",
+        *(["method"] if several else []),
         *(["MACs %"] if counted else []),
         *times,
         "speedup",
