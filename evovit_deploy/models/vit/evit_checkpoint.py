@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, RecipeError
 from ...recipes import Published, Recipe, Structure, load_recipe, recipe_names
 from ..checks import check_tensors
 from ..families import Loaded, Source
@@ -16,12 +15,10 @@ from .evit_recipe import Fusion, start
 from .evo_deit_recipe import heads_of
 from .evo_deit_tensors import Sizes, measure
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["load", "random", "recognise"]
 
 SAID = ("base_keep_rate", "keep_rate", "drop_loc", "fuse_token")  # by the authors' training arguments
+FUSE = {"True": True, "1": True, "False": False, "0": False}
 PLACES = (3, 6, 9)  # what drop_loc is where it is not said
 
 
@@ -131,9 +128,17 @@ def _evolution(source: Source, depth: int) -> tuple[Fusion, list[str]]:
                 "with one keep ratio per block of this checkpoint."
             )
         return evolution, [f"keep ratios ({_said(evolution)}) come from recipe {source.recipe.name}"]
-    told = _told(source.args, depth, source.where)
+    try:
+        told = _told(source.args, depth, source.where)
+    except RecipeError as error:
+        raise CheckpointError(
+            f"{source.where}: its training arguments do not fit it: {error} Give --recipe FILE."
+        ) from None
     if told is not None:
-        return told, [f"keep ratios ({_said(told)}) come from the training arguments"]
+        where = (
+            "" if "drop_loc" in source.args or "keep_rate" in source.args else ", the blocks being the published ones"
+        )
+        return told, [f"keep ratios ({_said(told)}) come from the training arguments{where}"]
     if source.rates.keep is None:
         places = ", ".join(map(str, start(depth).places))
         raise CheckpointError(
@@ -148,14 +153,24 @@ def _evolution(source: Source, depth: int) -> tuple[Fusion, list[str]]:
 def _told(args: Mapping[str, str], depth: int, where: str) -> Fusion | None:
     """What the authors' training arguments say; None if they do not."""
     rates = _numbers(args, "keep_rate", where)
-    fuse = args.get("fuse_token", "False") == "True"
+    if (said := args.get("fuse_token", "False")) not in FUSE:
+        raise _unclear(where, "fuse_token", said, "True or False")
+    fuse = FUSE[said]
     if len(rates) > 1:
+        if len(rates) != depth:
+            raise RecipeError(f"keep_rate has {len(rates)} values for {depth} blocks.")
         return Fusion(tuple(map(float, rates)), tuple(i for i, rate in enumerate(rates) if rate < 1), fuse)
     rates = _numbers(args, "base_keep_rate", where) or rates
     if not rates:
         return None
-    places = tuple(int(place) for place in _numbers(args, "drop_loc", where)) or PLACES
-    return Fusion.at(depth, places, float(rates[0]), fuse)
+    if len(rates) > 1:
+        raise _unclear(where, "base_keep_rate", args["base_keep_rate"], "one number such as 0.7")
+    places = _numbers(args, "drop_loc", where)
+    if "drop_loc" not in args:
+        places = PLACES
+    elif not places or not all(isinstance(place, int) for place in places):
+        raise _unclear(where, "drop_loc", args["drop_loc"], "block numbers such as (3, 6, 9)")
+    return Fusion.at(depth, tuple(sorted({int(place) for place in places})), float(rates[0]), fuse)
 
 
 def _numbers(args: Mapping[str, str], name: str, where: str) -> tuple[float, ...]:
@@ -166,14 +181,21 @@ def _numbers(args: Mapping[str, str], name: str, where: str) -> tuple[float, ...
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         found = text
     values = found if isinstance(found, (list, tuple)) else (found,)
-    if not all(isinstance(value, (int, float)) for value in values):
-        raise CheckpointError(
-            f"{where}: the training argument {name} is {text[:80]!r}, not numbers such as 0.7 or (3, 6, 9). Give --recipe FILE."
-        )
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        raise _unclear(where, name, text, "numbers such as 0.7 or (3, 6, 9)")
     return tuple(values)
 
 
+def _unclear(where: str, name: str, text: str, valid: str) -> CheckpointError:
+    return CheckpointError(f"{where}: the training argument {name} is {text[:80]!r}, not {valid}. Give --recipe FILE.")
+
+
 def _said(fusion: Fusion) -> str:
+    if not fusion.left_out:
+        return "1 everywhere"
     where = ", ".join(map(str, fusion.places))
-    ratios = fusion.left_out.removeprefix("keep ratio ") or "1"
+    ratios = ", ".join(
+        f"{ratio:g}"
+        for ratio in (fusion.stage_ratios if len(set(fusion.stage_ratios)) > 1 else fusion.stage_ratios[:1])
+    )
     return f"{ratios} at blocks {where}, the others {'fused' if fusion.fuse else 'dropped'}"
