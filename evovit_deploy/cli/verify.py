@@ -66,7 +66,9 @@ def verify(
         note(f"{without} gives no class scores: only the kept sets were compared")
     elif not report.jaccard:
         shown = ",".join(report.features) or "logits"
-        note(f"kept sets were not compared; export with --outputs {shown},kept to see them")
+        place = _place(a, b)
+        sets = "groups of merged patches" if place == "sources" else "kept sets"
+        note(f"{sets} were not compared; export with --outputs {shown},{place} to see them")
     elif not report.cut:
         note("how near a differing patch is to the cut can only be said with a checkpoint as the reference")
     reason = f" They differ in {'; '.join(report.differences)}." if report.differences else ""
@@ -76,6 +78,16 @@ def verify(
         )
     if reason:
         note(f"the descriptions of the two files differ, but their outputs agree.{reason}")
+
+
+def _place(*engines: Engine) -> str:
+    """What says which tokens were left out or merged, of the first family that merges or the default."""
+    from ..classes.output_names import PLACES
+    from ..models.families import evolves, family_of
+
+    names = [(engine.spec.manifest or {}).get("family") for engine in engines]
+    given = [family_of(name).outputs for name in names if evolves(name)]
+    return next((place for place in PLACES if given and all(place in outputs for outputs in given)), PLACES[0])
 
 
 def _read_images(paths: list[Path] | None, a: Engine, b: Engine) -> tuple[tuple[Any, Any] | None, tuple[str, ...]]:

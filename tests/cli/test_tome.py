@@ -41,6 +41,14 @@ def test_export_and_what_comes_after(evovit: Callable[..., Any], weights: Path, 
     assert code == 0, err
     assert "sources_5: same groups" in out
     assert "sources to see them" not in err
+    plain = tmp_path / "plain.onnx"
+    code, _, err = evovit("export", "--from-timm", NAME, "--weights", weights, *HOW[2:], "--no-verify", "-o", plain)
+    assert code == 0, err
+    code, _, err = evovit("verify", weights, plain)
+    assert code == 0, err
+    assert "groups of merged patches were not compared; export with --outputs logits,sources to see" in " ".join(
+        err.split()
+    )
     code, out, err = evovit("predict", model, picture, "--json")
     assert code == 0, err
     code, out, err = evovit("explain", model, picture, "-o", tmp_path / "explained", "--json")
@@ -66,6 +74,8 @@ def test_bench_beside_the_twin(evovit: Callable[..., Any], weights: Path) -> Non
     ("options", "words"),
     [
         (("--r", "-1"), "r -1 is impossible"),
+        (("--r", "nan"), "r nan is impossible"),
+        (("--r", "1e400"), "r inf is impossible"),
         (("--r", "20"), "no token would be left. The largest r for all blocks is 16"),
         (("--r", "8,8,8"), "6 (one per block)"),
         (("--r", "8,2"), "slope from -1 to 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,6 @@ def start(structure: Structure) -> Merging:
 
 
 def _count(value: float) -> int:
-    if value < 0 or value != int(value):
+    if not (0 <= value < math.inf) or value != int(value):  # nan is neither
         raise RecipeError(f"r {value:g} is impossible; r is a number of tokens, from 0.")
     return int(value)
