@@ -13,7 +13,7 @@ from ..recipes import Recipe, load_recipe
 from ..storage.files import printable
 from . import Checkpoint, load_checkpoint, random_checkpoint, timm_recipe, varied
 
-__all__ = ["CheckpointOptions"]
+__all__ = ["CheckpointOptions", "option"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,12 @@ class CheckpointOptions:
         return any(value is not None for value in (self.recipe, self.method, self.keep, self.r, self.schedule))
 
     @property
+    def given(self) -> list[str]:
+        """What is asked for, by the names of the attributes."""
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return [name for name, value in values.items() if value is not None and value is not False]
+
+    @property
     def fixed_in_files(self) -> list[str]:
         """What is given and only a checkpoint leaves open; a recipe may also be held against another file."""
         names = ("keep", "r", "method", "schedule", "ema", "num_heads", "image_size", "from_timm")
@@ -62,8 +68,7 @@ class CheckpointOptions:
     def refuse_for(self, path: Path, fix: str = "Leave it out.") -> None:
         """Raise InputError for options that a file which is no checkpoint has settled."""
         if given := self.fixed_in_files:
-            option = given[0].replace("_", "-")
-            raise InputError(f"--{option} is for checkpoints, and {printable(path)} has it fixed. {fix}")
+            raise InputError(f"{option(given[0])} is for checkpoints, and {printable(path)} has it fixed. {fix}")
 
     def load(self, path: Path) -> Checkpoint:
         """Load a checkpoint and apply the options.
@@ -85,11 +90,9 @@ class CheckpointOptions:
             InputError: No recipe, or options that random weights do not have.
             RecipeError: See :func:`load_recipe`.
         """
+        if self.num_heads is not None or self.ema:
+            raise InputError("--num-heads and --ema are for checkpoints; random weights have neither. Leave them out.")
         if self.from_timm is not None:
-            if self.num_heads is not None or self.ema:
-                raise InputError(
-                    "--num-heads and --ema are for checkpoints; random weights have neither. Leave them out."
-                )
             name = self.recipe.name if isinstance(self.recipe, Recipe) else self.recipe
             recipe = timm_recipe(
                 self.from_timm, recipe=name, image_size=self.image_size, pool=self.pool, method=self.method
@@ -100,10 +103,17 @@ class CheckpointOptions:
             )
         elif self.recipe is None:
             raise InputError("--random-weights needs --recipe NAME, such as evo_deit_small_patch16_224.")
+        elif self.image_size is not None:
+            raise InputError("--img-size is for checkpoints and ViTs of timm; a recipe says its own. Leave it out.")
         else:
             recipe = load_recipe(self.recipe) if isinstance(self.recipe, str) else self.recipe
         found = varied(random_checkpoint(recipe, seed), Rates(self.keep, self.r), self.schedule)
         return _warned(found)
+
+
+def option(name: str) -> str:
+    """Return what an attribute of :class:`CheckpointOptions` is called on the command line."""
+    return "--img-size" if name == "image_size" else "--" + name.replace("_", "-")
 
 
 def _warned(checkpoint: Checkpoint) -> Checkpoint:

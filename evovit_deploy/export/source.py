@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.options import CheckpointOptions
+from ..checkpoint.options import CheckpointOptions, option
 from ..errors import InputError
 from ..recipes import Recipe
 from .baseline import BaselineKind, export_baseline, prepare_baseline
@@ -66,12 +66,22 @@ class ExportSource:
             raise InputError(
                 "give one of: a checkpoint file, `--recipe NAME --random-weights`, `--baseline NAME`, or `--from-timm NAME`."
             )
+        if self.baseline is not None and (said := self.options.given):
+            out = " and ".join(map(option, said))
+            raise InputError(
+                f"--baseline {self.baseline} is a vanilla model of its own size with random weights. Leave out {out}."
+            )
+        if self.baseline_kind is not None and self.baseline is None and timm is None:
+            raise InputError(
+                f"--baseline-kind {self.baseline_kind} needs --baseline NAME, or --from-timm NAME for the original of a ViT of "
+                "timm. Leave it out."
+            )
         if timm is None and weights is not None:
             raise InputError(f"--weights {weights} needs the name of the model in timm: --from-timm NAME.")
         if weights is not None and self.random_weights:
             raise InputError("--weights and --random-weights cannot be used together.")
         named = ("keep", "r", "method", "schedule")
-        if self.original and (said := [name for name in named if getattr(self.options, name) is not None]):
+        if self.original and (said := [name for name in self.options.given if name in named]):
             out = " and ".join(f"--{name}" for name in said)
             raise InputError(f"--baseline-kind exports the original, which keeps every patch. Leave out {out}.")
 

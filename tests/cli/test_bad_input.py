@@ -147,6 +147,27 @@ def test_bad_options(evovit, tmp_path, options, code, phrase):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("source", "options", "named"),
+    [
+        (("--baseline", "deit_tiny_patch16_224"), ("--method", "tome"), "Leave out --method."),
+        (("--baseline", "deit_tiny_patch16_224"), ("--r", "4"), "Leave out --r."),
+        (("--baseline", "deit_tiny_patch16_224"), ("--keep", "0.5"), "Leave out --keep."),
+        (("--baseline", "deit_tiny_patch16_224"), ("--schedule", "layer"), "Leave out --schedule."),
+        (("--baseline", "deit_tiny_patch16_224"), ("--img-size", "384"), "Leave out --img-size."),
+        (("--baseline", "deit_tiny_patch16_224"), ("--recipe", "evo_deit_tiny_patch16_224"), "Leave out --recipe."),
+        ((CHECKPOINT,), ("--baseline-kind", "twin"), "--baseline-kind twin needs --baseline NAME"),
+        (("--recipe", "evo_deit_tiny_patch16_224", "--random-weights"), ("--img-size", "384"), "--img-size is for"),
+        (("--recipe", "evo_deit_tiny_patch16_224", "--random-weights"), ("--num-heads", "4"), "--num-heads and --ema"),
+    ],
+)
+def test_no_option_is_ignored(evovit, tmp_path, source, options, named):
+    code, _, err = evovit("export", *source, *options, "-o", tmp_path / "model.onnx")
+    assert code == 2, err
+    assert named in " ".join(err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_given(evovit):
     code, _, err = evovit("export")
     assert code == 2
