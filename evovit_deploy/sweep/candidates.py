@@ -52,7 +52,7 @@ def candidates(
     """
     own = recipe.evolution.schedules
     if refused := [name for name in schedules if name not in own]:
-        raise InputError(f"{recipe.name} has no {refused[0]} schedule. Use --schedule {', '.join(own)}.")
+        raise InputError(f"{recipe.name} has no {refused[0]} schedule, only {', '.join(own)}. Leave --schedule out.")
     whole = space_of(recipe, ratios, r)
     start = dataclasses.replace(recipe, evolution=whole.evolve(whole.values(whole.start)))
     found = [Candidate("full", _in(start, own[0]))]

@@ -17,7 +17,7 @@ from ..classes.labels import ClassNames
 from ..errors import EngineError, InputError
 from ..evaluate import Dataset, read_dataset
 from ..machine.extras import require
-from ..models.families import family_of
+from ..models.families import by_method, family_of
 from ..recipes import Recipe
 from ..recipes.write import write_recipe
 from ..storage.files import exact, write_bytes
@@ -85,6 +85,8 @@ class SweepOptions:
             raise InputError("--search needs to know what for: give --max-drop POINTS, --budget TIME, or both.")
         if self.search is not None and self.per_stage:
             raise InputError("--search goes over the stages by itself. Leave --per-stage out.")
+        for method in self.methods:
+            by_method(method)
         if self.search is not None and len(self.methods) > 1:
             raise InputError("--search is for one method: give --method with one name.")
         if self.search is not None and len(self.schedules) > 1:
@@ -235,7 +237,8 @@ def _loaded(options: SweepOptions, path: Path | None) -> list[Checkpoint]:
     for option, rate, given in (("--ratios", "keep", options.ratios), ("--r", "r", options.r)):
         if given is not None and all(rate not in family.rates for family in families):
             labels = ", ".join(dict.fromkeys(family.label for family in families))
-            raise InputError(f"{option} is not for {labels}. Leave it out.")
+            takes = "--r" if rate == "keep" else "--ratios"
+            raise InputError(f"{option} is not for {labels}, which takes {takes}. Leave it out.")
     return found
 
 

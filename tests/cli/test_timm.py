@@ -171,7 +171,10 @@ def test_sweep_tries_several_methods_beside_one_full_model(evovit, weights, data
         (("--method", "evo,evot"), "method 'evot' is unknown; valid: evo"),
         (("--method", "evo,evit", "--r", "3"), "--r is not for timm ViT, evolved, timm ViT, EViT"),
         (("--method", "evo,evit", "--search", "--max-drop", "1"), "--search is for one method"),
-        (("--method", "evo,evit", "--schedule", "layer"), "has no layer schedule"),
+        (("--method", "evo,evit", "--schedule", "layer"), "has no layer schedule, only stage. Leave --schedule out."),
+        (("--method", "tome", "--schedule", "layer"), "has no layer schedule, only block. Leave --schedule out."),
+        (("--method", "tome", "--ratios", "0.5"), "(ToMe), which takes --r."),
+        (("--method", "evo,,evit"), "method '' is unknown; valid: evo, tome, evit."),
     ],
 )
 def test_sweeps_of_methods_that_cannot_be(evovit, weights, data, tmp_path, options, words):
