@@ -81,11 +81,11 @@ def verify(
 
 
 def _place(*engines: Engine) -> str:
-    """What says which tokens were left out or merged, of the first family that merges or the default."""
+    """What says which tokens were left out or merged, as an output that both can be exported with."""
     from ..classes.output_names import PLACES
     from ..models.families import evolves, family_of
 
-    names = [(engine.spec.manifest or {}).get("family") for engine in engines]
+    names = [str((engine.spec.manifest or {}).get("family")) for engine in engines]
     given = [family_of(name).outputs for name in names if evolves(name)]
     return next((place for place in PLACES if given and all(place in outputs for outputs in given)), PLACES[0])
 
