@@ -186,11 +186,31 @@ def _emulated(path: str | Path) -> bytes:
     return bytes((emulate_bf16 if has_bf16(model) else emulate_fp16)(model).SerializeToString())
 
 
+def _check_graph(session_: Any, spec: ModelSpec, path: Path) -> None:
+    """Raise ModelFileError if the graph is not what the manifest says, as after one of them was edited."""
+    given = [output.name for output in session_.get_outputs()]
+    if missing := [name for name in spec.outputs if name not in given]:
+        raise ModelFileError(
+            f"{path}: its evovit manifest names the output {missing[0]}, and its graph gives {', '.join(given)}. Export the "
+            "model again: evovit export CKPT"
+        )
+    inputs = [(one.type, tuple(one.shape[1:])) for one in session_.get_inputs()]
+    kind = "tensor(uint8)" if spec.input == "uint8" else "tensor(float)"
+    if inputs != [(kind, spec.image_shape)]:
+        found = ", ".join(f"{name} {list(shape)}" for name, shape in inputs) or "nothing"
+        raise ModelFileError(
+            f"{path}: its evovit manifest says that it takes {kind} {list(spec.image_shape)} an image, and its graph takes "
+            f"{found}. Export the model again: evovit export CKPT"
+        )
+
+
 def _spec(session_: Any, path: Path) -> ModelSpec:
     """The spec from the manifest, or from the input and output shapes for a file of another tool."""
     manifest = manifests.read(session_.get_modelmeta().custom_metadata_map, str(path))
     if manifest is not None:
-        return ModelSpec.from_manifest(manifest, str(path))
+        spec = ModelSpec.from_manifest(manifest, str(path))
+        _check_graph(session_, spec, path)
+        return spec
     inputs, outputs = session_.get_inputs(), session_.get_outputs()
     if not inputs:
         raise ModelFileError(f"{path} was not exported by evovit and has no input. Export one with: evovit export CKPT")

@@ -1,4 +1,4 @@
-"""ONNX Runtime, with models of other tools."""
+"""ONNX Runtime, with models of other tools and with manifests of other graphs."""
 
 from __future__ import annotations
 
@@ -91,6 +91,30 @@ def test_damaged_manifest_is_a_model_file_error(tmp_path: Path, manifest: dict[s
     path = make_onnx(tmp_path / "x.onnx", metadata={"evovit": json.dumps(manifest)})
     with pytest.raises(ModelFileError, match=r"x\.onnx: its evovit manifest"):
         Engine.open(path, provider="cpu")
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (
+            {"outputs": ["embedding", "sources_1"]},
+            "names the output sources_1, and its graph gives embedding, patch_tokens",
+        ),
+        (
+            {"input": "float32"},
+            "tensor\\(float\\) \\[3, 48, 48\\] an image, and its graph takes tensor\\(uint8\\) \\[48, 48, 3\\]",
+        ),
+    ],
+)
+def test_a_manifest_of_another_graph_is_refused(
+    features_model: Path, tmp_path: Path, edit: dict[str, Any], words: str
+) -> None:
+    model = onnx.load(features_model)
+    (entry,) = [entry for entry in model.metadata_props if entry.key == "evovit"]
+    entry.value = json.dumps({**json.loads(entry.value), **edit})
+    onnx.save(model, tmp_path / "edited.onnx")
+    with pytest.raises(ModelFileError, match=words):
+        Engine.open(tmp_path / "edited.onnx", provider="cpu")
 
 
 def test_a_manifest_of_a_newer_version_is_refused(tmp_path: Path) -> None:
