@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..engines.registry import Backend, backends, names
 from ..errors import InputError
-from ..recipes import load_recipe
+from ..recipes import load_recipe, recipe_names
 from ..suggest import did_you_mean
 
 __all__ = ["MEASURED", "MODELS", "CheckJob", "CheckOptions", "jobs", "skipped"]
@@ -44,6 +44,11 @@ class CheckOptions:
         if not self.models:
             raise InputError("no model to check; give at least one recipe.")
         for name in self.models:
+            if name not in recipe_names() and not name.endswith(".toml"):
+                raise InputError(
+                    f"model {name!r} is no recipe; gpu-check takes recipes, with random weights: a name of `evovit list recipes` "
+                    f"or a TOML file.{did_you_mean(name, recipe_names())}"
+                )
             load_recipe(name)
         known = [name for name in names() if name != "auto"]
         for name in self.backends:

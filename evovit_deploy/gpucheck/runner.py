@@ -136,9 +136,10 @@ def run_job(job: CheckJob, seconds: float, result: CheckResult) -> None:
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     words = [sys.executable, "-m", "evovit_deploy.gpucheck.worker", json.dumps(asdict(job))]
     began = time.monotonic()
+    ours, end = os.pipe()  # closed with this process, however that ends: so the worker knows that nobody waits for it
     process = subprocess.Popen(
         words,
-        stdin=subprocess.DEVNULL,
+        stdin=ours,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -147,6 +148,7 @@ def run_job(job: CheckJob, seconds: float, result: CheckResult) -> None:
         env={**os.environ, "PYTHONPATH": path},
         start_new_session=True,
     )
+    os.close(ours)
     ended = ""
     try:
         output, said = process.communicate(timeout=seconds)
@@ -160,6 +162,8 @@ def run_job(job: CheckJob, seconds: float, result: CheckResult) -> None:
         _kill(process)
         process.communicate()
         raise
+    finally:
+        os.close(end)
     _enter(job, output, result)
     if ended:
         timed_out = ended.startswith("not done")

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,16 @@ def main(text: str) -> int:
         lines.write(json.dumps(result) + "\n")
         lines.flush()
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="evovit-") as folder:
         (_check if job.what == "check" else _measure)(job, Path(folder), tell)
     return 0
+
+
+def _end_with_parent() -> None:
+    """End when the other end of stdin is gone, however that happened."""
+    os.read(0, 1)
+    os._exit(1)
 
 
 def _check(job: CheckJob, folder: Path, tell: Any) -> None:

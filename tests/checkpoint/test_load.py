@@ -30,7 +30,7 @@ def test_training_checkpoint(state: dict[str, Tensor], path: Path) -> None:
     assert same(checkpoint.state, inference(state))
     assert (checkpoint.source, checkpoint.stored_dtype, checkpoint.epoch) == ("model", "float32", 299)
     assert checkpoint.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert checkpoint.args == {"model": "my_model", "input_size": "16", "lr": "0.1"}
+    assert checkpoint.args == {"model": "my_model", "input_size": "16", "lr": "0.1", "betas": "[0.9]"}
     assert (checkpoint.path, checkpoint.random) == (path, False)
 
 

@@ -71,7 +71,8 @@ def onnx_manifest(recipe: str) -> dict[str, Any]:
 
 def sound(spec: ModelSpec) -> bool:
     """Whether what code computes with is what it should be."""
-    sizes = (spec.image_size, spec.num_classes, *(() if spec.batch is None else (spec.batch,)))
+    classes = () if spec.scores is None and not spec.num_classes else (spec.num_classes,)
+    sizes = (spec.image_size, *classes, *(() if spec.batch is None else (spec.batch,)))
     return (
         all(type(size) is int and 1 <= size <= 1 << 20 for size in sizes)
         and spec.input in ("float32", "uint8")

@@ -83,7 +83,10 @@ def test_options_reach_the_engine(engine: FakeEngine, paint: Callable[[str, int]
     call("m.onnx", paint("x.png", 0), "--provider", "cpu", "--backend", "onnxruntime", "--threads", 2)
     call("m.pth", paint("x.png", 0), "--recipe", "mine.toml", "--num-heads", 6)
     call("m.pth", paint("x.png", 0), "--keep", "0.7,0.5", "--schedule", "layer", "--ema")
-    unset = {**dict.fromkeys(("threads", "recipe", "num_heads", "keep", "schedule")), "ema": False}
+    unset = {
+        **dict.fromkeys(("threads", "recipe", "num_heads", "keep", "schedule", "r", "timm", "method")),
+        "ema": False,
+    }
     assert engine.opened == [  # type: ignore[attr-defined]
         (Path("m.onnx"), {**unset, "backend": "onnxruntime", "provider": "cpu", "threads": 2}),
         (Path("m.pth"), {**unset, "backend": "auto", "provider": "auto", "recipe": "mine.toml", "num_heads": 6}),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from evovit_deploy.errors import InputError
 from evovit_deploy.gpucheck import CheckOptions, CheckResult, runner
 from evovit_deploy.gpucheck.jobs import CheckJob, jobs, skipped
 
+ROOT = Path(__file__).resolve().parents[2]
 Evovit = Callable[..., tuple[Any, str, str]]
 MICRO = """
 name = "evo_deit_check"
@@ -75,6 +78,7 @@ def test_without_a_gpu_it_says_how_to_try_it(monkeypatch: pytest.MonkeyPatch, tm
     ("options", "said"),
     [
         ({"backends": ("tensort",)}, "Did you mean 'tensorrt'"),
+        ({"models": ("evit.pth",)}, "takes recipes"),
         ({"minutes": 0.0}, "more than 0"),
         ({"seconds": float("nan")}, "more than 0"),
         ({"batches": (1, 1)}, "different numbers"),
@@ -135,3 +139,13 @@ def test_a_process_that_dies_or_hangs_is_a_line_of_the_result(
     assert (last.check, last.status) == ("the rest", status)
     assert said in last.value
     assert [o.check for o in result.outcomes[:-1]] == (["open"] if "open" in program else [])
+
+
+def test_a_worker_ends_with_whoever_waits_for_it(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "evovit_deploy.gpucheck.worker", json.dumps(dataclasses.asdict(JOB))]
+    worker = subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
+    )
+    assert worker.stdin is not None
+    worker.stdin.close()
+    assert worker.wait(timeout=120) == 1
