@@ -98,6 +98,8 @@ class BenchOptions:
                 f"--precision {self.precision} is for checkpoints and recipes; {self.files[0].name} has the precision it was "
                 f"exported with. Export it again: evovit export CKPT --precision {self.precision}"
             )
+        if exported and self.checkpoint.recipe is not None:
+            raise InputError(f"--recipe is for checkpoints, and {self.files[0].name} has it fixed. Leave it out.")
         if self.model is None or is_exported(self.model):
             self.checkpoint.refuse_for(self.files[0] if self.files else Path("a suite"))
         if not self.files and self.suite is None:

@@ -186,6 +186,7 @@ def test_models_with_other_inputs_are_refused(foreign: Path, uint8_b2: Path) -> 
         (("x.onnx", "--budget", "fast"), InputError, "not a time"),
         (("x.onnx", "--rate", "0"), InputError, "above 0"),
         (("x.onnx", "--precision", "fp16"), InputError, "for checkpoints and recipes"),
+        (("x.onnx", "--recipe", "evo_deit_tiny_patch16_224"), InputError, "--recipe is for checkpoints, and x.onnx"),
         (("--suite", "slow"), RecipeError, "no suite called 'slow'"),
         (("x.onnx", "--record", "no/such/folder/r.jsonl"), OutputError, "does not exist"),
     ],
