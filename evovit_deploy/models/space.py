@@ -11,6 +11,7 @@ from itertools import product
 
 from ..errors import RecipeError
 from ..recipes import Recipe
+from ..recipes.bounds import keep_ratios
 from ..recipes.forms import TokenEvolution
 
 __all__ = ["RATIOS", "Axis", "Point", "Space", "ladder"]
@@ -104,7 +105,5 @@ def ladder(ratios: tuple[float, ...]) -> tuple[float, ...]:
     Raises:
         RecipeError: An impossible one.
     """
-    for ratio in ratios:
-        if not 0 < ratio <= 1:
-            raise RecipeError(f"keep ratio {ratio:g} is impossible; a keep ratio is above 0 and at most 1.")
+    keep_ratios(ratios)
     return tuple(sorted({1.0, *ratios}, reverse=True))

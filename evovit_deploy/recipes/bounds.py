@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from numbers import Real
 
 from ..errors import RecipeError
 
-__all__ = ["MOST", "MOST_CLASSES", "number", "whole"]
+__all__ = ["MOST", "MOST_CLASSES", "keep_ratios", "number", "whole"]
 
 MOST = 1 << 14  # pixels a side, channels, blocks, heads: far above any model
 MOST_CLASSES = 1 << 20
@@ -39,6 +40,13 @@ def number(name: str, value: object, least: float, most: float, *, above: bool =
     if not (least < figure <= most if above else least <= figure <= most):
         bound = f"above {least:g}" if above else f"of at least {least:g}"
         raise RecipeError(f"{name} is {_shown(value)}; it must be a number {bound} and at most {most:g}.")
+
+
+def keep_ratios(ratios: Iterable[float]) -> None:
+    """Raise RecipeError for a keep ratio that is none: it is above 0 and at most 1."""
+    for ratio in ratios:
+        if not 0 < ratio <= 1:
+            raise RecipeError(f"keep ratio {ratio:g} is impossible; a keep ratio is above 0 and at most 1.")
 
 
 def _shown(value: object) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RecipeError
-from .bounds import MOST, MOST_CLASSES, number, whole
+from .bounds import MOST, MOST_CLASSES, keep_ratios, number, whole
 from .forms import kept_said
 
 __all__ = ["LevitEvolution", "LevitStructure"]
@@ -103,9 +103,7 @@ class LevitEvolution:
     full_blocks: int = 2
 
     def __post_init__(self) -> None:
-        for ratio in self.keep_ratios:
-            if not 0 < ratio <= 1:
-                raise RecipeError(f"keep ratio {ratio:g} is impossible; a keep ratio is above 0 and at most 1.")
+        keep_ratios(self.keep_ratios)
         why = "before block 0 there is no class attention to select by"
         whole("evolution.full_blocks", self.full_blocks, why=why)
 

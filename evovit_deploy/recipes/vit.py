@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import RecipeError
 from ..suggest import did_you_mean
-from .bounds import MOST, MOST_CLASSES, number, whole
+from .bounds import MOST, MOST_CLASSES, keep_ratios, number, whole
 from .forms import kept_said
 
 __all__ = ["Activation", "Evolution", "Pool", "Structure"]
@@ -126,9 +126,7 @@ class Evolution:
         if self.schedule not in SCHEDULES:
             hint = did_you_mean(self.schedule, SCHEDULES)
             raise RecipeError(f"evolution.schedule is {self.schedule!r}; valid: 'stage', 'layer'.{hint}")
-        for ratio in self.keep_ratios:
-            if not 0 < ratio <= 1:
-                raise RecipeError(f"keep ratio {ratio:g} is impossible; a keep ratio is above 0 and at most 1.")
+        keep_ratios(self.keep_ratios)
         for value in self.tradeoff:
             if not 0 <= value <= 1:
                 raise RecipeError(f"tradeoff {value:g} is impossible; a tradeoff is between 0 and 1.")

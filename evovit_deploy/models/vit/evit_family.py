@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ...recipes import Recipe, Structure
 from ...recipes.forms import Form
 from ..families import Family, register
-from . import evit_checkpoint, evit_recipe, facts, space, timm_source
-from .family import DEIT, TIMM_VIT
+from . import evit_checkpoint, evit_recipe, facts, space
+from .family import BODY, DEIT, on_timm
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..options import ModelOptions
-    from ..seams import Seam
 
-__all__ = ["FORM"]
-
-FORM = Form(Structure, evit_recipe.Fusion)
-OUTPUTS = ("logits", "probabilities", "kept", "embedding", "class_token")
-GONE = dict.fromkeys(("patch_tokens", "blocks", "norm_blocks"), "is not there: a patch that was left out has no token")
-
-
-def _seams(module: nn.Module) -> Sequence[Seam]:
-    from .seams import vit_seams
-
-    return vit_seams(module)
+__all__: list[str] = []
 
 
 def _fuses(recipe: Recipe) -> bool:
@@ -40,50 +29,39 @@ def _build(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -
     return build_evit(recipe, state, options)
 
 
+# The same on a body of the authors' names and on one of timm's.
+COMMON: dict[str, Any] = {
+    "form": Form(Structure, evit_recipe.Fusion),
+    "build": _build,
+    "grids": facts.fusing_grids,
+    "fuses": _fuses,
+    "schedule": facts.fusing_schedule,
+    "outputs": ("logits", "probabilities", "kept", "embedding", "class_token"),
+    "refused_outputs": dict.fromkeys(
+        ("patch_tokens", "blocks", "norm_blocks"), "is not there: a patch that was left out has no token"
+    ),
+    "space": space.fusing_space,
+    "work": space.fusing_work,
+}
 register(
     Family(
         name="evit",
         label="EViT",
         trained="evit",
-        form=FORM,
         vanilla=DEIT,
         recognise=evit_checkpoint.recognise,
         load=evit_checkpoint.load,
         random=evit_checkpoint.random,
-        build=_build,
-        grids=facts.fusing_grids,
-        fuses=_fuses,
-        sizes=facts.sizes,
-        schedule=facts.fusing_schedule,
-        seams=_seams,
-        auto_pattern="sort",
-        outputs=OUTPUTS,
-        refused_outputs=GONE,
-        space=space.fusing_space,
-        work=space.fusing_work,
+        **COMMON,
+        **BODY,
     )
 )
 register(
-    Family(
+    on_timm(
         name="evit_vit",
         label="timm ViT, EViT",
-        form=FORM,
-        vanilla=TIMM_VIT,
-        recognise=lambda source: False,  # its name in timm says what it is
-        load=timm_source.load_timm,
-        random=timm_source.random_timm,
-        build=_build,
-        grids=facts.fusing_grids,
-        fuses=_fuses,
-        sizes=facts.sizes,
-        schedule=facts.fusing_schedule,
-        seams=_seams,
-        auto_pattern="sort",
-        outputs=OUTPUTS,
-        refused_outputs=GONE,
-        space=space.fusing_space,
-        work=space.fusing_work,
         method="evit",
         start=lambda network: evit_recipe.start(network.depth),
+        **COMMON,
     )
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import RecipeError
 from ...recipes import Structure
-from ...recipes.bounds import whole
+from ...recipes.bounds import keep_ratios, whole
 from ...recipes.forms import kept_said
 
 __all__ = ["Fusion", "start"]
@@ -33,9 +33,7 @@ class Fusion:
     fuse: bool = True
 
     def __post_init__(self) -> None:
-        for ratio in self.keep_ratios:
-            if not 0 < ratio <= 1:
-                raise RecipeError(f"keep ratio {ratio:g} is impossible; a keep ratio is above 0 and at most 1.")
+        keep_ratios(self.keep_ratios)
         if not isinstance(self.fuse, bool):
             raise RecipeError(f"evolution.fuse is {self.fuse!r}; valid: true, false.")
         depth = len(self.keep_ratios)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...recipes import Evolution, Recipe, Structure
 from ...recipes.forms import Form
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..options import ModelOptions
     from ..seams import Seam
 
-__all__ = ["DEIT", "TIMM_VIT"]
+__all__ = ["BODY", "DEIT", "TIMM_VIT", "on_timm"]
 
 FORM = Form(Structure, Evolution)
 
@@ -97,65 +97,64 @@ OUTPUTS = ("logits", "probabilities", *VIT_FEATURES)
 DEIT = Vanilla("deit", "DeiT", FORM, _deit, _stock_deit, _deit_twin, OUTPUTS)
 TIMM_VIT = Vanilla("vit", "timm ViT", FORM, _vit, _stock_vit, _vit_twin, OUTPUTS)
 
+# What every method on such a body has, whoever named its weights.
+BODY: dict[str, Any] = {"sizes": facts.sizes, "seams": _seams, "auto_pattern": "sort"}
+
+
+def on_timm(**row: Any) -> Family:
+    """Return the row of a method that goes on any plain ViT of timm: what is not the method's own is filled in."""
+    own = {
+        "vanilla": TIMM_VIT,
+        "recognise": lambda source: False,  # its name in timm says what it is
+        "load": timm_source.load_timm,
+        "random": timm_source.random_timm,
+    }
+    return Family(**{**own, **BODY, **row})
+
+
+EVO: dict[str, Any] = {
+    "form": FORM,
+    "grids": facts.grids,
+    "outputs": (*OUTPUTS, "kept"),
+    "space": space.space,
+    "work": space.work,
+}
 register(
     Family(
         name="evo_deit",
         label="Evo-DeiT",
         trained="evo",
-        form=FORM,
         vanilla=DEIT,
         recognise=evo_deit_checkpoint.recognise,
         load=evo_deit_checkpoint.load,
         random=evo_deit_checkpoint.random,
         build=_evo_deit,
-        grids=facts.grids,
-        sizes=facts.sizes,
         schedule=facts.schedule,
-        seams=_seams,
-        auto_pattern="sort",
-        outputs=(*OUTPUTS, "kept"),
-        space=space.space,
-        work=space.work,
         mark="qks.0.qk.weight",
         near_miss=evo_deit_checkpoint.near_miss,
+        **EVO,
+        **BODY,
     )
 )
 register(
-    Family(
+    on_timm(
         name="evo_vit",
         label="timm ViT, evolved",
-        form=FORM,
-        vanilla=TIMM_VIT,
-        recognise=lambda source: False,  # its name in timm says what it is
-        load=timm_source.load_timm,
-        random=timm_source.random_timm,
         build=_evo_vit,
-        grids=facts.grids,
-        sizes=facts.sizes,
         schedule=facts.timm_schedule,
-        seams=_seams,
-        auto_pattern="sort",
-        outputs=(*OUTPUTS, "kept"),
-        space=space.space,
-        work=space.work,
         method="evo",
         start=lambda network: timm_source.scaled_evolution(network.depth),
+        **EVO,
     )
 )
 register(
-    Family(
+    on_timm(
         name="tome_vit",
         label="timm ViT, tokens merged (ToMe)",
         form=Form(Structure, Merging),
-        vanilla=TIMM_VIT,
-        recognise=lambda source: False,
-        load=timm_source.load_timm,
-        random=timm_source.random_timm,
         build=_tome,
         grids=tome_facts.grids,
-        sizes=facts.sizes,
         schedule=tome_facts.schedule,
-        seams=_seams,
         auto_pattern="onehot",
         plain_pattern="onehot",
         refused_patterns=dict.fromkeys(

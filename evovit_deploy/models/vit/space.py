@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ...errors import RecipeError
 from ...recipes import Evolution, Recipe, Structure
+from ...recipes.forms import TokenEvolution
 from ..families import Rates
 from ..space import RATIOS, Axis, Space, ladder
 from .evit_recipe import Fusion
@@ -23,56 +24,67 @@ def space(recipe: Recipe, rates: Rates) -> Space:
     A tradeoff belongs to its block and stays there.
     """
     structure, own = recipe.parts(Structure, Evolution)
-    starts, depth = own.stage_starts, len(own.keep_ratios)
-    tried = tuple(dict.fromkeys(rates.keep or RATIOS))
-    ratios, places = ladder(tried), [around(start, depth) for start in starts]
-    axes = [Axis(f"keep ratio of stage {number}", ratios) for number, _ in enumerate(starts, 1)]
-    axes += [Axis(f"first block of stage {number}", found, False) for number, found in enumerate(places, 1)]
 
-    def evolve(values: tuple[float, ...]) -> Evolution:
-        moved = tuple(int(value) for value in values[len(starts) :])
+    def evolve(ratios: tuple[float, ...], starts: tuple[int, ...]) -> Evolution:
         before = 1.0
-        for ratio, place, first in zip(values, moved, starts):
-            if before == ratio == 1 and place != first:
-                raise RecipeError(f"block {place} begins a stage that changes nothing.")  # one function, one point
+        for ratio, start, first in zip(ratios, starts, own.stage_starts):
+            if before == ratio == 1 and start != first:
+                raise RecipeError(f"block {start} begins a stage that changes nothing.")  # one function, one point
             before = ratio
-        still = dataclasses.replace(own, keep_ratios=(1.0,) * depth, stage_starts=moved)
-        found = still.with_keep(values[: len(starts)])
+        still = dataclasses.replace(own, keep_ratios=(1.0,) * len(own.keep_ratios), stage_starts=starts)
+        found = still.with_keep(ratios)
         plan(found, structure.num_patches)  # or it keeps no patch
         return found
 
-    def name(values: tuple[float, ...]) -> str:
-        moved = values[len(starts) :]
-        at = () if moved == starts else ("at", *(f"{place:g}" for place in moved))
-        return "_".join((own.schedule, *(f"{ratio:g}" for ratio in values[: len(starts)]), *at))
-
-    start = (0,) * len(starts) + tuple(found.index(at) for found, at in zip(places, starts))
-    return Space(recipe, tuple(axes), start, tried, evolve, name)
+    return _placed(recipe, rates, own.stage_starts, ("stage", "first block of stage"), own.schedule, evolve)
 
 
 def fusing_space(recipe: Recipe, rates: Rates) -> Space:
     """As :func:`space`, for EViT: a keep ratio for every place, and the block that it is."""
     _, own = recipe.parts(Structure, Fusion)
-    depth, tried = len(own.keep_ratios), tuple(dict.fromkeys(rates.keep or RATIOS))
-    ratios, places = ladder(tried), [around(place, depth) for place in own.places]
-    axes = [Axis(f"keep ratio of place {number}", ratios) for number, _ in enumerate(own.places, 1)]
-    axes += [Axis(f"block of place {number}", found, False) for number, found in enumerate(places, 1)]
 
-    def evolve(values: tuple[float, ...]) -> Fusion:
-        moved = tuple(int(value) for value in values[len(own.places) :])
-        for ratio, place, first in zip(values, moved, own.places):
+    def evolve(ratios: tuple[float, ...], places: tuple[int, ...]) -> Fusion:
+        for ratio, place, first in zip(ratios, places, own.places):
             if ratio == 1 and place != first:
                 raise RecipeError(f"block {place} is a place that changes nothing.")  # one function, one point
-        still = dataclasses.replace(own, keep_ratios=(1.0,) * depth, places=moved)
-        return still.with_keep(values[: len(own.places)])
+        still = dataclasses.replace(own, keep_ratios=(1.0,) * len(own.keep_ratios), places=places)
+        return still.with_keep(ratios)
+
+    return _placed(recipe, rates, own.places, ("place", "block of place"), "stage", evolve)
+
+
+def _placed(
+    recipe: Recipe,
+    rates: Rates,
+    own: tuple[int, ...],
+    words: tuple[str, str],
+    schedule: str,
+    evolve: Callable[[tuple[float, ...], tuple[int, ...]], TokenEvolution],
+) -> Space:
+    """A keep ratio for each of some blocks, and which blocks they are.
+
+    Args:
+        recipe, rates: See :attr:`.Family.space`.
+        own: The blocks of the recipe.
+        words: What one is called, and what its block.
+        schedule: The first part of the candidates' names.
+        evolve: Ratios and blocks -> the evolution.
+    """
+    count, tried = len(own), tuple(dict.fromkeys(rates.keep or RATIOS))
+    ratios, blocks = ladder(tried), [around(block, recipe.network(Structure).depth) for block in own]
+    axes = [Axis(f"keep ratio of {words[0]} {number}", ratios) for number in range(1, count + 1)]
+    axes += [Axis(f"{words[1]} {number}", found, False) for number, found in enumerate(blocks, 1)]
+
+    def evolved(values: tuple[float, ...]) -> TokenEvolution:
+        return evolve(values[:count], tuple(int(value) for value in values[count:]))
 
     def name(values: tuple[float, ...]) -> str:
-        moved = values[len(own.places) :]
-        at = () if moved == own.places else ("at", *(f"{place:g}" for place in moved))
-        return "_".join(("stage", *(f"{ratio:g}" for ratio in values[: len(own.places)]), *at))
+        moved = values[count:]
+        at = () if moved == own else ("at", *(f"{block:g}" for block in moved))
+        return "_".join((schedule, *(f"{ratio:g}" for ratio in values[:count]), *at))
 
-    start = (0,) * len(own.places) + tuple(found.index(at) for found, at in zip(places, own.places))
-    return Space(recipe, tuple(axes), start, tried, evolve, name)
+    start = (0,) * count + tuple(found.index(block) for found, block in zip(blocks, own))
+    return Space(recipe, tuple(axes), start, tried, evolved, name)
 
 
 def around(place: int, depth: int) -> tuple[int, ...]:
