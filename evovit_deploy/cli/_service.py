@@ -15,7 +15,7 @@ from ..storage.missing import no_such_file
 from . import _options as shared
 from ._limits import ServiceSettings, limit
 
-__all__ = ["Connected", "Limited", "Listening", "OnRay"]
+__all__ = ["Limited", "Listening", "OnRay"]
 
 TOKEN = "EVOVIT_TOKEN"
 NETWORK, CONNECTIONS = "Network", "Connections"
@@ -79,7 +79,7 @@ class Listening:
 
 @dataclass(frozen=True)
 class Limited:
-    """How engines run and what requests may take; the names are those of :class:`ServiceSettings`."""
+    """How engines run, and what requests and connections may take; the names are those of :class:`ServiceSettings`."""
 
     provider: shared.Provider = "auto"
     threads: shared.Threads = None
@@ -103,16 +103,6 @@ class Limited:
     body_timeout: Annotated[float, limit("body_timeout", shared.LIMITS)] = ServiceSettings.body_timeout
     max_body_mib: Annotated[int, limit("max_body_mib", shared.LIMITS)] = ServiceSettings.max_body_mib
     drain: shared.Drain = ServiceSettings.drain
-
-    def fields(self) -> dict[str, Any]:
-        """Return them by name."""
-        return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True)
-class Connected:
-    """What connections may take, under the names of :class:`ServiceSettings`."""
-
     max_connections: Annotated[int, limit("max_connections", CONNECTIONS)] = ServiceSettings.max_connections
     max_streams: Annotated[int, limit("max_streams", CONNECTIONS)] = ServiceSettings.max_streams
     max_header_kib: Annotated[int, limit("max_header_kib", CONNECTIONS)] = ServiceSettings.max_header_kib

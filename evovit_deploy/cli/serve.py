@@ -18,7 +18,7 @@ from . import _options as shared
 from ._console import err
 from ._groups import grouped
 from ._ray import serve_on_ray
-from ._service import Connected, Limited, Listening, OnRay
+from ._service import Limited, Listening, OnRay
 
 __all__ = ["serve"]
 
@@ -37,7 +37,6 @@ def serve(
     listening: Listening,
     labels: shared.Labels = None,
     limited: Limited,
-    connected: Connected,
     on_ray: OnRay,
     no_access_log: Annotated[
         bool,
@@ -59,7 +58,7 @@ def serve(
 
     if not on_ray.ray:  # which has to find its settings in the environment when it is imported
         require("serve", "serving")
-    settings = ServiceSettings(**listening.fields(), **limited.fields(), **connected.fields())
+    settings = ServiceSettings(**listening.fields(), **limited.fields())
     sources = ModelSource.parse_all(engines)
     if not on_ray.ray or on_ray.ray_address == "local":
         _check_files(engines)

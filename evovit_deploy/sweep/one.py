@@ -145,15 +145,7 @@ class Task:
                 workers=self.settings.workers,
                 on_progress=progress,
             )
-        outcome = _outcome(key, candidate, self.full, report, result)
-        family = family_of(candidate.recipe)
-        outcome = dataclasses.replace(
-            outcome,
-            method=family.method or family.trained,
-            macs=macs[candidate.name],
-            full_macs=macs[self.full.name],
-        )
-        return outcome, report
+        return _outcome(key, candidate, self.full, report, result, macs), report
 
     def _opened(self, candidate: Candidate) -> tuple[Opened, Path]:
         """A candidate ready to run, and the file it came from."""
@@ -202,7 +194,14 @@ class Task:
         return report
 
 
-def _outcome(key: str, candidate: Candidate, full: Candidate, report: BenchReport, result: Evaluation) -> Outcome:
+def _outcome(
+    key: str,
+    candidate: Candidate,
+    full: Candidate,
+    report: BenchReport,
+    result: Evaluation,
+    macs: dict[str, float | None],
+) -> Outcome:
     if result.failures:
         path, reason = result.failures[0]
         raise InputError(
@@ -210,7 +209,7 @@ def _outcome(key: str, candidate: Candidate, full: Candidate, report: BenchRepor
             "(`evovit eval` names all), so that every candidate is judged by the same images."
         )
     point = next(point for point in report.points if point.subject == candidate.name)
-    document = result.to_dict()
+    document, family = result.to_dict(), family_of(candidate.recipe)
     share = None if document["accuracy"] is None else document["accuracy"]["top1"]
     agreement = document["comparison"]["agreement"]["value"]
     drop = 100 * (1 - agreement)
@@ -236,4 +235,7 @@ def _outcome(key: str, candidate: Candidate, full: Candidate, report: BenchRepor
         drop=drop,
         mcnemar_p=document["comparison"]["mcnemar_p"],
         full_ms=next(point.p50_ms for point in report.points if point.subject == full.name),
+        macs=macs[candidate.name],
+        full_macs=macs[full.name],
+        method=family.method or family.trained,
     )
