@@ -11,7 +11,7 @@ from typing import Any
 
 from ..checkpoint.options import CheckpointOptions
 from ..classes.folders import ClassOrder
-from ..engines.registry import backends, is_exported
+from ..engines.registry import for_checkpoints, is_exported
 from ..errors import EngineError, EvoVitError, InputError, UnstableMeasurement
 from ..machine.facts import physical_cores
 from ..recipes import recipe_names
@@ -148,17 +148,7 @@ class BenchOptions:
         """Backends that ``all`` means on this machine; and of the others, why not."""
         from ..machine.probing import probe_imports
 
-        probes, here, left_out = probe_imports(), [], {}
-        for row in backends():
-            usable, why = row.here(probes)
-            wanted = usable if self.provider == "auto" else [name for name in usable if name == self.provider]
-            if not row.of_checkpoints:
-                left_out[row.name] = f"it runs {row.files}, and makes none of a checkpoint"
-            elif not wanted:
-                left_out[row.name] = why or f"it does not run on {self.provider}"
-            else:
-                here.append(row.name)
-        return tuple(here), left_out
+        return for_checkpoints(probe_imports(), self.provider)
 
     def _of(self, common: Options, suite: Suite | None) -> list[Options]:
         """A run for each model."""

@@ -7,7 +7,7 @@ A module of this folder ends in ``register(Backend(...))``. Another package adds
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ __all__ = [
     "backends",
     "broken",
     "find",
+    "for_checkpoints",
     "is_exported",
     "kind_of",
     "missing_file",
@@ -192,6 +193,32 @@ def broken() -> dict[str, str]:
     """Return name -> problem of the entry points of other packages that could not be loaded."""
     backends()
     return dict(_broken)
+
+
+def for_checkpoints(
+    probes: Probes, provider: str = "auto", only: Collection[str] = ()
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the backends that run a checkpoint, or a file made of it, on this machine; and of the others, why not.
+
+    Args:
+        probes: As for :meth:`Backend.here`.
+        provider: Where they have to run; ``auto`` is anywhere.
+        only: Names; empty is every backend.
+    """
+    here, left_out = [], {}
+    for row in backends():
+        usable, why = row.here(probes)
+        if only and row.name not in only:
+            continue
+        if not row.of_checkpoints:
+            left_out[row.name] = f"it runs {row.files}, and makes none of a checkpoint"
+        elif not usable:
+            left_out[row.name] = why
+        elif provider not in ("auto", *usable):
+            left_out[row.name] = f"it runs on {', '.join(usable)} here, not on {provider}"
+        else:
+            here.append(row.name)
+    return tuple(here), left_out
 
 
 def names() -> tuple[str, ...]:

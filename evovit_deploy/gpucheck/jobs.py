@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from ..engines.registry import Backend, backends, names
+from ..bench.settings import Settings
+from ..engines.registry import names
 from ..errors import InputError
 from ..recipes import load_recipe, recipe_names
 from ..suggest import did_you_mean
 
-__all__ = ["MEASURED", "MODELS", "CheckJob", "CheckOptions", "jobs", "skipped"]
+__all__ = ["MEASURED", "MODELS", "CheckJob", "CheckOptions", "jobs"]
 
 MEASURED = "evo_deit_small_patch16_224"
 # The one that is measured first, so that little time left still leaves the most useful answers.
@@ -25,7 +26,7 @@ class CheckOptions:
     Attributes:
         device: ``cuda``, or ``cpu`` to try the same without a GPU.
         models: Recipes, which get random weights; the first is measured too.
-        backends: Names; empty is every one that makes something of a checkpoint.
+        backends: Names; empty is every one.
         precision: Of the models; None is FP16 on a GPU and FP32 on a CPU.
         minutes: All in all; what is not reached is said to be left out.
         batches: Batch sizes that are measured; empty is 1, 8, 64, 256 on a GPU and 1, 8 on a CPU.
@@ -60,8 +61,7 @@ class CheckOptions:
             raise InputError(f"{self.minutes:g} minutes; give more than 0, at most 1440.")
         if not 0 < self.seconds <= 600:
             raise InputError(f"{self.seconds:g} seconds; give more than 0, at most 600.")
-        if self.batches and (min(self.batches) < 1 or len(set(self.batches)) != len(self.batches)):
-            raise InputError(f"batch sizes {list(self.batches)}; give different numbers from 1, for example 1,8.")
+        Settings(self.measured_batches)
 
     @property
     def of_precision(self) -> str:
@@ -72,11 +72,6 @@ class CheckOptions:
     def measured_batches(self) -> tuple[int, ...]:
         """The batch sizes in force."""
         return self.batches or ((1, 8, 64, 256) if self.device == "cuda" else (1, 8))
-
-    @property
-    def rows(self) -> tuple[Backend, ...]:
-        """The backends in force, in the order of the registry."""
-        return tuple(row for row in backends() if (row.name in self.backends if self.backends else row.of_checkpoints))
 
 
 @dataclass(frozen=True)
@@ -104,9 +99,13 @@ class CheckJob:
         return f"{'checking' if self.what == 'check' else 'measuring'} {self.model}, {self.backend}"
 
 
-def jobs(options: CheckOptions, probes: Mapping[str, Mapping[str, Any]]) -> list[CheckJob]:
-    """Return what can be looked at here: every check of the first model, its measurements, then the other models."""
-    here = [row.name for row in options.rows if options.device in row.here(probes)[0]]
+def jobs(options: CheckOptions, here: Sequence[str]) -> list[CheckJob]:
+    """Return what is looked at: every check of the first model, its measurements, then the other models.
+
+    Args:
+        options: What was asked for.
+        here: Backends that work, from :func:`.registry.for_checkpoints`.
+    """
     first, *rest = options.models
     order = [("check", first), ("measure", first), *(("check", model) for model in rest)]
     return [
@@ -114,13 +113,3 @@ def jobs(options: CheckOptions, probes: Mapping[str, Mapping[str, Any]]) -> list
         for what, model in order
         for name in here
     ]
-
-
-def skipped(options: CheckOptions, probes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return backend -> why it is not looked at here."""
-    found = {}
-    for row in options.rows:
-        usable, why = row.here(probes)
-        if options.device not in usable:
-            found[row.name] = why or f"it runs on {', '.join(usable)} here, not on {options.device}"
-    return found

@@ -11,15 +11,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from ..bench.reading import parse
 from ..bench.report import BenchReport
+from ..engines.registry import for_checkpoints
 from ..errors import EngineError
 from ..machine.facts import environment, gpus
-from ..machine.probing import probe_imports
-from .jobs import CheckJob, CheckOptions, jobs, skipped
+from ..machine.probing import probe_imports, with_this_package
+from .jobs import CheckJob, CheckOptions, jobs
 
 __all__ = ["SCHEMA", "CheckOutcome", "CheckResult", "check", "run_job"]
 
@@ -104,8 +104,8 @@ def check(options: CheckOptions, *, command: str = "", tell: Tell = lambda share
         raise EngineError(
             "no NVIDIA GPU or driver was found (nvidia-smi lists none). --device cpu tries the same checks on the CPU."
         )
-    probes = probe_imports()
-    todo, left_out = jobs(options, probes), skipped(options, probes)
+    here, left_out = for_checkpoints(probe_imports(), options.device, options.backends)
+    todo = jobs(options, here)
     if not todo:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
         raise EngineError(f"no backend can be checked on {options.device} here. {reasons}")
@@ -132,8 +132,6 @@ def _left_out(job: CheckJob, why: str) -> CheckOutcome:
 
 def run_job(job: CheckJob, seconds: float, result: CheckResult) -> None:
     """Run one job, and enter what it said; a process that dies or hangs is a failure of what it had not said yet."""
-    package = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     words = [sys.executable, "-m", "evovit_deploy.gpucheck.worker", json.dumps(asdict(job))]
     began = time.monotonic()
     ours, end = os.pipe()  # closed with this process, however that ends: so the worker knows that nobody waits for it
@@ -145,7 +143,7 @@ def run_job(job: CheckJob, seconds: float, result: CheckResult) -> None:
         text=True,
         encoding="utf-8",
         errors="replace",
-        env={**os.environ, "PYTHONPATH": path},
+        env=with_this_package(),
         start_new_session=True,
     )
     os.close(ours)

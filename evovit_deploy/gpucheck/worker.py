@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -60,33 +61,23 @@ def _check(job: CheckJob, folder: Path, tell: Any) -> None:
 
 
 def _measure(job: CheckJob, folder: Path, tell: Any) -> None:
-    from ..bench.session import Options, run
-    from ..bench.settings import Settings
-    from ..checkpoint.options import CheckpointOptions
-    from ..machine.facts import physical_cores
+    from ..bench.runs import BenchOptions
+    from ..bench.session import run
 
-    settings = Settings(
-        batches=job.batches,
-        min_seconds=job.seconds,
-        min_calls=20,
-        max_seconds=max(10.0, 3 * job.seconds),
-        warmup_calls=10,
-        warmup_limit=2.0,
-    )
-    options = Options(
-        checkpoint=CheckpointOptions(job.model),
+    options = BenchOptions(
+        model=job.model,
+        random_weights=True,
         backend=job.backend,
         provider=job.device,
-        threads=physical_cores(),
         precision=job.precision,
-        settings=settings,
-        batches_given=True,
+        settings={"batches": job.batches, "min_seconds": job.seconds},
+        quick=True,
         images="synthetic",
         command="evovit gpu-check",
-        suite="gpu-check",
     )
+    [asked] = options.runs()
     try:
-        tell(report=run(options).to_dict())
+        tell(report=run(dataclasses.replace(asked, suite="gpu-check")).to_dict())
     except Exception as error:
         tell(check="measured", status="failed", value=_said(error))
 

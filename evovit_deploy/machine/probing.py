@@ -14,7 +14,7 @@ from .extras import extras, modules_of
 from .facts import package_version
 from .needs import IMPORTED, LOOKED_UP
 
-__all__ = ["OPTIONAL", "OPTIONAL_LOOKED_UP", "exists", "probe_imports"]
+__all__ = ["OPTIONAL", "OPTIONAL_LOOKED_UP", "exists", "probe_imports", "with_this_package"]
 
 SECONDS = 60.0
 
@@ -77,11 +77,6 @@ def probe_imports(
             todo.append(name)
         else:
             found[name] = {"name": name, "state": "missing"}
-    package_folder = str(Path(__file__).resolve().parents[2])
-    variables = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, (package_folder, os.environ.get("PYTHONPATH")))),
-    }
     while todo:
         ended, output = "", ""
         try:
@@ -92,7 +87,7 @@ def probe_imports(
                 text=True,
                 timeout=seconds,
                 check=False,
-                env=variables,
+                env=with_this_package(),
             )
             output, ended = done.stdout, f"the process ended with code {done.returncode}"
         except subprocess.TimeoutExpired as error:
@@ -108,6 +103,12 @@ def probe_imports(
         found[culprit] = {"name": culprit, "state": "broken", "error": f"importing it failed: {ended}"}
         todo = todo[todo.index(culprit) + 1 :]
     return found
+
+
+def with_this_package() -> dict[str, str]:
+    """Return the environment in which a new interpreter imports this very package, wherever it lies."""
+    folder = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))}
 
 
 def _parse(output: str, found: dict[str, dict[str, Any]]) -> set[str]:

@@ -255,7 +255,7 @@ def test_every_backend_that_works_here_is_measured_in_a_run_of_its_own(
     broken = [dataclasses.replace(row, make=_fails) if row.name == "inductor" else row for row in rows]
     for row in (r for r in broken if r.name == "inductor"):
         monkeypatch.setitem(registry._rows, "inductor", row)
-    monkeypatch.setattr("evovit_deploy.bench.runs.backends", lambda: broken)
+    monkeypatch.setattr(registry, "backends", lambda: broken)
     found = {name: {"state": "ok"} for name in ("torch", "onnxruntime")} | {"tensorrt": {"state": "missing"}}
     found["onnxruntime"]["providers"] = ["CPUExecutionProvider"]  # type: ignore[assignment]
     monkeypatch.setattr("evovit_deploy.machine.probing.probe_imports", lambda: found)

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from evovit_deploy.bench.reading import read_records
+from evovit_deploy.engines.registry import for_checkpoints
 from evovit_deploy.errors import InputError
 from evovit_deploy.gpucheck import CheckOptions, CheckResult, runner
-from evovit_deploy.gpucheck.jobs import CheckJob, jobs, skipped
+from evovit_deploy.gpucheck.jobs import CheckJob, jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 Evovit = Callable[..., tuple[Any, str, str]]
@@ -92,7 +93,7 @@ def test_bad_options(options: dict[str, Any], said: str) -> None:
 
 def test_the_first_model_is_checked_and_measured_before_the_others() -> None:
     options = CheckOptions(models=("evo_deit_tiny_patch16_224", "evo_levit_256_224"), backends=("pytorch", "inductor"))
-    found = [(job.what, job.model, job.backend) for job in jobs(options, EVERYTHING)]
+    found = [(job.what, job.model, job.backend) for job in jobs(options, options.backends)]
     assert found == [
         (what, model, backend)
         for what, model in (
@@ -102,15 +103,16 @@ def test_the_first_model_is_checked_and_measured_before_the_others() -> None:
         )
         for backend in ("pytorch", "inductor")
     ]
-    assert {job.precision for job in jobs(options, EVERYTHING)} == {"fp16"}
+    assert {job.precision for job in jobs(options, options.backends)} == {"fp16"}
 
 
 def test_where_rtx_does_not_run_it_is_left_out_with_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evovit_deploy.engines.trt.backends.gpus", lambda: [{"name": "a GPU"}])
     hopper = {**EVERYTHING, "torch": {"state": "ok", "gpu": "NVIDIA H100", "capability": "9.0"}}
     options = CheckOptions(backends=("tensorrt", "tensorrt-rtx"))
-    assert {job.backend for job in jobs(options, hopper)} == {"tensorrt"}
-    assert "use tensorrt, inductor" in skipped(options, hopper)["tensorrt-rtx"]
+    here, left_out = for_checkpoints(hopper, options.device, options.backends)
+    assert {job.backend for job in jobs(options, here)} == {"tensorrt"}
+    assert "use tensorrt, inductor" in left_out["tensorrt-rtx"]
 
 
 OPENED = """print('{"check": "open", "status": "ok", "value": ""}', flush=True); """
