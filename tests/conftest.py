@@ -161,6 +161,7 @@ def evovit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
     def run(*arguments: Any) -> tuple[Any, str, str]:
         monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
+        monkeypatch.delenv("EVOVIT_VERBOSE", raising=False)
         code: Any = 0
         try:
             cli.main()
@@ -168,5 +169,16 @@ def evovit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
             code = stop.code or 0
         printed = capsys.readouterr()
         return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def evovit_on_a_line(evovit: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, with all that is on stderr on one line."""
+
+    def run(*arguments: Any) -> tuple[Any, str, str]:
+        code, out, err = evovit(*arguments)
+        return code, out, " ".join(err.split())
 
     return run

@@ -3,7 +3,6 @@
 import os
 import pickle
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +11,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from evovit_deploy import cli, load_recipe, random_checkpoint
+from evovit_deploy import load_recipe, random_checkpoint
 from evovit_deploy.recipes import Evolution, Recipe, Structure
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 CHECKPOINT = DIGITS / "evo_deit_digits.pth"
-
-
-@pytest.fixture
-def evovit(monkeypatch, capsys):
-    """Run a command as the entry point does: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
-        monkeypatch.delenv("EVOVIT_VERBOSE", raising=False)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 class Hostile:

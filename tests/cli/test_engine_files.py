@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,31 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evovit_deploy import cli
 from evovit_deploy.engines import OrtEngine
 from evovit_deploy.engines.trt.api import find_gpu
 from tests.engines.test_engine_manifest import make_document, make_plan
 from tests.trt_models import SIZE, tiny_onnx
 
 Evovit = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def evovit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Evovit:
-    """Run a command as the entry point does: (exit code, stdout, stderr)."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
-        monkeypatch.delenv("EVOVIT_VERBOSE", raising=False)
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

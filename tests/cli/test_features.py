@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from evovit_deploy import cli
 
 TIMM = ("--from-timm", "test_vit", "--weights")
 QUICK = ("--min-seconds", 0.01, "--min-calls", 1, "--warmup", 0, "--batch", 1)
 
 
 @pytest.fixture
-def evovit(monkeypatch, capsys, tmp_path):
-    """Run a command as the entry point does: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
+def evovit(evovit_on_a_line, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, " ".join(printed.err.split())
-
-    return run
+    return evovit_on_a_line
 
 
 @pytest.fixture

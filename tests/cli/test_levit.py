@@ -1,13 +1,12 @@
 """Evo-LeViT through the command line: export, inspect, verify, bad input."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from evovit_deploy import cli, random_checkpoint
+from evovit_deploy import random_checkpoint
 from tests.levit_reference import TINY
 
 RECIPE = """
@@ -22,24 +21,6 @@ depths = [2, 1]
 full_blocks = 1
 keep_ratios = [0.5, 0.5]
 """
-
-
-@pytest.fixture
-def evovit(monkeypatch, capsys):
-    """Run a command as the entry point does: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
-        monkeypatch.delenv("EVOVIT_VERBOSE", raising=False)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

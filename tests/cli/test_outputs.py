@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from evovit_deploy import Engine, ExportOptions, InputError, ModelFileError, cli, export_onnx
+from evovit_deploy import Engine, ExportOptions, InputError, ModelFileError, export_onnx
 from evovit_deploy.bench.accuracy import top1
 from evovit_deploy.building.onnx_facts import read_onnx
 from evovit_deploy.classes.scores import scores_output
@@ -84,21 +83,8 @@ def photos(files, tmp_path_factory):
 
 
 @pytest.fixture
-def evovit(monkeypatch, capsys, tmp_path):
-    """Run a command as the entry point does: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, " ".join(printed.err.split())
-
-    return run
+def evovit(evovit_on_a_line):
+    return evovit_on_a_line
 
 
 def check(code, out, err, choice):

@@ -2,14 +2,12 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 
-from evovit_deploy import cli
 from tests import measuring
 
 NAME = "test_vit"
@@ -18,22 +16,9 @@ QUICK = ("--batch", "1", "--min-seconds", "0", "--min-calls", "2", "--json")
 
 
 @pytest.fixture
-def evovit(monkeypatch, capsys):
-    """Run a command as the entry point does: (exit code, stdout, stderr on one line)."""
+def evovit(evovit_on_a_line, monkeypatch):
     measuring.install(monkeypatch.setattr)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
-        monkeypatch.delenv("EVOVIT_VERBOSE", raising=False)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, " ".join(printed.err.split())
-
-    return run
+    return evovit_on_a_line
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 
 import onnx
 import pytest
 import torch
 from PIL import Image
 
-from evovit_deploy import ExportOptions, cli, export_onnx, random_checkpoint
+from evovit_deploy import ExportOptions, export_onnx, random_checkpoint
 from evovit_deploy.checkpoint import Checkpoint
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Recipe
@@ -61,20 +60,8 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def evovit(monkeypatch, capsys):
-    """Run a command as the entry point does: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evovit", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, " ".join(printed.err.split())
-
-    return run
+def evovit(evovit_on_a_line):
+    return evovit_on_a_line
 
 
 @pytest.mark.parametrize(
