@@ -68,6 +68,4 @@ def why_not_run(api: Api, gpu: Gpu | None, options: BuildOptions) -> str:
         return "no usable GPU was found"
     if api.rtx and options.compute_capabilities and gpu.capability not in options.compute_capabilities:
         return f"it is not built for compute capability {gpu.capability}"
-    if api.rtx and gpu.capability not in api.compute_capabilities():
-        return f"{api.title} does not list compute capability {gpu.capability}"
     return ""

@@ -72,7 +72,7 @@ def diagnose(
     """
     from ..diagnose import diagnose as run
     from ..diagnose.picture import draw
-    from ..engines.registry import backend_of
+    from ..engines.registry import backend_of, is_engine
     from ..storage.files import write_bytes
     from ..storage.missing import no_such_file
     from ..storage.ownership import XML, check_replaceable, is_signed, signed
@@ -106,7 +106,7 @@ def diagnose(
     if json:
         print_json({"model": printable(model), **result.to_dict()})
     else:
-        _show(result, every, engine=row is not None and row.kind == "engine")
+        _show(result, every, engine=is_engine(model))
         if output is not None:
             note(f"drawn: {printable(output)}")
     if not result.passed:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from ..errors import InputError, ModelFileError
+from ..manifest import options_of
 from ..storage.files import printable
 from ..storage.missing import no_such_file
 from .examine import Examined, Step, examine
@@ -20,17 +21,9 @@ if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..engines import Engine
 
-__all__ = ["examine_engine", "is_engine"]
+__all__ = ["examine_engine"]
 
 Array = NDArray[Any]
-
-
-def is_engine(path: Path) -> bool:
-    """Whether a file is, by its suffix, an engine of any backend."""
-    from ..engines.registry import backend_of
-
-    row = backend_of(path)
-    return row is not None and row.kind == "engine"
 
 
 def examine_engine(
@@ -76,7 +69,6 @@ def _source(engine: Engine, against: str | Path | Checkpoint, step: Step) -> Bot
     """Both graphs of what the engine was built from."""
     from ..checkpoint import load_checkpoint
     from ..export.differences import recipe_of
-    from ..models.options import ModelOptions
 
     def say(text: str) -> None:
         step(text, 0, 0)
@@ -93,21 +85,17 @@ def _source(engine: Engine, against: str | Path | Checkpoint, step: Step) -> Bot
         against = load_checkpoint(against, recipe=recipe, image_size=size)
     if told is None:
         raise InputError(f"{engine.spec.name} does not say what it was built from. Give an ONNX file with --against.")
-    options = ModelOptions("fp32", told["input"], told["selection"] or "auto", engine.spec.outputs, fold=told["folded"])
-    outputs = tuple(dict.fromkeys("kept" if name.startswith("kept_") else name for name in options.outputs))
+    options = dataclasses.replace(options_of(told), outputs=engine.spec.outputs)
     precision = "fp16" if engine.spec.precision == "fp32" else engine.spec.precision
-    return from_checkpoint(against, precision, dataclasses.replace(options, outputs=outputs), say)
+    return from_checkpoint(against, precision, options, say)
 
 
 def _reference(source: BothGraphs, images: Array, names: tuple[str, ...]) -> Examined:
     """The outputs of the FP32 graph, and no layers."""
-    from ..engines.onnxruntime import session
     from ..export.parity import compare
-    from ..export.proof import in_parts
+    from ..export.proof import run_graph
 
-    runner = session(source.reference.SerializeToString(), "cpu", None)
-    given = [output.name for output in runner.get_outputs()]
-    outputs = in_parts(lambda part: dict(zip(given, runner.run(None, {"images": part}))), images, source.batch)
+    outputs = run_graph(source.reference, images, source.batch)
     parity = compare(outputs, outputs, source.recipe.tolerances["fp32"], names=names)
     return Examined(Diagnosis("", source.against, "fp32", names, (), (), (), {}, (), parity), outputs, {})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..classes.output_names import PLACES, output_of
 from .layers import LayerRun, residual_of, run_layers
 from .pairs import Paired, pair_graphs
 from .report import Culprit, Diagnosis, Growth, Layer, StageMargin, blame, block_of, largest_of, unit_of
@@ -50,7 +50,6 @@ def examine(source: BothGraphs, images: Array, names: tuple[str, ...], step: Ste
         names: Of the images.
         step: Called with a few words, runs done and runs in all.
     """
-    began = time.monotonic()
     paired = pair_graphs(source.reference, source.half)
     run = run_layers(paired, images, lambda done, total: step("running both precisions", done, total))
     layers = _layers(paired, run, names)
@@ -74,7 +73,6 @@ def examine(source: BothGraphs, images: Array, names: tuple[str, ...], step: Ste
         paired.lost,
         culprits,
         parity,
-        time.monotonic() - began,
     )
     return Examined(found, run.outputs, scores)
 
@@ -120,7 +118,9 @@ def _stages(
     """Every selection, by the scores that it decides by; the images that keep other patches in half precision; and the
     reference's scores [n, N] of the first selection, before which no token has moved.
     """
-    kept = {name: value for name, value in run.outputs.items() if name.startswith("kept_")}
+    from ..export.parity import TIE
+
+    kept = {name: value for name, value in run.outputs.items() if output_of(name) == "kept"}
     nodes = {pair.reference: pair.node for pair in paired.pairs}
     scores: list[tuple[str, Array, Array]] = []
     for name in (pair.reference for pair in paired.pairs if pair.reference in run.deciding):
@@ -155,7 +155,7 @@ def _stages(
             differ = np.setxor1d(order[:keep], np.argsort(-theirs, kind="stable")[:keep])
             if len(differ) and np.isfinite(theirs).all():
                 distance = float(np.abs(mine[differ] - cut).max() / unit)
-                if distance > 1e-5:  # FP32 does not decide a tie either
+                if distance > TIE:  # FP32 does not decide one either
                     others += 1
                     moved.add(i)
                 if distance > swapped:
@@ -189,7 +189,7 @@ def _parity(
                 got[name][i] = found[name][0]
     settled = dict(run.outputs)
     for name in got:
-        if not name.startswith("kept_"):  # what is left with the same patches on both sides is rounding
+        if output_of(name) not in PLACES:  # what is left with the same patches on both sides is rounding
             with np.errstate(invalid="ignore"):
                 settled[name] = got[name] - (run.forced[name] - run.outputs[name])
             broken = ~np.isfinite(settled[name])

@@ -11,8 +11,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..engines.emulate import emulate_as_fp16, emulate_bf16, emulate_fp16, has_bf16
+from ..engines.emulate import emulate_as_fp16, emulate_bf16, emulate_fp16, has_bf16, types_of
 from ..errors import InputError
+from ..export import islands
+from ..export.islands import HALVES
 
 if TYPE_CHECKING:
     import onnx
@@ -24,9 +26,8 @@ DECIDED = "decided:"  # prefix of the inputs that take the reference's values
 WHOLE = re.compile(
     r"/(?:class_row|scores?|select|represent|reorganise|pool_tokens)/|class_attention/|^after_[^/]*/[A-Z]"
 )
-# They move values and change none, so there is nothing to measure.
-MOVES = {"Reshape", "Transpose", "Slice", "Unsqueeze", "Squeeze", "Flatten", "Expand", "Identity", "Split", "Pad"}
-MOVES |= {"Gather", "GatherND", "GatherElements", "Concat"}
+# They move values and change none, so there is nothing to measure. Scattering and choosing are told all the same.
+MOVES = islands.MOVES - {"ScatterND", "ScatterElements", "Where", "Tile"}
 DECISIONS = {"TopK", "ArgMax", "ArgMin", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "NonZero"}
 
 
@@ -97,7 +98,7 @@ def pair_graphs(reference: onnx.ModelProto, half: onnx.ModelProto | None) -> Pai
     """
     from onnx import TensorProto
 
-    floats = {name for name, value in _types(reference).items() if value == TensorProto.FLOAT}
+    floats = {name for name, value in types_of(reference).items() if value == TensorProto.FLOAT}
     kind = "bf16" if half is not None and has_bf16(half) else "fp16"
     if half is None:
         keep = {node.name for node in reference.graph.node if WHOLE.search(node.name)}
@@ -106,7 +107,7 @@ def pair_graphs(reference: onnx.ModelProto, half: onnx.ModelProto | None) -> Pai
         half = free
     else:
         free = emulate_bf16(half) if kind == "bf16" else emulate_fp16(half)
-        halves = {n for n, value in _types(half).items() if value in (TensorProto.FLOAT16, TensorProto.BFLOAT16)}
+        halves = {name for name, value in types_of(half).items() if value in HALVES}
     partner = {key: node for key, node in _by_key(half).items() if node.op_type != "Cast"}
     pairs: list[ValuePair] = []
     place: dict[str, int] = {}
@@ -138,18 +139,17 @@ def pair_graphs(reference: onnx.ModelProto, half: onnx.ModelProto | None) -> Pai
             f"only {matched} of {total} nodes have the same name and type in both files, so they cannot be compared layer by "
             "layer. Give the file alone, or the checkpoint that it was exported from."
         )
-    forced, decided = _decide_as(free, reference, values)
+    forced, decided = _decide_as(free, reference, values, floats)
     return Paired(reference, forced, tuple(pairs), decided, constants_lost(reference, half), kind)
 
 
 def _decide_as(
-    model: onnx.ModelProto, reference: onnx.ModelProto, values: dict[str, str]
+    model: onnx.ModelProto, reference: onnx.ModelProto, values: dict[str, str], floats: set[str]
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
     """A copy whose decisions are taken by values given as inputs; and value of the reference -> that input."""
     import onnx
     from onnx import TensorProto, helper
 
-    floats = {name for name, kind in _types(reference).items() if kind == TensorProto.FLOAT}
     computed = {name for node in reference.graph.node for name in node.output}
     wanted = {
         values[name]: name
@@ -214,11 +214,3 @@ def _by_key(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
         plain = f"{node.op_type} ({node.output[0]})"
         found[plain if not node.name or node.name in found else node.name] = node
     return found
-
-
-def _types(model: onnx.ModelProto) -> dict[str, int]:
-    """Value -> element type, of everything that shape inference finds."""
-    import onnx
-
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    return {info.name: info.type.tensor_type.elem_type for info in (*graph.value_info, *graph.input, *graph.output)}

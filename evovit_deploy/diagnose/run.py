@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.registry import is_engine
 from ..errors import InputError
 from ..images.folder import find_images
-from .engine import examine_engine, is_engine
+from .engine import examine_engine
 from .examine import Step, examine
 from .report import Diagnosis
 from .sources import open_source, prepare_images

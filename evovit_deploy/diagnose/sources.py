@@ -162,11 +162,14 @@ def from_checkpoint(
 
 
 def _export(
-    checkpoint: Checkpoint, options: ModelOptions, step: Callable[[str], None], batch: int | None = None, opset: int = 0
+    checkpoint: Checkpoint,
+    options: ModelOptions,
+    step: Callable[[str], None],
+    batch: int | None = None,
+    opset: int | None = None,
 ) -> tuple[onnx.ModelProto, Array | None]:
-    """The graph of a checkpoint with logits and kept sets, and the kernels of its patch embedding."""
-    from ..export.graph import to_onnx
-    from ..export.onnx import ExportOptions, example_batch
+    """The graph of a checkpoint with all outputs that a proof compares, and the kernels of its patch embedding."""
+    from ..export.onnx import ExportOptions, graph_of
     from ..export.proof import patch_kernels
     from ..models.build import build_model, resolve_options
     from ..models.families import family_of
@@ -175,10 +178,8 @@ def _export(
     step(f"exporting in {options.precision}")
     looked_at = compared_outputs(options.outputs, checkpoint.recipe, family_of(checkpoint.recipe).outputs)
     options = resolve_options(dataclasses.replace(options, outputs=looked_at), checkpoint.recipe)
-    opset = opset or ExportOptions(options).opset_version
     module: Any = build_model(checkpoint.recipe, checkpoint.state, options)
-    model = to_onnx(module, example_batch(module, batch or 2), module.output_names, dynamic=batch is None, opset=opset)
-    return model, patch_kernels(module)
+    return graph_of(module, ExportOptions(options, batch=batch, opset=opset)), patch_kernels(module)
 
 
 def from_file(path: Path, against: str | Path | Checkpoint | None, step: Callable[[str], None]) -> BothGraphs:
@@ -220,14 +221,7 @@ def from_file(path: Path, against: str | Path | Checkpoint | None, step: Callabl
         raise InputError(
             f"{name} was not exported by evovit, so its nodes are not a checkpoint's. Give an ONNX file in FP32."
         )
-    options = ModelOptions(
-        "fp32",
-        manifest["input"],
-        manifest["selection"] or "auto",
-        tuple(manifest["outputs"]),
-        fold=manifest["folded"],
-        trim=manifest.get("trim", True),
-    )
+    options = dataclasses.replace(manifests.options_of(manifest), precision="fp32")
     reference, kernels = _export(against, options, step, batch, manifest["opset"])
     told = printable(against.path) if against.path else against.recipe.name
     return BothGraphs(name, f"{told} in fp32", reference, half, recipe, image_input, batch, kernels)

@@ -109,6 +109,14 @@ def watched(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
+def types_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Return value -> element type, of everything that the graph takes, computes or gives, as far as it can be told."""
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    return {info.name: info.type.tensor_type.elem_type for info in (*graph.value_info, *graph.input, *graph.output)}
+
+
 def _emulate(
     model: onnx.ModelProto,
     kind: int,
@@ -125,18 +133,12 @@ def _emulate(
 
     fp32 = TensorProto.FLOAT
     rounded_to, kind = kind, kind if typed is None else typed
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    half = {
-        info.name
-        for info in (*graph.value_info, *graph.input, *graph.output)
-        if info.type.tensor_type.elem_type == kind
-    }
-    edges = {info.name: info for info in (*graph.input, *graph.output)}
+    half = {name for name, found in types_of(model).items() if found == kind}
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.value_info[:], result.graph.node[:], result.graph.initializer[:]
     for info in (*result.graph.input, *result.graph.output):
-        if info.name in half and info.name in edges:
+        if info.name in half:
             info.type.tensor_type.elem_type = fp32
     for tensor in model.graph.initializer:
         if tensor.data_type == kind:

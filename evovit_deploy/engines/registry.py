@@ -27,6 +27,7 @@ __all__ = [
     "broken",
     "find",
     "for_checkpoints",
+    "is_engine",
     "is_exported",
     "kind_of",
     "missing_file",
@@ -251,6 +252,12 @@ def is_exported(path: str | Path) -> bool:
     """Whether a file is, by its suffix, one whose precision and input are settled: anything but a checkpoint."""
     row = backend_of(path)
     return row is not None and row.kind != "checkpoint"
+
+
+def is_engine(path: str | Path) -> bool:
+    """Whether a file is, by its suffix, an engine of any backend."""
+    row = backend_of(path)
+    return row is not None and row.kind == "engine"
 
 
 def _claims(path: str | Path) -> list[Backend]:

@@ -16,7 +16,7 @@ from .maps import Look, Merged
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Panel", "draw", "frequency_panel", "overview", "panel_size", "sheet", "to_jpeg"]
+__all__ = ["Panel", "draw", "frequency_panel", "overview", "panel_size", "sheet", "shown", "to_jpeg"]
 
 Array = NDArray[Any]
 
@@ -59,12 +59,13 @@ def draw(base: Array, look: Look, reference: Look | None = None) -> list[Panel]:
         reference: What another model made of it: patches that only one of the two kept get a frame.
     """
     panels = [Panel("what the model sees", base)]
+    drawn = shown(len(look.selections), look.selections[0].output) if look.selections else set()
     for number, part in enumerate(look.selections, 1):
+        if number - 1 not in drawn:
+            continue
+        other = None if reference is None else reference.selections[number - 1]
         if isinstance(part, Merged):
-            if number - 1 in shown(len(look.selections), part.output):
-                panels.append(
-                    _merged(base, part, None if reference is None else reference.selections[number - 1], number)
-                )
+            panels.append(_merged(base, part, other, number))
             continue
         if part.attention is not None:
             panels.append(Panel(f"class attention before selection {number}", _heat(base, part.attention, part.grid)))
@@ -72,12 +73,11 @@ def draw(base: Array, look: Look, reference: Look | None = None) -> list[Panel]:
         if part.fused:
             caption += f", {' + '.join(str(group.size) for group in part.fused)} fused"
         pixels = _tinted(_faded(base, part.kept, part.grid), part.fused, part.grid)
-        if reference is not None:
-            other = reference.selections[number - 1].kept
-            both = int((part.kept & other).sum())
-            caption += ", the same in both" if (part.kept == other).all() else f", {both} by both"
-            pixels = _framed(pixels, part.kept & ~other, part.grid, ONLY_MODEL)
-            pixels = _framed(pixels, other & ~part.kept, part.grid, ONLY_REFERENCE)
+        if other is not None:
+            both = int((part.kept & other.kept).sum())
+            caption += ", the same in both" if (part.kept == other.kept).all() else f", {both} by both"
+            pixels = _framed(pixels, part.kept & ~other.kept, part.grid, ONLY_MODEL)
+            pixels = _framed(pixels, other.kept & ~part.kept, part.grid, ONLY_REFERENCE)
         panels.append(Panel(caption, pixels))
     return panels
 
@@ -147,13 +147,10 @@ def _faded(base: Array, kept: Array, grid: int) -> Array:
 
 def _tinted(pixels: Array, groups: Sequence[Array], grid: int) -> Array:
     """The patches of every group in a colour of their own."""
-    result, edges = pixels.copy(), _edges(len(pixels), grid)
+    result = pixels.copy()
     for number, group in enumerate(groups):
-        colour = np.array(GROUPS[number % len(GROUPS)])
-        for position in group.tolist():
-            row, column = divmod(position, grid)
-            patch = result[edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
-            patch[:] = patch * (1 - TINT) + colour * TINT
+        there = _upscaled(np.isin(np.arange(grid * grid), group), grid, len(pixels))
+        result[there] = result[there] * (1 - TINT) + np.array(GROUPS[number % len(GROUPS)]) * TINT
     return result
 
 

@@ -12,7 +12,7 @@ from ..classes.output_names import is_feature
 from ..errors import InputError
 from .gates import FeatureMatch
 
-__all__ = ["compare_features"]
+__all__ = ["compare_features", "match_of"]
 
 Array = NDArray[Any]
 
@@ -44,17 +44,28 @@ def compare_features(
         sound = np.flatnonzero(np.isfinite(a.reshape(flat)).all(1) & np.isfinite(b.reshape(flat)).all(1))
         if not len(sound):
             continue
-        a, b = a[sound].astype(np.float64), b[sound].astype(np.float64)
-        flat = (len(a), -1)
-        errors, scales = np.abs(a - b).reshape(flat).max(1), np.maximum(1.0, np.abs(a).reshape(flat).max(1))
-        lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-        cosine = np.where(lengths > 0, (a * b).sum(-1) / np.where(lengths > 0, lengths, 1), (a == b).all(-1))
-        worst = int((errors / scales).argmax())
-        found[name] = FeatureMatch(
-            float(errors.max()),
-            float((errors / scales).max()),
-            float(scales[worst]),
-            names[sound[worst]],
-            float(cosine.min()),
+        found[name] = match_of(
+            a[sound].astype(np.float64), b[sound].astype(np.float64), [names[image] for image in sound.tolist()]
         )
     return found
+
+
+def match_of(a: Array, b: Array, names: Sequence[str]) -> FeatureMatch:
+    """Compare vectors, or sets of them, an image each; scores of classes too.
+
+    Args:
+        a, b: [n, ..., C] float64 of the reference and of the other model, all finite.
+        names: Of the images.
+    """
+    flat = (len(a), -1)
+    errors, scales = np.abs(a - b).reshape(flat).max(1), np.maximum(1.0, np.abs(a).reshape(flat).max(1))
+    lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    cosine = np.where(lengths > 0, (a * b).sum(-1) / np.where(lengths > 0, lengths, 1), (a == b).all(-1))
+    worst = int((errors / scales).argmax())
+    return FeatureMatch(
+        float(errors.max()),
+        float((errors / scales).max()),
+        float(scales[worst]),
+        names[worst],
+        float(cosine.min()),
+    )

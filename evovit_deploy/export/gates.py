@@ -174,16 +174,14 @@ class ParityReport:
         for name, match in self.features.items():
             gates.append(Gate(f"{name}_error", match.error, t.max_abs, False, f"{name} error, relative", match.worst))
             gates.append(Gate(f"{name}_cosine", match.cosine, t.min_cosine, True, f"cosine of {name}"))
-        # What was merged once stays merged: the last groups hold all merges, and the first difference is the one that is judged.
-        last = list(self.jaccard)[-1:]
-        worst = sorted(self.cut, key=lambda stage: -self.cut[stage])[:1]
-        for stage, value in self.jaccard.items():
-            if output_of(stage) == "sources" and stage not in last:
-                continue
+        jaccard, judged = self.jaccard, self.cut
+        if any(output_of(stage) == "sources" for stage in jaccard):
+            # What was merged once stays merged: the last groups hold all merges, and the first difference is the one judged.
+            jaccard = dict(list(jaccard.items())[-1:])
+            judged = dict(sorted(judged.items(), key=lambda one: -one[1])[:1])
+        for stage, value in jaccard.items():
             gates.append(Gate(stage, value, t.min_jaccard, True, f"{stage}: same {WHAT[output_of(stage)]} (Jaccard)"))
-        for stage, value in self.cut.items():
-            if output_of(stage) == "sources" and stage not in worst:
-                continue
+        for stage, value in judged.items():
             gates.append(
                 Gate(
                     f"{stage}_cut",

@@ -6,13 +6,14 @@ from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from ..engines.emulate import types_of
 from ..errors import InputError
 from ..suggest import did_you_mean
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["candidates", "named", "with_islands"]
+__all__ = ["HALVES", "MOVES", "candidates", "named", "with_islands"]
 
 # They hold no arithmetic: where their input is FP32, so is their output, at no cost.
 MOVES = {"Reshape", "Transpose", "Slice", "Unsqueeze", "Squeeze", "Flatten", "Expand", "Identity", "Split", "Pad"}
@@ -23,7 +24,7 @@ TWIN = ".fp32"  # after the name of a node that moves values, where it does so i
 
 def candidates(half: onnx.ModelProto) -> list[str]:
     """Return the names of the nodes that compute in half precision, in the order of computation."""
-    halves = _of_kind(half, HALVES)
+    halves = {name for name, kind in types_of(half).items() if kind in HALVES}
     return [
         node.name
         for node in half.graph.node
@@ -64,11 +65,10 @@ def with_islands(half: onnx.ModelProto, exact: onnx.ModelProto, names: Collectio
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    halves, floats = _of_kind(half, HALVES), _of_kind(half, (TensorProto.FLOAT,))
-    kind = next(
-        (t.data_type for t in half.graph.initializer if t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16)),
-        TensorProto.FLOAT16,
-    )
+    types = types_of(half)
+    halves = {name for name, found in types.items() if found in HALVES}
+    floats = {name for name, found in types.items() if found == TensorProto.FLOAT}
+    kind = next((t.data_type for t in half.graph.initializer if t.data_type in HALVES), TensorProto.FLOAT16)
     stored = {tensor.name: tensor for tensor in half.graph.initializer}
     weights = {tensor.name: tensor for tensor in exact.graph.initializer}
     exact_inputs = {node.name: list(node.input) for node in exact.graph.node if node.op_type != "Cast"}
@@ -142,18 +142,6 @@ def with_islands(half: onnx.ModelProto, exact: onnx.ModelProto, names: Collectio
             nodes.append(twin)
     result.graph.node.extend(nodes)
     return _without_unused(result)
-
-
-def _of_kind(model: onnx.ModelProto, kinds: Sequence[int]) -> set[str]:
-    """Names of the values of these element types that nodes compute or the graph takes."""
-    import onnx
-
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    return {
-        info.name
-        for info in (*graph.value_info, *graph.input, *graph.output)
-        if info.type.tensor_type.elem_type in kinds
-    }
 
 
 def _without_unused(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,10 +16,10 @@ from ..engines.emulate import FP16_MAX, WATCH, watched
 from ..errors import ParityError
 from .islands import candidates, named, with_islands
 from .parity import compare
-from .proof import in_parts, run_module, same_kept
+from .proof import run_graph, run_module, same_kept
 from .scaling import in_words, propose, rescale
 from .search import minimise, readers_of, units_of
-from .strict import StrictRun, broken_constants
+from .strict import StrictRun
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Mended", "Mender"]
 
 Array = NDArray[Any]
-FEW = 5  # images that the search runs on; the whole set judges its result
+FEW = 5  # images of each kind that the search begins with, and that a round adds; the whole set judges its result
 ROUNDS = 3
 MOST_TRIALS = 240  # in a round
 CAST = re.compile(r"/Cast_(in|out)_\d+$")  # what stands at the shore of an island
@@ -45,13 +45,11 @@ class Mended:
         graph: The half-precision graph to write.
         islands: Nodes that compute in FP32, in the order of computation.
         scales: What was scaled, by what power of two; see :mod:`.scaling`.
-        trials: Graphs that were tried.
     """
 
     graph: onnx.ModelProto
     islands: tuple[str, ...] = ()
     scales: dict[str, int] = field(default_factory=dict)
-    trials: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,7 @@ class Mender:
     ) -> None:
         self.whole, self.reference, self.export, self.seams, self.step = whole, reference, export, seams, step
         self.images, self.names, self.batch, self.tolerance = images, tuple(names), batch, tolerance
-        self.expected, self.scores = run_module(reference, images)
-        self.trials = 0
+        self.trials = 0  # graphs that were judged
         self.native = False  # once a result has failed only there
 
     def named(self, half: onnx.ModelProto, patterns: Sequence[str]) -> Mended:
@@ -125,10 +122,11 @@ class Mender:
         Raises:
             ParityError: Not even FP32 everywhere makes it pass.
         """
+        self.expected, self.scores = run_module(self.reference, self.images)
         everything = range(len(self.images))
         found = self._judge(half, everything, native=True)
         if found.good() or found.report.undefined:  # what is not finite in FP32 no island mends
-            return Mended(half, trials=self.trials)
+            return Mended(half)
         self.step("FP16 does not hold: looking for what has to change")
         exact = self.export(self.whole)
         ranges = self._ranges(exact)
@@ -139,14 +137,14 @@ class Mender:
             candidate = self.export(copy.deepcopy(scaled).half())
             better = self._judge(candidate, everything, native=True)
             if better.good(strict=True):
-                return Mended(candidate, scales=in_words(scales), trials=self.trials)
+                return Mended(candidate, scales=in_words(scales))
             scaled_ranges = self._ranges(whole := self.export(scaled))
             if _beyond(scaled_ranges, whole) < _beyond(ranges, exact) or better.badness < found.badness:
                 half, found, exact, ranges = candidate, better, whole, scaled_ranges
             else:
                 scales = {}
         islands = self._search(half, exact, found, ranges)
-        return Mended(with_islands(half, exact, islands), tuple(islands), in_words(scales), self.trials)
+        return Mended(with_islands(half, exact, islands), tuple(islands), in_words(scales))
 
     def _search(
         self, half: onnx.ModelProto, exact: onnx.ModelProto, first: Trial, ranges: Mapping[str, Array]
@@ -161,8 +159,7 @@ class Mender:
                 f"{complete.report.failure}."
             )
         strict = complete.good(strict=True)
-        around = self._around_overflows(half, exact, first.run, ranges)
-        final = self._judge(with_islands(half, exact, around), everything) if around else first
+        around, final = self._around_overflows(half, exact, first, ranges)
         rows = {0, *first.failing[: FEW - 1], *final.failing[:FEW]}
         for _ in range(ROUNDS):
             good = self._tester(half, exact, sorted(rows), strict)
@@ -181,24 +178,26 @@ class Mender:
         return known
 
     def _around_overflows(
-        self, half: onnx.ModelProto, exact: onnx.ModelProto, run: StrictRun, ranges: Mapping[str, Array]
-    ) -> set[str]:
-        """The nodes that overflow and those that read them, until nothing does."""
+        self, half: onnx.ModelProto, exact: onnx.ModelProto, found: Trial, ranges: Mapping[str, Array]
+    ) -> tuple[set[str], Trial]:
+        """The nodes that overflow and those that read them, until nothing does, and what the gates say of these as islands.
+
+        Args:
+            found: What they say of ``half``.
+        """
         known, readers = set(candidates(half)), readers_of(half)
         bad = {
             name for name, largest in ranges.items() if largest.max(initial=0.0) > FP16_MAX
         }  # in FP32: all of a stream at once
         chosen: set[str] = set()
-        graph = half
         for _ in range(12):
-            bad |= {CAST.sub("", name) for name in (*run.beginnings, *broken_constants(graph))}
+            bad |= {CAST.sub("", name) for name in (*found.run.beginnings, *found.run.constants)}
             grown = chosen | ((bad | set().union(*(readers.get(name, set()) for name in bad))) & known)
             if grown == chosen:
                 break
             chosen = grown
-            graph = with_islands(half, exact, chosen)
-            run = self._judge(graph, range(len(self.images))).run
-        return chosen
+            found = self._judge(with_islands(half, exact, chosen), range(len(self.images)))
+        return chosen, found
 
     def _tester(
         self, half: onnx.ModelProto, exact: onnx.ModelProto, rows: Sequence[int], strict: bool
@@ -248,11 +247,7 @@ class Mender:
         Not optimised while the search goes on: among hundreds of graphs with Casts in odd places there are some that ONNX
         Runtime 1.31.1's optimiser crashes on.
         """
-        from ..engines.onnxruntime import session
-
-        runner = session(graph.SerializeToString(), "cpu", None, optimise=optimise)
-        names = [output.name for output in runner.get_outputs()]
-        return in_parts(lambda part: dict(zip(names, runner.run(None, {"images": part}))), images, self.batch)
+        return run_graph(graph, images, self.batch, optimise=optimise)
 
     def _ranges(self, exact: onnx.ModelProto) -> dict[str, Array]:
         """Node -> largest magnitudes [C] of its value in FP32, along its last axis."""
@@ -261,7 +256,7 @@ class Mender:
         runner = session(watched(exact).SerializeToString(), "cpu", None, optimise=False)
         told = [output.name for output in runner.get_outputs() if output.name.startswith(WATCH)]
         largest: dict[str, Array] = {}
-        for start in range(len(self.images)):
+        for start in range(0, len(self.images), self.batch or 1):
             part = self.images[(start + np.arange(self.batch or 1)) % len(self.images)]
             for name, value in zip(told, runner.run(told, {"images": part})):
                 node = name[len(WATCH) :]

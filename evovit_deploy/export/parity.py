@@ -14,7 +14,7 @@ from ..classes.scores import scores_of
 from ..errors import InputError
 from ..models.groups import group_overlap, merge_distance
 from ..recipes import Tolerance
-from .features import compare_features
+from .features import compare_features, match_of
 from .gates import REFERENCE, CutFlip, ParityReport
 
 __all__ = ["compare", "jaccard"]
@@ -106,25 +106,18 @@ def _compare_scores(
     if not len(sound):
         return dataclasses.replace(empty, compared=compared)
     own, a, b = own[sound], a[sound], b[sound]
-    errors, scales = np.abs(a - b).max(1), np.maximum(1.0, np.abs(a).max(1))
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosine = np.where(lengths > 0, (a * b).sum(1) / np.where(lengths > 0, lengths, 1), (a == b).all(1))
+    errors = np.abs(a - b).max(1)
     same = own.argmax(1) == b.argmax(1)
     best = np.sort(own, axis=1)[:, ::-1]
     margins = best[:, 0] - best[:, 1] if own.shape[1] > 1 else np.zeros(len(own))
-    worst = int((errors / scales).argmax())
     return dataclasses.replace(
         empty,
         compared=compared,
-        max_abs=float(errors.max()),
         mean_abs=float(np.abs(a - b).mean()),
-        error=float((errors / scales).max()),
-        scale=float(scales[worst]),
-        worst=names[sound[worst]],
-        cosine=float(cosine.min()),
         top1=float(same.mean()),
         flips=tuple(CutFlip(names[sound[i]], float(margins[i]), float(errors[i])) for i in np.flatnonzero(~same)),
         flip_limit=2 * float(errors[same].max()) if same.any() else 0.0,
+        **dataclasses.asdict(match_of(a, b, [names[image] for image in sound])),
     )
 
 

@@ -58,7 +58,7 @@ def compare_onnx(
         tolerance: What to accept.
         names: Of the images.
     """
-    from ..engines.onnxruntime import OrtEngine, session
+    from ..engines.onnxruntime import OrtEngine
 
     names = tuple(names) or tuple(f"image {number}" for number in range(1, len(images) + 1))
     expected, scores = run_module(reference, images)
@@ -78,10 +78,7 @@ def compare_onnx(
         missing.remove("logits")  # the file's own scores count
     rest: Outputs = {}
     if missing:
-        runner = session(
-            (emulate_bf16(full) if emulated else full).SerializeToString(), "cpu", None, optimise=not emulated
-        )
-        rest = in_parts(lambda part: dict(zip(missing, runner.run(missing, {"images": part}))), images, batch)
+        rest = run_graph(emulate_bf16(full) if emulated else full, images, batch, missing, optimise=not emulated)
         rest = _first_again(rest) if len(names) > len(images) else rest
     got = {**rest, **file}
     shown = images if len(names) == len(images) else np.concatenate([images, images[:1]])
@@ -238,6 +235,22 @@ def in_parts(run: Callable[[Array], Mapping[str, Array]], images: Array, batch: 
         padded = chunk if batch is None else images[(start + np.arange(batch)) % len(images)]
         parts.append({name: value[: len(chunk)] for name, value in run(padded).items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def run_graph(
+    graph: onnx.ModelProto,
+    images: Array,
+    batch: int | None,
+    names: Sequence[str] | None = None,
+    *,
+    optimise: bool = True,
+) -> Outputs:
+    """Run a graph on ONNX Runtime's CPU provider: its outputs by name, or those that are named."""
+    from ..engines.onnxruntime import session
+
+    runner = session(graph.SerializeToString(), "cpu", None, optimise=optimise)
+    wanted, source = names or [output.name for output in runner.get_outputs()], runner.get_inputs()[0].name
+    return in_parts(lambda part: dict(zip(wanted, runner.run(wanted, {source: part}))), images, batch)
 
 
 def _first_again(outputs: Outputs) -> Outputs:

@@ -82,7 +82,7 @@ class ExportSource:
             raise InputError("--weights and --random-weights cannot be used together.")
         named = ("keep", "r", "method", "schedule")
         if self.original and (said := [name for name in self.options.given if name in named]):
-            out = " and ".join(f"--{name}" for name in said)
+            out = " and ".join(map(option, said))
             raise InputError(f"--baseline-kind exports the original, which keeps every patch. Leave out {out}.")
 
     @property

@@ -34,6 +34,7 @@ class StrictRun:
         outputs: Names of the graph's outputs.
         largest: Value computed in FP16 -> its largest magnitude before rounding, over all images run so far.
         worst: Value -> number of the first image that it was out of range in.
+        constants: Nodes that read a weight which is not finite.
     """
 
     def __init__(self, model: onnx.ModelProto, batch: int | None = None) -> None:
@@ -45,7 +46,7 @@ class StrictRun:
         self.largest: dict[str, float] = {}
         self.worst: dict[str, int] = {}
         self._nodes = node_names(model)
-        self._constants = broken_constants(model)
+        self.constants = broken_constants(model)
         self._session = session(emulate_fp16(model, watch=True).SerializeToString(), "cpu", None, optimise=False)
         self._names = [output.name for output in self._session.get_outputs()]
 
@@ -72,7 +73,7 @@ class StrictRun:
 
         A value that is NaN or infinite only because one before it was is left out, unless nothing else is to be named.
         """
-        found = [f"{node}: a weight is beyond it" for node in self._constants]
+        found = [f"{node}: a weight is beyond it" for node in self.constants]
         first = [name for name in self._nodes if name in self.worst and np.isfinite(self.largest[name])]
         rest = [name for name in self._nodes if name in self.worst and not np.isfinite(self.largest[name])]
         for name in first or ([] if found else rest):

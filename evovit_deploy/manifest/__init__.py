@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..models.options import ModelOptions
 
-__all__ = ["KEY", "SCHEMA", "attach", "check", "check_schema", "is_ours", "make", "read", "read_file"]
+__all__ = ["KEY", "SCHEMA", "attach", "check", "check_schema", "is_ours", "make", "options_of", "read", "read_file"]
 
 SCHEMA = 1
 KEY = "evovit"
@@ -81,6 +81,20 @@ def make(
         "weights": weights,
         "versions": {name: version(name) for name in ("evovit-deploy", "torch", "onnx", "onnxscript", "timm")},
     }
+
+
+def options_of(manifest: dict[str, Any]) -> ModelOptions:
+    """Return how the module of a manifest was built; its outputs have the names of the file."""
+    from ..models.options import ModelOptions
+
+    return ModelOptions(
+        manifest["precision"],
+        manifest["input"],
+        manifest["selection"] or "auto",
+        tuple(manifest["outputs"]),
+        manifest["folded"],
+        manifest.get("trim", True),
+    )
 
 
 def attach(model: onnx.ModelProto, manifest: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from ...classes.output_names import output_of
 from ...errors import EngineError, InputError, ModelFileError
 from ...machine.facts import cpu_features, cpu_model
 from ...manifest import check, check_schema
@@ -139,7 +140,7 @@ def rebuild_command(path: Path, document: dict[str, Any] | None, device: str | N
         model, batches = document["model"], batches_of(document)
         words += ["--device", device or document["machine"]["device"], "--precision", model["precision"]]
         words += ["--input", model["input"]] if model["input"] != "float32" else []
-        outputs = list(dict.fromkeys(name.partition("_")[0] for name in model["outputs"]))
+        outputs = list(dict.fromkeys(map(output_of, model["outputs"])))
         words += ["--outputs", ",".join(outputs)] if outputs != ["logits"] else []
         words += ["--selection", model["selection"]] if model["selection"] else []
         words += [] if model["folded"] else ["--no-fold"]
