@@ -93,9 +93,8 @@ class CheckpointOptions:
         if self.num_heads is not None or self.ema:
             raise InputError("--num-heads and --ema are for checkpoints; random weights have neither. Leave them out.")
         if self.from_timm is not None:
-            name = self.recipe.name if isinstance(self.recipe, Recipe) else self.recipe
             recipe = timm_recipe(
-                self.from_timm, recipe=name, image_size=self.image_size, pool=self.pool, method=self.method
+                self.from_timm, recipe=self.recipe, image_size=self.image_size, pool=self.pool, method=self.method
             )
         elif self.method is not None:
             raise InputError(

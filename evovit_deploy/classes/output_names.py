@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["PLACES", "block_of", "is_feature", "is_of_tokens", "output_of"]
+__all__ = ["FEATURES", "PLACES", "TOKENS", "block_of", "is_feature", "is_of_tokens", "output_of"]
 
 FEATURES = ("embedding", "class_token", "patch_tokens")
 PLACES = ("kept", "sources")  # outputs that are one a place where tokens are left out or merged: kept_1, kept_2, ...
+TOKENS = (*PLACES, "sizes")  # what says which tokens there are
 
 
 def block_of(name: str) -> int | None:
     """Return the number of the block that ``block_3`` or ``norm_block_3`` is about; None for other outputs."""
-    found = re.fullmatch(r"(?:norm_)?block_(\d{1,4})", name)
+    found = re.fullmatch(r"(?:norm_)?block_(0|[1-9][0-9]{0,3})", name)
     return None if found is None else int(found[1])
 
 
@@ -28,4 +29,4 @@ def output_of(name: str) -> str:
 
 def is_of_tokens(name: str) -> bool:
     """Return whether an output says what became of tokens, which patches were kept or merged; it is never class scores."""
-    return output_of(name) in (*PLACES, "sizes")
+    return output_of(name) in TOKENS

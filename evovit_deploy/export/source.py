@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..checkpoint.options import CheckpointOptions, option
 from ..errors import InputError
+from ..models.vit.timm_source import accuracy_note
 from ..recipes import Recipe
 from .baseline import BaselineKind, export_baseline, prepare_baseline
 from .onnx import ExportOptions, ExportResult, PreparedExport, export_onnx, prepare
@@ -113,14 +113,14 @@ class ExportSource:
                 partial(export_baseline, self.baseline, **named),
                 partial(prepare_baseline, self.baseline, **named),
             )
-        options = dataclasses.replace(self.options, keep=(1.0,)) if self.original else self.options
         path = self.checkpoint or self.weights
-        found = options.random(self.seed) if path is None else options.load(path)
+        found = self.options.random(self.seed) if path is None else self.options.load(path)
         if self.original:
             weighted: dict[str, Any] = {"kind": kind, "weights": found}
+            cost = accuracy_note(found.recipe)  # which a model that keeps every patch does not have
             return LoadedSource(
                 vanilla_recipe(found.recipe),
-                found.notes,
+                tuple(text for text in found.notes if text != cost),
                 partial(export_baseline, found.recipe, **weighted),
                 partial(prepare_baseline, found.recipe, **weighted),
             )

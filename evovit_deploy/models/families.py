@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..classes.output_names import TOKENS
 from ..errors import InputError
 from ..recipes import PRECISIONS, Recipe
 from ..recipes.forms import FORMS, Form, TokenEvolution, form_of
@@ -144,7 +145,6 @@ class Family:
             ``num_heads``, ``depth``, ``mlp_ratio``, ``num_classes`` and others; lists where stages differ.
         schedule: Recipe -> JSON-ready token evolution: ``schedule``, ``keep_ratios``, ``tradeoff``, ``groups``.
         auto_pattern: What ``--selection auto`` selects with; docs/graph.md and bench/results hold the measurements.
-        plain_pattern: What the plain module selects with that exports are held against.
         refused_patterns: Patterns that it cannot use -> why, after "selection NAME ".
         outputs: Kinds of outputs (:mod:`.outputs`) that it can be exported with.
         refused_outputs: Kinds that it cannot give -> why, after "NAME ".
@@ -177,7 +177,6 @@ class Family:
     schedule: Callable[[Recipe], dict[str, Any]]
     fuses: Callable[[Recipe], bool] | None = None
     auto_pattern: str = "topk"
-    plain_pattern: str = "topk"
     refused_patterns: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ("logits", "probabilities", "kept")
     refused_outputs: Mapping[str, str] = field(default_factory=dict)
@@ -193,6 +192,11 @@ class Family:
     work: Callable[[Recipe], float] | None = None
     mark: str = ""
     near_miss: Callable[[Source], str | None] = lambda source: None
+
+    @property
+    def plain_pattern(self) -> str:
+        """What the plain module selects with that exports are held against."""
+        return self.auto_pattern if "topk" in self.refused_patterns else "topk"
 
     def settled(self, options: ModelOptions, recipe: Recipe) -> ModelOptions:
         """Return the options with the outputs that a model of this recipe gives by default where none are given.
@@ -213,7 +217,7 @@ class Family:
         row, depth = self if evolved else self.vanilla, self.sizes(recipe)["depth"]
         refused = {
             **self.refused_outputs,
-            **({} if evolved else dict.fromkeys(("kept", "sources", "sizes"), KEEPS_ALL)),
+            **({} if evolved else dict.fromkeys(TOKENS, KEEPS_ALL)),
         }
         found = settle_outputs(
             options.outputs, recipe, row.outputs, row.label, depth if isinstance(depth, int) else sum(depth), refused

@@ -12,7 +12,7 @@ from ..recipes.forms import Network
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["check_image_size", "fit", "resize_position_embedding"]
+__all__ = ["check_image_size", "fit", "headless_note", "resize_position_embedding"]
 
 
 def fit(base: Recipe, structure: Network, derived: str, network: tuple[str, ...]) -> Recipe:
@@ -34,6 +34,13 @@ def fit(base: Recipe, structure: Network, derived: str, network: tuple[str, ...]
     if (old.image_size, old.num_classes) != (structure.image_size, structure.num_classes):
         published = Published()
     return dataclasses.replace(base, name=name, structure=structure, baseline=baseline, published=published)
+
+
+def headless_note(structure: Network) -> list[str]:
+    """Say what a model without a classifier gives; nothing of one that has it."""
+    if structure.head:
+        return []
+    return [f"there is no classification head: the output is `embedding`, the model's {structure.num_classes} features"]
 
 
 def check_image_size(image_size: int, patch_size: int) -> None:

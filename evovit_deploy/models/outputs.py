@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..classes.output_names import PLACES, block_of, is_feature
+from ..classes.output_names import FEATURES, PLACES, TOKENS, block_of, is_feature
 from ..errors import InputError
 from ..suggest import did_you_mean
 
@@ -27,19 +27,19 @@ __all__ = [
     "worded",
 ]
 
-BLOCKS = {"block_": "blocks", "norm_block_": "norm_blocks"}  # start of a name -> its kind
-VIT_FEATURES = ("embedding", "class_token", "patch_tokens", "blocks", "norm_blocks")
-KINDS = ("logits", "probabilities", "kept", "sources", "sizes", *VIT_FEATURES)
+BLOCKS = {"blocks": "block_", "norm_blocks": "norm_block_"}  # kind -> start of its names
+VIT_FEATURES = (*FEATURES, *BLOCKS)
+KINDS = ("logits", "probabilities", *TOKENS, *VIT_FEATURES)
 
 
 def kind_of(name: str) -> str:
     """Return the kind of an output: ``blocks`` of ``block_3``; all others are their own."""
-    return name if (block := block_of(name)) is None else BLOCKS[name.removesuffix(str(block))]
+    return name if block_of(name) is None else next(kind for kind, start in BLOCKS.items() if name.startswith(start))
 
 
 def worded(kinds: Sequence[str]) -> str:
     """Return kinds as they are typed: ``logits, kept, blocks=N``."""
-    return ", ".join(f"{kind}=N" if kind in BLOCKS.values() else kind for kind in kinds)
+    return ", ".join(f"{kind}=N" if kind in BLOCKS else kind for kind in kinds)
 
 
 def read_outputs(text: str) -> tuple[str, ...]:
@@ -49,35 +49,41 @@ def read_outputs(text: str) -> tuple[str, ...]:
         InputError: Blocks without a number, or a number without blocks.
     """
     names: list[str] = []
-    start = ""  # of the names that numbers stand for
+    blocks = ""  # the kind that numbers stand for
     for word in (part.strip() for part in text.split(",")):
         kind, given, value = word.partition("=")
-        if given and kind in BLOCKS.values():
-            start, number = next(start for start, of in BLOCKS.items() if of == kind), value.strip()
-        elif start and not word[:1].isalpha():
+        if given and kind in BLOCKS:
+            blocks, number = kind, value.strip()
+        elif blocks and not word[:1].isalpha():
             number = word
         else:
             names.append(word)
-            start = ""
+            blocks = ""
             continue
         if not (number.isascii() and number.isdigit()):
             raise InputError(
-                f"--outputs {text!r}: {number!r} is not the number of a block; for example: --outputs {BLOCKS[start]}=3,6,9, "
+                f"--outputs {text!r}: {number!r} is not the number of a block; for example: --outputs {blocks}=3,6,9, "
                 "counted from 0."
             )
-        names.append(f"{start}{int(number)}")
+        names.append(f"{BLOCKS[blocks]}{int(number)}")
     return tuple(names)
 
 
 def check_outputs(names: Sequence[str]) -> None:
     """Raise InputError for names that no model has, or that are given twice."""
-    unknown = [name for name in names if kind_of(name) not in KINDS or name in BLOCKS.values()]
+    unknown = [name for name in names if kind_of(name) not in KINDS or name in BLOCKS]
     if unknown:
-        typed = next((f"{name}=3,6,9" for name in BLOCKS.values() if name == unknown[0]), None)
-        hint = f" For example: {typed}." if typed else did_you_mean(unknown[0], KINDS)
+        blocks = unknown[0] in BLOCKS
+        hint = f" For example: {unknown[0]}=3,6,9." if blocks else did_you_mean(unknown[0], KINDS)
         raise InputError(f"outputs {', '.join(filter(None, unknown)) or 'missing'}; valid: {worded(KINDS)}.{hint}")
     if twice := list(dict.fromkeys(name for name in names if names.count(name) > 1)):
         raise InputError(f"outputs name {', '.join(twice)} twice; once is enough.")
+
+
+def numbered(outputs: Sequence[str], **counts: int) -> tuple[str, ...]:
+    """Return ONNX output names: those of ``counts`` stand for that many, ``kept`` for ``kept_1``, ``kept_2``, ..."""
+    each = ([f"{name}_{i + 1}" for i in range(counts[name])] if name in counts else [name] for name in outputs)
+    return tuple(name for names in each for name in names)
 
 
 def settle_outputs(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import permutations, product
 
 from ..errors import RecipeError
 from ..recipes import Recipe
@@ -74,9 +74,9 @@ class Space:
     def neighbours(self, point: Point) -> Iterator[Point]:
         """Yield what one step on one axis reaches, then an amount a step more and another a step less."""
         moves = [(at, way) for at in range(len(self.axes)) for way in (1, -1)]
-        amounts = [(at, way) for at, way in moves if self.axes[at].amount]
+        amounts = [at for at, axis in enumerate(self.axes) if axis.amount]
         steps = [[move] for move in moves]
-        steps += [[(i, 1), (j, -1)] for i, up in amounts if up == 1 for j, down in amounts if down == -1 and j != i]
+        steps += [[(more, 1), (less, -1)] for more, less in permutations(amounts, 2)]
         for step in steps:
             found = list(point)
             for at, way in step:

@@ -122,6 +122,11 @@ class Evolution:
     schedule: Literal["stage", "layer"] = "stage"
     stage_starts: tuple[int, ...] = (4, 8)
 
+    @classmethod
+    def whole(cls, depth: int) -> Evolution:
+        """Return that of a model which keeps every patch in each of so many blocks."""
+        return cls((1.0,) * depth, (1.0,) * depth, stage_starts=())
+
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             hint = did_you_mean(self.schedule, SCHEDULES)

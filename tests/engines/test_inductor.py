@@ -19,7 +19,7 @@ from evovit_deploy import Engine, InputError, doctor, verify
 from evovit_deploy.describe import describe
 from evovit_deploy.engines.inductor import engine as engine_module
 from evovit_deploy.engines.inductor.engine import InductorEngine
-from evovit_deploy.engines.inductor.package import manifest_path
+from evovit_deploy.engines.inductor.package import manifest_path, rebuild_command
 from evovit_deploy.errors import EngineError
 from evovit_deploy.packages import ServiceOptions, read_contents
 from evovit_deploy.serve.metrics import Metrics
@@ -262,3 +262,10 @@ def test_bench_makes_one_of_a_checkpoint_and_of_its_twin(compiler: Compiler, tmp
     assert subjects[0]["selection"] != "auto"
     assert all(subject["facts"]["macs"] for subject in subjects)
     assert [(str(batches), device) for batches, device in compiler.compiled] == [("1", "cpu"), ("1", "cpu")]
+
+
+def test_the_command_that_builds_it_again_names_outputs_as_they_are_typed() -> None:
+    model: dict[str, Any] = {"precision": "fp32", "input": "float32", "selection": None, "folded": True}
+    model["outputs"] = ["logits", "class_token", "block_3", "kept_1", "kept_2"]
+    document = {"model": model, "machine": {"device": "cpu"}, "batch": {"min": 1, "max": 8, "sizes": []}}
+    assert "--outputs logits,class_token,block_3,kept " in rebuild_command(Path("m.pt2"), document)

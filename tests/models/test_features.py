@@ -230,6 +230,8 @@ def test_outputs_are_read(text, names):
         ("embeding", "Did you mean 'embedding'"),
         ("", "outputs missing"),
         ("block_x", "outputs block_x"),
+        ("block_03", "outputs block_03"),
+        ("norm_block_007", "outputs norm_block_007"),
     ],
 )  # fmt: skip
 def test_outputs_that_are_none(text, words):

@@ -1,5 +1,7 @@
 """Folding: what it removes is gone, and the function is the same."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -12,9 +14,9 @@ EVOLVING = Evolution((1, 1, 0.5, 0.5), (1, 1, 0.5, 0.5), stage_starts=(2,))
 VANILLA = Evolution((1,) * 4, (1,) * 4, stage_starts=())
 
 
-def random_model(evolution=EVOLVING, **options) -> VisionTransformer:
+def random_model(evolution=EVOLVING, pool="patches", **options) -> VisionTransformer:
     """Every parameter random, biases and norms too, so that a fold that forgets one shows."""
-    model = VisionTransformer(TINY, evolution, **options).eval()
+    model = VisionTransformer(dataclasses.replace(TINY, pool=pool), evolution, **options).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

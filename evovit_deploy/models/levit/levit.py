@@ -20,6 +20,7 @@ from ...recipes import Transform
 from ...recipes.levit import LevitEvolution, LevitStructure
 from ..evolution import PATTERNS, Selection, kept_positions
 from ..ops import Lowered
+from ..outputs import numbered
 from ..vit.layers import ALWAYS_KEPT, Step
 from .layers import Block, Head, Subsample, average, stem
 from .schedule import Group, Stage, plan
@@ -81,11 +82,8 @@ class EvoLevit(Lowered):
     @property
     def output_names(self) -> tuple[str, ...]:
         """ONNX output names: ``kept`` stands for ``kept_1``, ``kept_2``, ..., one a selecting group."""
-        selecting = [group for stage in self.stages for group in stage.groups if group.keep is not None]
-        names: list[str] = []
-        for output in self.outputs:
-            names += [f"kept_{i + 1}" for i in range(len(selecting))] if output == "kept" else [output]
-        return tuple(names)
+        groups = [group for stage in self.stages for group in stage.groups]
+        return numbered(self.outputs, kept=sum(group.keep is not None for group in groups))
 
     def fold_positions(self) -> None:
         """Put the bias of the folded stem and the class token into the position embedding, in place: see :mod:`.folding`."""

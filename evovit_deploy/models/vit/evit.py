@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...recipes import Recipe, Structure
+from ...recipes import Structure
 from ..evolution import Selection, ascending
 from ..fusion import reorganised
-from ..options import ModelOptions
+from ..outputs import numbered
 from .evit_recipe import Fusion
-from .evo_deit import finish_model
 from .layers import Block, Step, class_attention
 from .shortening import ShorteningTransformer
-from .timm_vit import rename
-from .vit import VisionTransformer
 
-__all__ = ["FusingTransformer", "build_evit"]
+__all__ = ["FusingTransformer"]
 
 
 class FusingTransformer(ShorteningTransformer):
@@ -40,7 +36,7 @@ class FusingTransformer(ShorteningTransformer):
     @property
     def output_names(self) -> tuple[str, ...]:
         """ONNX output names: ``kept`` stands for ``kept_1``, ``kept_2``, ..., one a place."""
-        return self.named("kept", len(self.left))
+        return numbered(self.outputs, kept=len(self.left))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map [B, 3, S, S] float32 or [B, S, S, 3] uint8 -> tuple of outputs, see :attr:`output_names`."""
@@ -50,16 +46,10 @@ class FusingTransformer(ShorteningTransformer):
         last = self.structure.depth - 1
         for i in range(last + 1):
             block: Block = self.blocks[i]  # type: ignore[assignment]
-            front = self.structure.classified if i == last and self.trim and not self.features.last else 0
-            q, k, v = block.attn(block.norm1(x))
-            scores: Tensor | None = None
-            if i in self.left and (not front or "kept" in self.outputs):
-                row = block.class_row(q, k)
+            front = self.structure.classified if i == last and self.trim else 0  # only these tokens are read
+            x, row = block.mix(x, i in self.left and (not front or "kept" in self.outputs), front)
+            if row is not None:
                 scores = self.score(class_attention, [row], [1 / self.structure.num_heads], self.prefix)
-            if front:  # only these tokens' queries and MLP are read
-                q, x = q[:, :, :front], x[:, :front]
-            x = x + block.attn.proj(block.attn.attend(q, k, v))
-            if scores is not None:
                 selection = self.select(self.selection_of, scores, self.left[i], origin)
                 if "kept" in self.outputs:
                     origin = self.select(self.moved, selection, scores, origin, len(kept))
@@ -99,25 +89,3 @@ class FusingTransformer(ShorteningTransformer):
     def patches_of(self, selection: Selection, origin: Tensor) -> Tensor:
         """Return the numbers of the kept tokens, ascending [B, K] int64; those of patches count from 0."""
         return ascending(origin[:, self.prefix : selection.keep] - self.prefix)
-
-
-def build_evit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> VisionTransformer:
-    """Return the inference module of an EViT, or of EViT on a ViT of timm, in eval mode, on the CPU; see :attr:`.Family.build`.
-
-    Args:
-        recipe: Of either family.
-        state: In timm's names, which are those of DeiT.
-        options: With a pattern.
-    """
-    structure, fusion = recipe.parts(Structure, Fusion)
-    model = FusingTransformer(
-        structure,
-        fusion,
-        pattern=options.selection,
-        transform=recipe.transform,
-        image_input=options.image_input,
-        outputs=options.outputs,
-        trim=options.trim,
-    )
-    model.load_state_dict(rename(state, structure))
-    return finish_model(model, options)

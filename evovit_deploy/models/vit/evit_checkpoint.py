@@ -10,10 +10,10 @@ from ...errors import CheckpointError, RecipeError
 from ...recipes import Published, Recipe, Structure, load_recipe, recipe_names
 from ..checks import check_tensors
 from ..families import Loaded, Source
-from ..fitting import check_image_size, fit, resize_position_embedding
+from ..fitting import fit
 from .evit_recipe import Fusion, start
 from .evo_deit_recipe import heads_of
-from .evo_deit_tensors import Sizes, measure
+from .evo_deit_tensors import Sizes, expected_shapes, measure, resized
 
 __all__ = ["load", "random", "recognise"]
 
@@ -36,32 +36,12 @@ def load(source: Source) -> Loaded:
     where = source.where
     sizes = measure(source.state, where, "an EViT")
     weights = check_tensors(source.state, _shapes(sizes), f"an EViT of {sizes.depth} blocks", where)
-    own_size = sizes.grid * sizes.patch_size
-    target = own_size if source.image_size is None else source.image_size
-    check_image_size(target, sizes.patch_size)
-    notes = []
-    if target != own_size:
-        grid = target // sizes.patch_size
-        weights["pos_embed"] = resize_position_embedding(weights["pos_embed"], grid, "bicubic")
-        notes.append(
-            f"position embedding resized from {sizes.grid} x {sizes.grid} to {grid} x {grid} patches (bicubic) for images of "
-            f"{target} pixels; the model was trained at {own_size}"
-        )
+    target, notes = resized(weights, sizes, source.image_size, "bicubic")
     shipped = None if source.recipe is not None else _shipped(sizes, target)
     evolution, said = _evolution(source, sizes.depth)
     base = source.recipe or shipped
     heads = heads_of(sizes, None if base is None else base.network(Structure), source.num_heads, where)
-    structure = Structure(
-        image_size=target,
-        patch_size=sizes.patch_size,
-        embed_dim=sizes.embed_dim,
-        depth=sizes.depth,
-        num_heads=heads,
-        mlp_ratio=sizes.hidden / sizes.embed_dim,
-        num_classes=sizes.num_classes or sizes.embed_dim,
-        pool="cls",
-        head=sizes.num_classes > 0,
-    )
+    structure = sizes.structure(target, heads, "cls")
     derived = f"evit_c{sizes.embed_dim}h{heads}_patch{sizes.patch_size}_{target}"
     if base is None:
         return Loaded(Recipe(derived, "evit", structure, evolution), weights, [*said, *notes])
@@ -80,36 +60,22 @@ def random(recipe: Recipe, seed: int) -> Loaded:
 
 def _shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
     """Every parameter of a DeiT, with its shape."""
-    c, h, p = sizes.embed_dim, sizes.hidden, sizes.patch_size
-    shapes: dict[str, tuple[int, ...]] = {"cls_token": (1, 1, c), "pos_embed": (1, 1 + sizes.grid**2, c)}
-    layers: dict[str, tuple[int, ...]] = {"patch_embed.proj": (c, 3, p, p)}
-    for i in range(sizes.depth):
-        block = {
-            "norm1": (c,),
-            "attn.qkv": (3 * c, c),
-            "attn.proj": (c, c),
-            "norm2": (c,),
-            "mlp.fc1": (h, c),
-            "mlp.fc2": (c, h),
-        }
-        layers |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
-    layers["norm"] = (c,)
-    if sizes.num_classes:
-        layers["head"] = (sizes.num_classes, c)
-    for name, shape in layers.items():
-        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    return shapes
+    c, h = sizes.embed_dim, sizes.hidden
+    block = {
+        "blocks.{}.norm1": (c,),
+        "blocks.{}.attn.qkv": (3 * c, c),
+        "blocks.{}.attn.proj": (c, c),
+        "blocks.{}.norm2": (c,),
+        "blocks.{}.mlp.fc1": (h, c),
+        "blocks.{}.mlp.fc2": (c, h),
+    }
+    return expected_shapes(sizes, block)
 
 
 def _shipped(sizes: Sizes, image_size: int) -> Recipe | None:
     """The shipped recipe of this network, for transform, tolerances and name."""
-    for recipe in map(load_recipe, recipe_names()):
-        if recipe.family == "evit":
-            s = recipe.network(Structure)
-            found = (s.embed_dim, s.patch_size, s.depth, s.image_size)
-            if found == (sizes.embed_dim, sizes.patch_size, sizes.depth, image_size):
-                return recipe
-    return None
+    found = (one for one in map(load_recipe, recipe_names()) if one.family == "evit" and sizes.fits(one))
+    return next((one for one in found if one.structure.image_size == image_size), None)
 
 
 def _evolution(source: Source, depth: int) -> tuple[Fusion, list[str]]:

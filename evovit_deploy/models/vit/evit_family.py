@@ -9,7 +9,7 @@ from ...recipes import Recipe, Structure
 from ...recipes.forms import Form
 from ..families import Family, register
 from . import evit_checkpoint, evit_recipe, facts, space
-from .family import BODY, DEIT, on_timm
+from .family import BODY, DEIT, of_timm, on_timm
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,9 +24,9 @@ def _fuses(recipe: Recipe) -> bool:
 
 
 def _build(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
-    from .evit import build_evit
+    from .evit import FusingTransformer
 
-    return build_evit(recipe, state, options)
+    return of_timm(recipe, state, options, kind=FusingTransformer)
 
 
 # The same on a body of the authors' names and on one of timm's.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from ...recipes import Evolution, Recipe, Structure
-from ...recipes.vit import Pool
+from ...recipes import Recipe
 from ..options import DTYPES, ModelOptions
 from .folding import fold
 from .vit import VisionTransformer
 
-__all__ = ["build_vit", "finish_model", "rename"]
+__all__ = ["build_vit", "rename"]
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -41,7 +40,10 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def build_vit(
-    recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions, pool: Pool | None = None
+    recipe: Recipe,
+    state: Mapping[str, Tensor],
+    options: ModelOptions,
+    kind: Callable[..., VisionTransformer] = VisionTransformer,
 ) -> VisionTransformer:
     """Return the inference module of any class-token ViT, in eval mode, on the CPU.
 
@@ -49,16 +51,14 @@ def build_vit(
         recipe: Structure, evolution, transform.
         state: FP32 parameters in the module's names.
         options: Precision, input, selection (a pattern, not ``auto``), outputs, folding.
-        pool: What is classified, in place of the recipe's.
+        kind: The module's class: structure, evolution and what follows here -> the module.
 
     Raises:
         InputError: Normed blocks of a model that norms no token.
     """
-    structure, evolution = recipe.parts(Structure, Evolution)
-    model = VisionTransformer(
-        structure,
-        evolution,
-        pool=pool,
+    model = kind(
+        recipe.structure,
+        recipe.evolution,
         pattern=options.selection,
         transform=recipe.transform,
         image_input=options.image_input,
@@ -66,10 +66,5 @@ def build_vit(
         trim=options.trim,
     )
     model.load_state_dict(dict(state))
-    return finish_model(model, options)
-
-
-def finish_model(model: VisionTransformer, options: ModelOptions) -> VisionTransformer:
-    """Fold, convert and freeze a module whose FP32 parameters are loaded."""
     model = fold(model) if options.fold else model
     return model.eval().requires_grad_(False).to(DTYPES[options.precision])

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from ...recipes import Recipe, Structure
 from ..families import Loaded, Source
-from ..fitting import check_image_size, resize_position_embedding
 from .evo_deit_recipe import identify
-from .evo_deit_tensors import Sizes, expected_shapes, measure, to_float32
+from .evo_deit_tensors import Sizes, expected_shapes, measure, resized, to_float32
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,18 +42,9 @@ def load(source: Source) -> Loaded:
     state, where = source.state, source.where
     sizes = measure(state, where)
     weights, notes = to_float32(state, sizes, where)
-    own_size = sizes.grid * sizes.patch_size
-    target = own_size if source.image_size is None else source.image_size
-    check_image_size(target, sizes.patch_size)
-    if target != own_size:
-        grid = target // sizes.patch_size
-        weights["pos_embed"] = resize_position_embedding(weights["pos_embed"], grid)
-        notes.append(
-            f"position embedding resized from {sizes.grid} x {sizes.grid} to {grid} x {grid} patches (bilinear) for "
-            f"images of {target} pixels; the model was trained at {own_size}"
-        )
+    target, moved = resized(weights, sizes, source.image_size, "bilinear")
     fitted, assumed = identify(sizes, target, source.args, source.recipe, source.num_heads, where)
-    return Loaded(fitted, weights, [*assumed, *notes])
+    return Loaded(fitted, weights, [*assumed, *notes, *moved])
 
 
 def random(recipe: Recipe, seed: int) -> Loaded:

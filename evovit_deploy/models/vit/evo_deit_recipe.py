@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ...errors import CheckpointError, InputError
 from ...recipes import Evolution, Recipe, Structure, load_recipe, recipe_names
-from ..fitting import fit
+from ..fitting import fit, headless_note
 from .evo_deit_tensors import Sizes
 
 __all__ = ["heads_of", "identify"]
@@ -39,17 +39,8 @@ def identify(
         CheckpointError: Heads or schedule cannot be told; the message says which option to give.
     """
     base = _given(recipe, sizes, where) if recipe is not None else _shipped(sizes, image_size, args.get("model", ""))
-    heads = heads_of(sizes, None if base is None else _structure(base), num_heads, where)
-    structure = Structure(
-        image_size=image_size,
-        patch_size=sizes.patch_size,
-        embed_dim=sizes.embed_dim,
-        depth=sizes.depth,
-        num_heads=heads,
-        mlp_ratio=sizes.hidden / sizes.embed_dim,
-        num_classes=sizes.num_classes or sizes.embed_dim,
-        head=sizes.num_classes > 0,
-    )
+    heads = heads_of(sizes, None if base is None else base.network(Structure), num_heads, where)
+    structure = sizes.structure(image_size, heads)
     derived = f"evo_deit_c{sizes.embed_dim}h{heads}_patch{sizes.patch_size}_{image_size}"
     if base is None:
         if sizes.depth != _PUBLISHED_DEPTH:
@@ -68,21 +59,13 @@ def identify(
         f"keep ratios ({', '.join(f'{r:g}' for r in ratios)}) and tradeoff come from {source}, since a checkpoint does "
         "not store them; if it was trained with others, give --keep or a recipe"
     )
-    notes = [note]
-    if not structure.head:
+    notes = [note, *headless_note(structure)]
+    if base is not None and base.network(Structure).embed_dim != sizes.embed_dim:
         notes.append(
-            f"there is no classification head: the output is `embedding`, the model's {structure.embed_dim} features"
-        )
-    if base is not None and _structure(base).embed_dim != sizes.embed_dim:
-        notes.append(
-            f"recipe {base.name} is for embed dim {_structure(base).embed_dim}, the checkpoint has {sizes.embed_dim}: "
+            f"recipe {base.name} is for embed dim {base.network(Structure).embed_dim}, the checkpoint has {sizes.embed_dim}: "
             "schedule and transform are the recipe's, the structure is the checkpoint's"
         )
     return result, notes
-
-
-def _structure(recipe: Recipe) -> Structure:
-    return recipe.network(Structure)
 
 
 def _given(recipe: Recipe, sizes: Sizes, where: str) -> Recipe:
@@ -90,9 +73,9 @@ def _given(recipe: Recipe, sizes: Sizes, where: str) -> Recipe:
         raise CheckpointError(
             f"recipe {recipe.name} is of family {recipe.family!r}; {where} is an Evo-DeiT. Give an evo_deit recipe."
         )
-    if _structure(recipe).depth != sizes.depth:
+    if recipe.network(Structure).depth != sizes.depth:
         raise CheckpointError(
-            f"recipe {recipe.name} has {_structure(recipe).depth} blocks, {where} has {sizes.depth}; give a recipe with "
+            f"recipe {recipe.name} has {recipe.network(Structure).depth} blocks, {where} has {sizes.depth}; give a recipe with "
             "one keep ratio and one tradeoff per block of this checkpoint."
         )
     return recipe
@@ -101,7 +84,7 @@ def _given(recipe: Recipe, sizes: Sizes, where: str) -> Recipe:
 def _shipped(sizes: Sizes, image_size: int, model: str) -> Recipe | None:
     """The shipped recipe that the training arguments name, or else the one of this structure."""
     shipped = [recipe for recipe in map(load_recipe, recipe_names()) if recipe.family == "evo_deit"]
-    fitting = [recipe for recipe in shipped if _same_network(recipe, sizes)]
+    fitting = [recipe for recipe in shipped if sizes.fits(recipe)]
     # Nothing in the weights speaks for another schedule than the published one.
     fitting.sort(key=lambda recipe: recipe.evolution != _PUBLISHED)
     # For a resized model the recipe of the new size fits best; it differs in name, baseline and published numbers only.
@@ -110,11 +93,6 @@ def _shipped(sizes: Sizes, image_size: int, model: str) -> Recipe | None:
     if named and exact and exact[0].evolution == named[0].evolution:
         return exact[0]
     return next(iter(named or exact), None)
-
-
-def _same_network(recipe: Recipe, sizes: Sizes) -> bool:
-    found = _structure(recipe)
-    return (found.embed_dim, found.patch_size, found.depth) == (sizes.embed_dim, sizes.patch_size, sizes.depth)
 
 
 def heads_of(sizes: Sizes, known: Structure | None, num_heads: int | None, where: str) -> int:

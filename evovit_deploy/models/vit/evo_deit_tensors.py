@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import CheckpointError
+from ...recipes import Recipe, Structure
+from ...recipes.vit import Pool
 from ..checks import check_tensors, shape_of
+from ..fitting import check_image_size, resize_position_embedding
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Sizes", "expected_shapes", "measure", "to_float32"]
+__all__ = ["Sizes", "expected_shapes", "measure", "resized", "to_float32"]
 
 _NUMBERED = re.compile(r"(blocks|qks|vs|norms|projs)\.(\d{1,4})\.")
 
@@ -26,6 +30,25 @@ class Sizes(NamedTuple):
     grid: int
     hidden: int
     num_classes: int
+
+    def structure(self, image_size: int, num_heads: int, pool: Pool = "patches") -> Structure:
+        """Return the network, for images of this size."""
+        return Structure(
+            image_size=image_size,
+            patch_size=self.patch_size,
+            embed_dim=self.embed_dim,
+            depth=self.depth,
+            num_heads=num_heads,
+            mlp_ratio=self.hidden / self.embed_dim,
+            num_classes=self.num_classes or self.embed_dim,
+            pool=pool,
+            head=self.num_classes > 0,
+        )
+
+    def fits(self, recipe: Recipe) -> bool:
+        """Return whether a recipe is for this network, whatever its images and heads."""
+        found = recipe.network(Structure)
+        return (found.embed_dim, found.patch_size, found.depth) == (self.embed_dim, self.patch_size, self.depth)
 
 
 def measure(state: dict[str, Tensor], where: str, label: str = "an Evo-DeiT") -> Sizes:
@@ -91,9 +114,39 @@ def _patch(state: dict[str, Tensor], label: str, where: str) -> tuple[int, int]:
     return rows, height
 
 
-def expected_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
-    """Return every parameter of an Evo-DeiT for inference, in the authors' names, with its shape."""
+def resized(weights: dict[str, Tensor], sizes: Sizes, image_size: int | None, mode: str) -> tuple[int, list[str]]:
+    """Resize the position embedding, in place, if it is not for images of this size; return the size, and a note on it."""
+    own_size, patch = sizes.grid * sizes.patch_size, sizes.patch_size
+    target = own_size if image_size is None else image_size
+    check_image_size(target, patch)
+    if target == own_size:
+        return target, []
+    grid = target // patch
+    weights["pos_embed"] = resize_position_embedding(weights["pos_embed"], grid, mode)
+    note = (
+        f"position embedding resized from {sizes.grid} x {sizes.grid} to {grid} x {grid} patches ({mode}) for images of "
+        f"{target} pixels; the model was trained at {own_size}"
+    )
+    return target, [note]
+
+
+def expected_shapes(sizes: Sizes, block: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, tuple[int, ...]]:
+    """Return every parameter for inference, with its shape.
+
+    Args:
+        sizes: Of the network.
+        block: Layers of one block, with ``{}`` for its number -> shape of the weight. None is the names of Evo-DeiT's authors.
+    """
     c, h, p = sizes.embed_dim, sizes.hidden, sizes.patch_size
+    block = block or {
+        "blocks.{}.norm2": (c,),
+        "blocks.{}.mlp.fc1": (h, c),
+        "blocks.{}.mlp.fc2": (c, h),
+        "qks.{}.qk": (2 * c, c),
+        "vs.{}.v": (c, c),
+        "norms.{}": (c,),
+        "projs.{}": (c, c),
+    }
     shapes: dict[str, tuple[int, ...]] = {
         "cls_token": (1, 1, c),
         "pos_embed": (1, 1 + sizes.grid**2, c),
@@ -106,13 +159,8 @@ def expected_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
         shapes[f"{name}.bias"] = weight[:1]
 
     for i in range(sizes.depth):
-        layer(f"blocks.{i}.norm2", c)
-        layer(f"blocks.{i}.mlp.fc1", h, c)
-        layer(f"blocks.{i}.mlp.fc2", c, h)
-        layer(f"qks.{i}.qk", 2 * c, c)
-        layer(f"vs.{i}.v", c, c)
-        layer(f"norms.{i}", c)
-        layer(f"projs.{i}", c, c)
+        for name, weight in block.items():
+            layer(name.format(i), *weight)
     layer("norm", c)
     if sizes.num_classes:
         layer("head", sizes.num_classes, c)

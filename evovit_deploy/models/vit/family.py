@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..options import ModelOptions
     from ..seams import Seam
 
-__all__ = ["BODY", "DEIT", "TIMM_VIT", "on_timm"]
+__all__ = ["BODY", "DEIT", "TIMM_VIT", "of_timm", "on_timm"]
 
 FORM = Form(Structure, Evolution)
 
@@ -31,8 +31,7 @@ def _seams(module: nn.Module) -> Sequence[Seam]:
 
 
 def _every_token(recipe: Recipe, family: str, name: str) -> Recipe:
-    depth = recipe.network(Structure).depth
-    evolution = Evolution(keep_ratios=(1.0,) * depth, tradeoff=(1.0,) * depth, stage_starts=())
+    evolution = Evolution.whole(recipe.network(Structure).depth)
     return dataclasses.replace(recipe, name=name, family=family, baseline="", evolution=evolution)
 
 
@@ -47,12 +46,6 @@ def _stock_deit(recipe: Recipe, seed: int) -> nn.Module:
     from .vanilla import timm_deit
 
     return timm_deit(recipe.network(Structure), seed)
-
-
-def _deit_twin(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
-    from .vanilla import build_deit_twin
-
-    return build_deit_twin(recipe, state, options)
 
 
 def _evo_deit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
@@ -73,29 +66,24 @@ def _stock_vit(recipe: Recipe, seed: int) -> nn.Module:
     return timm_vit(recipe, seed)
 
 
-def _vit_twin(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
-    from .vanilla import build_timm_twin
-
-    return build_timm_twin(recipe, state, options)
-
-
-def _evo_vit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
+def of_timm(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions, **kind: Any) -> nn.Module:
+    """Return the module of weights in timm's names; see :attr:`.Family.build` and :attr:`.Vanilla.twin`."""
     from .evo_deit import build_vit
     from .timm_vit import rename
 
-    return build_vit(recipe, rename(state, recipe.network(Structure)), options)
+    return build_vit(recipe, rename(state, recipe.network(Structure)), options, **kind)
 
 
 def _tome(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> nn.Module:
-    from .tome import build_tome
+    from .tome import MergingTransformer
 
-    return build_tome(recipe, state, options)
+    return of_timm(recipe, state, options, kind=MergingTransformer)
 
 
 # What any method on such a body is compared with: other families of this form share these.
 OUTPUTS = ("logits", "probabilities", *VIT_FEATURES)
-DEIT = Vanilla("deit", "DeiT", FORM, _deit, _stock_deit, _deit_twin, OUTPUTS)
-TIMM_VIT = Vanilla("vit", "timm ViT", FORM, _vit, _stock_vit, _vit_twin, OUTPUTS)
+DEIT = Vanilla("deit", "DeiT", FORM, _deit, _stock_deit, of_timm, OUTPUTS)
+TIMM_VIT = Vanilla("vit", "timm ViT", FORM, _vit, _stock_vit, of_timm, OUTPUTS)
 
 # What every method on such a body has, whoever named its weights.
 BODY: dict[str, Any] = {"sizes": facts.sizes, "seams": _seams, "auto_pattern": "sort"}
@@ -140,7 +128,7 @@ register(
     on_timm(
         name="evo_vit",
         label="timm ViT, evolved",
-        build=_evo_vit,
+        build=of_timm,
         schedule=facts.timm_schedule,
         method="evo",
         start=lambda network: timm_source.scaled_evolution(network.depth),
@@ -156,7 +144,6 @@ register(
         grids=tome_facts.grids,
         schedule=tome_facts.schedule,
         auto_pattern="onehot",
-        plain_pattern="onehot",
         refused_patterns=dict.fromkeys(
             ("sort", "topk", "rank"), "is for methods that select tokens; merging is one GEMM"
         ),

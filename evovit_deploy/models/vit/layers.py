@@ -129,10 +129,15 @@ class Block(nn.Module):
         self.act = ACTIVATIONS[activation]()
         self.fc2 = nn.Linear(hidden // 2 if activation == "swiglu" else hidden, dim)
 
-    def mix(self, x: Tensor, want_row: bool) -> tuple[Tensor, Tensor | None]:
-        """Attention half: [B, M, C] -> the same, and its class row's logits [B, H, M] float32 if wanted."""
+    def mix(self, x: Tensor, want_row: bool, front: int = 0) -> tuple[Tensor, Tensor | None]:
+        """Attention half: [B, M, C] -> the same, and its class row's logits [B, H, M] float32 if wanted.
+
+        With ``front`` -> [B, front, C]: only the queries of the first tokens, where nothing else is read.
+        """
         q, k, v = self.attn(self.norm1(x))
         row = self.class_row(q, k) if want_row else None
+        if front:
+            q, x = q[:, :, :front], x[:, :front]
         return x + self.attn.proj(self.attn.attend(q, k, v)), row
 
     def hidden(self, x: Tensor) -> Tensor:

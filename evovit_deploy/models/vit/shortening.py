@@ -16,20 +16,12 @@ class ShorteningTransformer(VisionTransformer):
     """A :class:`VisionTransformer` that selects nothing; what becomes of its tokens is in ``forward`` of its subclasses."""
 
     def __init__(self, structure: Structure, **options: Any) -> None:
-        depth = structure.depth
-        super().__init__(structure, Evolution((1.0,) * depth, (1.0,) * depth, stage_starts=()), **options)
-
-    def named(self, kind: str, count: int) -> tuple[str, ...]:
-        """Return the ONNX output names; ``kind``, such as ``kept``, stands for ``kept_1``, ``kept_2``, ..., ``count`` of them."""
-        names: list[str] = []
-        for output in self.outputs:
-            names += [f"{kind}_{i + 1}" for i in range(count)] if output == kind else [output]
-        return tuple(names)
+        super().__init__(structure, Evolution.whole(structure.depth), **options)
 
     @property
     def late(self) -> bool:
         """Whether the last fc2 waits for the mean over the tokens; then the tokens are not there after it."""
-        return self.trim and not self.features.last and self.structure.pool == "patches"
+        return self.trim and self.structure.pool == "patches"
 
     def pooled_feature(self, x: Tensor, hidden: Tensor | None) -> Tensor:
         """Return the feature that the head reads, [B, C] float32, or [B, 2, C] when a distillation token is classified too.

@@ -15,7 +15,7 @@ from ...recipes import Evolution, Recipe, Structure, Transform, load_recipe
 from ...recipes.forms import FORMS, form_of
 from ..checks import check_tensors, shape_of
 from ..families import METHOD, Family, Loaded, Source, by_method, evolves, family_of
-from ..fitting import check_image_size
+from ..fitting import check_image_size, headless_note
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -147,9 +147,10 @@ def accuracy_note(recipe: Recipe) -> str | None:
             f"{recipe.baseline} was not trained to leave patches out: what {recipe.evolution.left_out} costs its features is "
             "yours to check, against those of the original (see docs/embeddings.md)"
         )
+    page = "timm" if family_of(recipe).method == METHOD else "methods"
     return (
         f"{recipe.baseline} was not trained to leave patches out: what {recipe.evolution.left_out} costs in accuracy is yours "
-        "to check, with `evovit eval` on your images; `evovit sweep` finds the rate (see docs/timm.md)"
+        f"to check, with `evovit eval` on your images; `evovit sweep` finds the rate (see docs/{page}.md)"
     )
 
 
@@ -277,9 +278,8 @@ def _check(model: nn.Module, recipe: Recipe) -> None:
     from .vit import VisionTransformer
 
     structure = recipe.network(Structure)
-    every = Evolution((1.0,) * structure.depth, (1.0,) * structure.depth, stage_starts=())
     outputs = ("logits" if structure.head else "embedding", "patch_tokens")
-    ours = VisionTransformer(structure, every, outputs=outputs, trim=False).eval()
+    ours = VisionTransformer(structure, Evolution.whole(structure.depth), outputs=outputs, trim=False).eval()
     ours.load_state_dict(rename(model.state_dict(), structure))
     timms: Any = model.eval()
     size = structure.image_size
@@ -299,7 +299,4 @@ def _check(model: nn.Module, recipe: Recipe) -> None:
 
 
 def _notes(recipe: Recipe) -> list[str]:
-    structure = recipe.network(Structure)
-    if structure.head:
-        return []
-    return [f"there is no classification head: the output is `embedding`, the model's {structure.embed_dim} features"]
+    return headless_note(recipe.structure)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...recipes import Recipe, Structure
+from ...recipes import Structure
 from ..merging import follow, likeness, places, weights
-from ..options import ModelOptions
-from .evo_deit import finish_model
+from ..outputs import numbered
 from .layers import Block, Step
 from .shortening import ShorteningTransformer
-from .timm_vit import rename
 from .tome_recipe import Merging
-from .vit import VisionTransformer
 
-__all__ = ["MergingTransformer", "build_tome"]
+__all__ = ["MergingTransformer"]
 
 
 class MergingTransformer(ShorteningTransformer):
@@ -39,7 +35,7 @@ class MergingTransformer(ShorteningTransformer):
     @property
     def output_names(self) -> tuple[str, ...]:
         """ONNX output names: ``sources`` stands for ``sources_1``, ``sources_2``, ..., one a block that merges."""
-        return self.named("sources", sum(r > 0 for r in self.merged))
+        return numbered(self.outputs, sources=sum(r > 0 for r in self.merged))
 
     @property
     def reads_keys(self) -> frozenset[int]:
@@ -55,10 +51,9 @@ class MergingTransformer(ShorteningTransformer):
         bias: Tensor | None = None
         after: dict[int, Tensor] = {}
         last = len(self.merged) - 1
-        trim = self.trim and not self.features.last
         for i, r in enumerate(self.merged):
             block: Block = self.blocks[i]  # type: ignore[assignment]
-            front = self.structure.classified if i == last and trim else 0
+            front = self.structure.classified if i == last and self.trim else 0
             q, k, v = block.attn(block.norm1(x))
             if front:  # only these tokens' queries and MLP are read
                 q, x = q[:, :, :front], x[:, :front]
@@ -97,18 +92,3 @@ class MergingTransformer(ShorteningTransformer):
     def decide(self, scores: Tensor, r: int) -> Tensor:
         """See :func:`.merging.places`."""
         return places(scores, r, self.prefix, self.ops)
-
-
-def build_tome(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> VisionTransformer:
-    """Return the inference module of a plain ViT of timm with merged tokens, in eval mode; see :attr:`.Family.build`."""
-    structure, merging = recipe.parts(Structure, Merging)
-    model = MergingTransformer(
-        structure,
-        merging,
-        transform=recipe.transform,
-        image_input=options.image_input,
-        outputs=options.outputs,
-        trim=options.trim,
-    )
-    model.load_state_dict(rename(state, structure))
-    return finish_model(model, options)

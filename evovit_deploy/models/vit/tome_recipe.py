@@ -53,11 +53,12 @@ class Merging:
             return Merging((_count(given[0]),) * depth)
         if len(given) == depth:
             return Merging(tuple(_count(value) for value in given))
+        first = _count(given[0]) if len(given) == 2 else 8
         if len(given) == 2 and -1 <= given[1] <= 1:
-            return Merging(sloped(_count(given[0]), given[1], depth))
+            return Merging(sloped(first, given[1], depth))
         raise RecipeError(
             f"{len(given)} values of r given ({', '.join(f'{value:g}' for value in given)}); valid: 1 (merged in every block), "
-            f"{depth} (one per block), or r and its slope from -1 to 1, such as {max(1, round(given[0]))},-1 (decreasing)."
+            f"{depth} (one per block), or r and its slope from -1 to 1, such as {max(1, first)},-1 (decreasing)."
         )
 
     @property

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ...recipes import Recipe, Structure
-from ..options import ModelOptions
-from .evo_deit import build_vit
-from .timm_vit import rename
-from .vit import VisionTransformer
+from ...recipes import Structure
 
-__all__ = ["build_deit_twin", "build_timm_twin", "timm_deit"]
-
-
-def build_deit_twin(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> VisionTransformer:
-    """Return timm's DeiT in our code; its head reads the class token, whatever an Evo-DeiT's reads. See :attr:`.Vanilla.twin`."""
-    return build_vit(recipe, rename(state, recipe.network(Structure)), options, "cls")
-
-
-def build_timm_twin(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOptions) -> VisionTransformer:
-    """Return a ViT of timm in our code; see :attr:`.Vanilla.twin`."""
-    return build_vit(recipe, rename(state, recipe.network(Structure)), options)
+__all__ = ["timm_deit"]
 
 
 def timm_deit(structure: Structure, seed: int = 0) -> nn.Module:

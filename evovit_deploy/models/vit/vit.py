@@ -10,16 +10,15 @@ part in every selection, with scores that no patch can reach and that keep them 
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ...recipes import Evolution, Structure, Transform
-from ...recipes.vit import Pool
 from ..evolution import PATTERNS, Selection, ascending
 from ..ops import Lowered
+from ..outputs import numbered
 from .layers import Block, Step, class_attention
 from .outputs import Features
 from .schedule import Group, plan
@@ -33,7 +32,6 @@ class VisionTransformer(Lowered):
     Args:
         structure: Sizes.
         evolution: Keep ratios, tradeoff, schedule; keep ratio 1 everywhere is a vanilla transformer.
-        pool: What is classified, in place of the structure's.
         pattern: Selection pattern, one of :data:`.evolution.PATTERNS`; all the same function.
         transform: Needed for uint8 input only.
         image_input: ``float32`` takes [B, 3, S, S] normalised; ``uint8`` takes [B, S, S, 3] as decoded.
@@ -53,7 +51,6 @@ class VisionTransformer(Lowered):
         structure: Structure,
         evolution: Evolution,
         *,
-        pool: Pool | None = None,
         pattern: str = "sort",
         transform: Transform | None = None,
         image_input: Literal["float32", "uint8"] = "float32",
@@ -61,10 +58,8 @@ class VisionTransformer(Lowered):
         trim: bool = True,
     ) -> None:
         super().__init__()
-        if pool is not None:
-            structure = dataclasses.replace(structure, pool=pool)
-        self.structure, self.evolution, self.prefix = structure, evolution, structure.prefix_tokens
-        self.pattern, self.image_input, self.outputs, self.trim = pattern, image_input, outputs, trim
+        self.structure, self.prefix = structure, structure.prefix_tokens
+        self.pattern, self.image_input, self.outputs = pattern, image_input, outputs
         self.groups: list[Group] = plan(evolution, structure.num_patches)
         self.transform = transform or Transform()
 
@@ -80,6 +75,7 @@ class VisionTransformer(Lowered):
         self.embed, self.score, self.select, self.restore, self.pool_tokens = (Step() for _ in range(5))
         self.norm = nn.LayerNorm(dim, structure.norm_eps)
         self.features = Features(outputs, structure)
+        self.trim = trim and not self.features.last
         width = dim * max(1, structure.classified)
         self.head = nn.Linear(width, structure.num_classes) if structure.head else nn.Identity()
 
@@ -90,11 +86,7 @@ class VisionTransformer(Lowered):
     @property
     def output_names(self) -> tuple[str, ...]:
         """ONNX output names: ``kept`` stands for ``kept_1``, ``kept_2``, ..., one a selecting group."""
-        selecting = [group for group in self.groups if group.keep is not None]
-        names: list[str] = []
-        for output in self.outputs:
-            names += [f"kept_{i + 1}" for i in range(len(selecting))] if output == "kept" else [output]
-        return tuple(names)
+        return numbered(self.outputs, kept=sum(group.keep is not None for group in self.groups))
 
     @property
     def reads_keys(self) -> frozenset[int]:
@@ -263,8 +255,7 @@ class VisionTransformer(Lowered):
             x = x if selection is None else self.restore(selection.restore, x, full)
             return self.pool_tokens(self.mean, x)
         if front:  # only these tokens' queries and MLP are read
-            q, k, v = block.attn(block.norm1(x))
-            x = x[:, :front] + block.attn.proj(block.attn.attend(q[:, :, :front], k, v))
+            x, _ = block.mix(x, False, front)
             return self.front(x + block.fc2(block.hidden(x)))
         x, _ = block.mix(x, False)
         return self.pool_tokens(self.pooled, block, x, block.hidden(x), start, full)
