@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from ..bench.answers import verdict
 from ..bench.reading import parse
 from ..bench.report import BenchReport
 from ..engines.registry import for_checkpoints
@@ -194,8 +195,11 @@ def _enter(job: CheckJob, output: str, result: CheckResult) -> None:
 
 
 def _measured(report: BenchReport) -> str:
-    """The speedup over the twin at each batch size."""
-    said = [
-        f"batch {point.batch}: {point.speedup.ratio:.2f} times the twin" for point in report.points if point.speedup
-    ]
+    """The speedup over the twin at each batch size, where it could be measured."""
+    said = []
+    for point in (point for point in report.points if point.speedup):
+        assert point.speedup is not None
+        known = verdict(report, point) not in ("short", "unstable")
+        what = f"{point.speedup.ratio:.2f} times the twin" if known else "not measurable"
+        said.append(f"batch {point.batch}: {what}")
     return ", ".join(said) or "no comparison"

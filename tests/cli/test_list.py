@@ -32,6 +32,9 @@ def test_everything_is_listed_by_name() -> None:
     assert {"h100", "l4"} <= {row["name"] for row in found["profiles"]}
     assert {"quick", "paper"} <= {row["name"] for row in found["suites"]}
     assert {row["recipe"] for row in found["baselines"]} == set(baselines().values())
+    assert (
+        baselines()["deit_small_patch16_224"] == "evo_deit_small_patch16_224"
+    )  # of the paper that measured that model
     assert next(row for row in found["backends"] if row["name"] == "onnxruntime")["installed"]
 
 
