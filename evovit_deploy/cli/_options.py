@@ -115,15 +115,18 @@ Recipe = Annotated[
 Keep = Annotated[
     str | None,
     typer.Option(
-        metavar="0.7,0.5", help="Keep ratios: one for all stages, or one per stage.", rich_help_panel=CHECKPOINT
+        metavar="0.7,0.5",
+        help="Keep ratios: one for all stages (of EViT: places), or one for each.",
+        rich_help_panel=CHECKPOINT,
     ),
 ]
 R = Annotated[
     str | None,
     typer.Option(
         "--r",
-        metavar="8|8,8,4",
-        help="Tokens merged a block, of a method that merges.",
+        metavar="8|8,-1|8,8,4",
+        help="Tokens merged a block, of a method that merges: in every block; with a slope (-1: from twice as many down to "
+        "none); or one number per block.",
         rich_help_panel=CHECKPOINT,
     ),
 ]

@@ -59,9 +59,9 @@ class Graph:
         typer.Option(
             metavar="logits,kept",
             autocompletion=complete.outputs,
-            help="What the model returns: logits, probabilities, kept (the selected patches), embedding, class_token, "
-            "patch_tokens, blocks=3,6,9 (patch tokens after these blocks), norm_blocks=3,6,9. Default: logits; embedding of a "
-            "model without a head.",
+            help="What the model returns: logits, probabilities, kept (the selected patches), sources and sizes (of merged "
+            "tokens), embedding, class_token, patch_tokens, blocks=3,6,9 (patch tokens after these blocks), "
+            "norm_blocks=3,6,9. Default: logits; embedding of a model without a head.",
             rich_help_panel=GRAPH,
         ),
     ] = None

@@ -25,7 +25,7 @@ DIFFERENT = {
     "--images": {"FILE|FOLDER", "FOLDER|NAME"},
     "--method": {"METHOD", "METHOD,METHOD"},  # one, or each of several
     "--output": {"FILE", "FOLDER", "FOLDER|FILE"},
-    "--r": {"8|8,8,4", "4,8,12"},  # what one model merges, values to try
+    "--r": {"8|8,-1|8,8,4", "4,8,12"},  # what one model merges, values to try
     "--replicas": {"N", "N|MIN-MAX"},
 }
 

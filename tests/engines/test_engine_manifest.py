@@ -173,6 +173,10 @@ def test_rtx_compute_capabilities(tmp_path: Path) -> None:
     text = refusal(path, document, RTX, ADA)
     assert "built for compute capability 12.0, and RTX 4090 is 8.9" in text
     assert text.endswith("--compute-capability 8.9")
+    for listed in ([], ["9.0"]):
+        text = refusal(path, make_document(path, compute_capabilities=listed), RTX, HOPPER)
+        assert "TensorRT-RTX 1.7.1.116 does not run on H200 (compute capability 9.0)" in text
+        assert "--target tensorrt or inductor" in text
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ def test_the_log_keeps_what_matters() -> None:
     assert log.problem() == "the real reason"
 
 
-@pytest.mark.parametrize(("capability", "runs"), [("9.0", False), ("8.9", True)])
+@pytest.mark.parametrize(
+    ("capability", "runs"), [("9.0", False), ("10.0", False), ("8.7", False), ("8.9", True), ("12.1", True)]
+)
 def test_where_rtx_does_not_run_its_row_says_what_does(
     monkeypatch: pytest.MonkeyPatch, capability: str, runs: bool
 ) -> None:
@@ -53,4 +55,4 @@ def test_where_rtx_does_not_run_its_row_says_what_does(
     assert rows["tensorrt"] == (("cuda",), "")
     usable, why = rows["tensorrt-rtx"]
     assert usable == (("cuda",) if runs else ())
-    assert runs or "does not run on Hopper (a GPU); use tensorrt, inductor" in why
+    assert runs or f"does not run on a GPU ({capability}); use tensorrt, inductor" in why

@@ -17,7 +17,7 @@ from ...errors import EngineError, InputError
 from ...machine.extras import install_advice
 from ...suggest import did_you_mean
 
-__all__ = ["FLAVOURS", "Api", "Gpu", "PlanLogger", "find_gpu", "load_api", "pick_flavour", "plan_logger"]
+__all__ = ["FLAVOURS", "Api", "Gpu", "PlanLogger", "find_gpu", "load_api", "pick_flavour", "plan_logger", "rtx_runs_on"]
 
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
@@ -61,6 +61,15 @@ class Gpu:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form."""
         return {"name": self.name, "compute_capability": self.capability, "memory_bytes": self.memory}
+
+
+def rtx_runs_on(capability: str) -> bool:
+    """Return whether TensorRT-RTX runs on GPUs of this compute capability, such as ``8.9``.
+
+    Those of its builder's `ComputeCapability` (version 1.7), and what is newer. Server GPUs (9.0, 10.x) and Jetsons (8.7) are not
+    among them: on an H100 it builds, and then refuses what it built.
+    """
+    return capability in ("7.5", "8.0", "8.6", "8.9") or tuple(map(int, capability.split("."))) >= (12, 0)
 
 
 def find_gpu(index: int = 0) -> Gpu | None:

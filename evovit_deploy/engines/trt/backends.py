@@ -11,6 +11,7 @@ from ...errors import EngineError, InputError
 from ...machine.facts import gpus
 from ..registry import Backend, Probes, register
 from . import engine_manifest, tensorrt
+from .api import rtx_runs_on
 
 __all__: list[str] = []
 
@@ -27,17 +28,19 @@ def _usable(probes: Probes) -> tuple[str, ...]:
     return ("cuda",) if gpus() else ()
 
 
-HOPPER = "9.0"  # compute capability
+def _unfit_for_rtx(probes: Probes) -> str:
+    torch = probes.get("torch", {})
+    capability = torch.get("capability", "")
+    return f"{torch['gpu']} ({capability})" if capability and not rtx_runs_on(capability) else ""
 
 
 def _usable_rtx(probes: Probes) -> tuple[str, ...]:
-    return () if probes.get("torch", {}).get("capability") == HOPPER else _usable(probes)
+    return () if _unfit_for_rtx(probes) else _usable(probes)
 
 
 def _elsewhere_rtx(probes: Probes) -> str:
-    torch = probes.get("torch", {})
-    if torch.get("capability") == HOPPER:
-        return f"it does not run on Hopper ({torch['gpu']}); use tensorrt, inductor, or onnxruntime with CUDA"
+    if gpu := _unfit_for_rtx(probes):
+        return f"it does not run on {gpu}; use tensorrt, inductor, or onnxruntime with CUDA"
     return "no NVIDIA GPU was found: it builds here and runs on one only; give the ONNX file to run on a CPU"
 
 

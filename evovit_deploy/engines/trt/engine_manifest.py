@@ -18,6 +18,7 @@ from ...storage.files import sha256
 from ...storage.json_shape import Between, misfit
 from ...storage.missing import no_such_file
 from ..registry import Sealed
+from .api import rtx_runs_on
 from .options import BuildOptions
 
 if TYPE_CHECKING:
@@ -210,6 +211,11 @@ def check_environment(
         return
     capabilities = document["compute_capabilities"]
     if api.rtx:
+        if not rtx_runs_on(gpu.capability):
+            raise EngineError(
+                f"{api.title} does not run on {gpu.name} (compute capability {gpu.capability}). Build an engine there with "
+                f"--target tensorrt or inductor, or run the ONNX file with CUDA."
+            )
         wanted = capabilities or ["8.0 and newer"]
         fits = gpu.capability in capabilities if capabilities else _numbers(gpu.capability) >= (8, 0)
         if not fits:
