@@ -113,7 +113,10 @@ class Source(Understood):
         bool,
         typer.Option("--random-weights", help="Seeded random weights for --recipe.", rich_help_panel=NO_CHECKPOINT),
     ] = False
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of random weights.", rich_help_panel=NO_CHECKPOINT)] = 0
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Seed of random weights.", show_default="0", rich_help_panel=NO_CHECKPOINT),
+    ] = None
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -149,7 +152,11 @@ class Source(Understood):
 @grouped
 def export(
     checkpoint: Annotated[
-        Path | None, typer.Argument(metavar="CHECKPOINT", help="Checkpoint: .pth, .pt, .bin or .safetensors.")
+        Path | None,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Checkpoint: .pth, .pt, .bin or .safetensors. With --from-timm the weights of that ViT.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,

@@ -34,7 +34,11 @@ def sweep(
         ),
     ],
     checkpoint: Annotated[
-        Path | None, typer.Argument(metavar="CHECKPOINT", help="Checkpoint: .pth, .pt, .bin or .safetensors.")
+        Path | None,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Checkpoint: .pth, .pt, .bin or .safetensors. With --from-timm the weights of that ViT.",
+        ),
     ] = None,
     output: Annotated[
         Path,
@@ -65,8 +69,11 @@ def sweep(
     """
     from ..sweep.files import SweepOptions, sweep_files
 
-    if (checkpoint is None) == (source.from_timm is None) or (source.from_timm is None and source.weights is not None):
-        raise InputError("give a checkpoint, or --from-timm NAME and its --weights FILE.")
+    given = checkpoint or source.weights
+    if source.from_timm is None and (checkpoint is None or source.weights is not None):
+        raise InputError("give a checkpoint; for a ViT of timm: its weights and --from-timm NAME.")
+    if checkpoint is not None and source.weights is not None:
+        raise InputError(f"{checkpoint} and --weights {source.weights} are both weights of --from-timm. Leave out one.")
     options = SweepOptions(
         checkpoint=source.options(),
         ratios=None if tried.ratios is None else ratios("--ratios", tried.ratios, "0.3,0.5,0.7"),
@@ -89,7 +96,7 @@ def sweep(
         with progress() as bar:
             task = bar.add_task("sweeping", total=1)
             result = sweep_files(
-                checkpoint or source.weights,
+                given,
                 data,
                 options,
                 note=lambda text: note(text, bar),
@@ -105,7 +112,6 @@ def sweep(
     if json:
         print_json(result.to_dict())
     else:
-        given = checkpoint or source.weights
         _show(result, f"--from-timm {source.from_timm}" if given is None else printable(given))
 
 

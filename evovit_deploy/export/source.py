@@ -40,11 +40,11 @@ class ExportSource:
     """What is exported; exactly one of a checkpoint, ``random_weights``, ``baseline`` and a ViT of timm.
 
     Attributes:
-        checkpoint: File of an Evo-DeiT or Evo-LeViT.
+        checkpoint: Checkpoint; or the weights of a ViT of timm, as in every other command.
         options: How it is understood; its ``from_timm`` names a ViT of timm.
-        weights: File with the weights of that ViT; None is random ones.
+        weights: Weights of that ViT, the other way to say it; None is random ones.
         random_weights: Export the recipe of ``options`` with random weights.
-        seed: Of random weights.
+        seed: Of random weights; None is 0.
         baseline: Vanilla model, such as ``deit_small_patch16_224``, with random weights.
         baseline_kind: ``twin``, ``trimmed`` or ``stock``; for a ViT of timm it asks for the original. None is ``twin``.
     """
@@ -53,15 +53,20 @@ class ExportSource:
     options: CheckpointOptions = field(default_factory=CheckpointOptions)
     weights: Path | None = None
     random_weights: bool = False
-    seed: int = 0
+    seed: int | None = None
     baseline: str | None = None
     baseline_kind: BaselineKind | None = None
 
     def __post_init__(self) -> None:
         timm, path, weights = self.options.from_timm, self.checkpoint, self.weights
-        if timm is not None and path is not None:
-            raise InputError(f"{path} is given beside --from-timm; if it holds the weights: --weights {path}.")
-        given = (path is not None, self.random_weights and not timm, self.baseline is not None, timm is not None)
+        if timm is not None and path is not None and weights is not None:
+            raise InputError(f"{path} and --weights {weights} are both weights of --from-timm {timm}. Leave out one.")
+        given = (
+            path is not None and not timm,
+            self.random_weights and not timm,
+            self.baseline is not None,
+            timm is not None,
+        )
         if sum(given) != 1:
             raise InputError(
                 "give one of: a checkpoint file, `--recipe NAME --random-weights`, `--baseline NAME`, or `--from-timm NAME`."
@@ -78,8 +83,11 @@ class ExportSource:
             )
         if timm is None and weights is not None:
             raise InputError(f"--weights {weights} needs the name of the model in timm: --from-timm NAME.")
-        if weights is not None and self.random_weights:
-            raise InputError("--weights and --random-weights cannot be used together.")
+        file = weights or path
+        if file is not None and self.random_weights:
+            raise InputError(f"--random-weights goes without the weights in {file}. Leave out one.")
+        if file is not None and self.seed is not None:
+            raise InputError(f"--seed is for random weights, and {file} has weights. Leave it out.")
         named = ("keep", "r", "method", "schedule")
         if self.original and (said := [name for name in self.options.given if name in named]):
             out = " and ".join(map(option, said))
@@ -106,7 +114,7 @@ class ExportSource:
 
         kind = self.baseline_kind or "twin"
         if self.baseline is not None:
-            named: dict[str, Any] = {"kind": kind, "seed": self.seed}
+            named: dict[str, Any] = {"kind": kind, "seed": self.seed or 0}
             return LoadedSource(
                 vanilla_recipe(self.baseline),
                 (),
@@ -114,7 +122,7 @@ class ExportSource:
                 partial(prepare_baseline, self.baseline, **named),
             )
         path = self.checkpoint or self.weights
-        found = self.options.random(self.seed) if path is None else self.options.load(path)
+        found = self.options.random(self.seed or 0) if path is None else self.options.load(path)
         if self.original:
             weighted: dict[str, Any] = {"kind": kind, "weights": found}
             cost = accuracy_note(found.recipe)  # which a model that keeps every patch does not have

@@ -8,6 +8,8 @@ import pytest
 import timm
 import torch
 
+from evovit_deploy.checkpoint.options import CheckpointOptions
+from evovit_deploy.export.source import ExportSource
 from tests import measuring
 
 NAME = "test_vit"
@@ -236,7 +238,35 @@ def test_weights_without_a_name_are_pointed_there(evovit, weights, tmp_path):
     assert f"--weights {weights} --method evo`" in err
     assert f"--weights {weights}" in err
     assert "evovit export --from-timm" in err
-    code, _, err = evovit("export", weights, "--from-timm", NAME, "-o", tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["export", "sweep"])
+def test_weights_are_an_argument_or_an_option_and_not_both(evovit, weights, data, tmp_path, command):
+    where = ("--data", data, "-o", tmp_path / "swept") if command == "sweep" else ("-o", tmp_path / "m.onnx")
+    code, _, err = evovit(command, weights, "--from-timm", NAME, "--weights", weights, *where)
     assert code == 2
-    assert f"--weights {weights}" in err
+    assert "are both weights of --from-timm" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_as_an_argument_are_the_weights(weights):
+    options = CheckpointOptions(from_timm=NAME)
+    given, named = (ExportSource(*files).load() for files in ((weights, options), (None, options, weights)))
+    assert given.recipe == named.recipe
+    assert given.notes == named.notes
+    assert given.export.args[0].sha256 == named.export.args[0].sha256 is not None
+
+
+@pytest.mark.parametrize("option", ["--seed", "--random-weights"])
+def test_what_is_for_random_weights_is_refused_beside_a_file(evovit, weights, tmp_path, option):
+    value = ("3",) if option == "--seed" else ()
+    for source in (
+        (weights, "--from-timm", NAME),
+        ("--from-timm", NAME, "--weights", weights),
+        (DIGITS / "evo_deit_digits.pth",),
+    ):
+        code, _, err = evovit("export", *source, option, *value, "-o", tmp_path / "m.onnx")
+        assert code == 2
+        assert option in err
     assert list(tmp_path.iterdir()) == []
