@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..engines import OrtEngine, TorchEngine
     from ..engines.base import Engine
-    from ..engines.trt.cuda_device import Device
+    from ..engines.cuda.device import Device
 
 __all__ = ["Bound", "Pinned", "device_call", "device_times", "end_to_end"]
 
@@ -40,7 +40,7 @@ def end_to_end(engine: Engine, images: Array, device: Device | None = None) -> C
     if not engine.device.startswith("cuda") and device is None:
         return partial(engine, images)
     if device is None:
-        from ..engines.trt.cuda_device import CudaDevice
+        from ..engines.cuda.device import CudaDevice
 
         device = CudaDevice(int(engine.device.partition(":")[2] or 0))
     from ..engines import OrtEngine, TorchEngine

@@ -11,9 +11,9 @@ from ...errors import EngineError, ModelFileError
 from ...manifest.spec import ModelSpec
 from ...storage.files import sha256
 from ...storage.names import name_of
+from ..cuda.slot import PlanTensor
 from . import engine_manifest
 from .api import Api
-from .contexts import PlanTensor
 from .options import BatchProfile
 
 __all__ = ["engine_tensors", "load_plan", "model_spec"]

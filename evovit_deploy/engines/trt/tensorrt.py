@@ -13,11 +13,11 @@ from ...manifest.spec import ModelSpec
 from ...storage import cache as cache_files
 from ...storage.files import write_bytes
 from ..base import Engine
+from ..cuda.device import CudaDevice, Device
+from ..cuda.slot import Pool, Slot
 from ..forking import keep_for_ever, no_cuda_here
 from . import engine_manifest
 from .api import Api, Gpu, find_gpu, load_api, plan_logger
-from .contexts import Pool, Slot
-from .cuda_device import CudaDevice, Device
 from .load import engine_tensors, load_plan, model_spec
 
 if TYPE_CHECKING:

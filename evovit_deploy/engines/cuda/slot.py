@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ...errors import EngineError
-from .cuda_device import Device
+from .device import Device
 
 if TYPE_CHECKING:
     import numpy as np

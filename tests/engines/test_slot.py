@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evovit_deploy.engines.trt.contexts import GraphCache, Pool
+from evovit_deploy.engines.cuda.slot import GraphCache, Pool
 from evovit_deploy.errors import EngineError
 
 
