@@ -151,13 +151,8 @@ class Engine(abc.ABC):
 
         if not isinstance(images, torch.Tensor):
             raise InputError(f"images are {type(images).__name__}; give a numpy array or a torch tensor.")
-        if str(images.dtype) != f"torch.{self.spec.input}":  # here, since numpy has no bfloat16 to convert to
-            raise InputError(
-                f"{self.spec.name} takes {self.spec.input} images, not {images.dtype}. "
-                f"Convert with images.to(torch.{self.spec.input})."
-            )
+        self.check_tensor(images)
         given = images.detach().cpu().numpy()
-        self.check(given)
         results = self.run_checked(given)
         return {name: torch.from_numpy(value).to(images.device) for name, value in results.items()}
 
@@ -208,6 +203,15 @@ class Engine(abc.ABC):
                 chunk = np.concatenate([chunk, np.repeat(chunk[:1], self.spec.batch - count, axis=0)])
             parts.append({name: value[:count] for name, value in self.run(chunk).items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in self.spec.outputs}
+
+    def check_tensor(self, images: torch.Tensor) -> None:
+        """Raise InputError unless a tensor is what the model takes, by its dtype and shape, wherever it is."""
+        if str(images.dtype) != f"torch.{self.spec.input}":  # here, since numpy has no bfloat16 to convert to
+            raise InputError(
+                f"{self.spec.name} takes {self.spec.input} images, not {images.dtype}. "
+                f"Convert with images.to(torch.{self.spec.input})."
+            )
+        self.check(np.broadcast_to(np.zeros((), self.spec.input), tuple(images.shape)))
 
     def check(self, images: Array) -> None:
         """Raise InputError unless ``images`` is what the model takes."""

@@ -5,24 +5,27 @@ from collections.abc import Callable
 
 import pytest
 
-from evovit_deploy.engines.cuda.slot import GraphCache, Pool
+from evovit_deploy.engines.cuda.pool import Pool
+from evovit_deploy.engines.cuda.slot import GraphCache
 from evovit_deploy.errors import EngineError
 
 
 def test_graph_cache_forgets_the_one_used_longest_ago() -> None:
     made: list[int] = []
-    played: list[int] = []
 
-    def make(batch: int) -> Callable[[], None]:
+    def make(batch: int) -> str:
         made.append(batch)
-        return lambda: played.append(batch)
+        return f"graph {batch}"
 
     cache = GraphCache(make, limit=2)
-    for batch in (1, 2, 1, 3, 1, 2):
-        cache.replay(batch)
+    assert [cache.get(batch) for batch in (1, 2, 1, 3, 1, 2)] == [f"graph {batch}" for batch in (1, 2, 1, 3, 1, 2)]
     assert made == [1, 2, 3, 2]
-    assert played == [1, 2, 1, 3, 1, 2]
     assert len(cache) == 2
+
+
+def test_a_full_graph_cache_that_cannot_forget_makes_no_more() -> None:
+    cache = GraphCache(str, limit=2, forgets=False)
+    assert [cache.get(batch) for batch in (1, 2, 3, 1, 3)] == ["1", "2", None, "1", None]
 
 
 def test_a_graph_that_cannot_be_recorded_is_not_kept() -> None:
@@ -32,7 +35,7 @@ def test_a_graph_that_cannot_be_recorded_is_not_kept() -> None:
     cache = GraphCache(make)
     for _ in range(2):
         with pytest.raises(RuntimeError):
-            cache.replay(1)
+            cache.get(1)
     assert len(cache) == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,14 @@ from ...manifest.spec import ModelSpec
 from ...storage import cache as cache_files
 from ...storage.files import write_bytes
 from ..base import Engine
+from ..cuda.calls import is_on, run_there
 from ..cuda.device import CudaDevice, Device
-from ..cuda.slot import Pool, Slot
+from ..cuda.pool import Pool
+from ..cuda.slot import Slot
 from ..forking import keep_for_ever, no_cuda_here
 from . import engine_manifest
 from .api import Api, Gpu, find_gpu, load_api, plan_logger
+from .contexts import Contexts
 from .load import engine_tensors, load_plan, model_spec
 
 if TYPE_CHECKING:
@@ -106,25 +110,13 @@ class TrtEngine(Engine):
     def __call__(self, images: NDArray[Any] | torch.Tensor) -> dict[str, Any]:
         """See :meth:`Engine.__call__`. Tensors on the engine's GPU stay there, in and out."""
         self._here()
-        if isinstance(images, np.ndarray) or str(getattr(images, "device", "cpu")) != self.device:
+        if not is_on(images, self.device):
             return super().__call__(images)
-        import torch
+        return run_there(self, images, self._run_device, limit=self._max, size_of=partial(max, self._min))
 
-        dtype = str(images.dtype).removeprefix("torch.")
-        shape = tuple(images.shape)
-        self.check(np.broadcast_to(np.zeros((), dtype if dtype != "bfloat16" else "float16"), shape))
-        parts = [self._run_device(part) for part in torch.split(images.detach(), self._max)]
-        if len(parts) == 1:
-            return parts[0]
-        return {name: torch.cat([part[name] for part in parts]) for name in self.spec.outputs}
-
-    def _run_device(self, images: torch.Tensor) -> dict[str, Any]:
-        count = len(images)
-        if count < self._min:
-            images = _padded(images, self._min)
-        with self._pool.borrow() as slot, self._translated(count):
-            results = slot.run_device(images)
-        return {name: value[:count] for name, value in results.items()}
+    def _run_device(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        with self._pool.borrow() as slot, self._translated(len(images)):
+            return slot.run_device(images)
 
     def close(self) -> None:
         """Wait for calls at work, save the runtime cache, and free the engine."""
@@ -162,10 +154,10 @@ class TrtEngine(Engine):
         # TensorRT-RTX records graphs itself; addresses that stay the same keep it from recording again.
         return Slot(
             self._device,
-            context,
+            Contexts(self._device, context, self._image.name),
             self._image,
             self._outputs,
-            self._max,
+            max_batch=self._max,
             graphs=graphs,
             static_buffers=self._cuda_graphs,
         )
@@ -243,9 +235,3 @@ def _api(path: Path, document: dict[str, Any] | None, flavour: str) -> Api:
             raise error from None
         command = engine_manifest.rebuild_command(path, document, other)
         raise EngineError(f"{path} is an engine of {flavour}. {error} Or build it for {other}: {command}") from error
-
-
-def _padded(images: torch.Tensor, count: int) -> torch.Tensor:
-    import torch
-
-    return torch.cat([images, images[:1].expand(count - len(images), *images.shape[1:])])
