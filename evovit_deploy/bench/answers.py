@@ -8,6 +8,7 @@ from typing import Literal
 
 from .quantities import MS, PER_SECOND
 from .report import BenchReport, Point
+from .settings import STOCK_COMPILED
 from .statistics import TOLERANCE
 from .subject import Subject
 
@@ -122,7 +123,13 @@ def _speedup(report: BenchReport, subject: Subject, points: tuple[Point, ...]) -
 def _baseline(label: str) -> str:
     """A label of the baseline in words."""
     name, _, kind = label.rpartition(" ")
-    return {"twin": "the vanilla twin", "trimmed": "the trimmed twin", "stock": f"stock {name}"}.get(kind, label)
+    words = {
+        "twin": "the vanilla twin",
+        "trimmed": "the trimmed twin",
+        "stock": f"stock {name}",
+        STOCK_COMPILED: f"stock {name} under torch.compile",
+    }
+    return words.get(kind, label)
 
 
 def _break_even(report: BenchReport, subject: Subject, points: tuple[Point, ...]) -> Answer:

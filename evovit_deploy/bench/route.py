@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..recipes import PRECISIONS
 from ..suggest import did_you_mean
 from .costs import open_measured
+from .settings import STOCK_COMPILED
 from .subject import Opened
 from .work import Work, module_work, onnx_work
 
@@ -169,7 +170,8 @@ class Route:
         """Return the vanilla twin of a recipe, with random weights unless there are any: same sizes, and this very route.
 
         Args:
-            kind: ``twin`` folded, ``trimmed`` also without the last block's dead work, ``stock`` as timm ships it.
+            kind: ``twin`` folded, ``trimmed`` also without the last block's dead work, ``stock`` as timm ships it,
+                ``stock-compiled`` that module through torch.compile in place of this route, on the same device.
             recipe: Of the model it is compared with.
             folder: Where files go.
             step: Called with a few words at the start of each step.
@@ -177,6 +179,9 @@ class Route:
         """
         from ..export import ExportOptions, export_baseline
 
+        if kind == STOCK_COMPILED:
+            compiled = dataclasses.replace(self, backend="compile")
+            return compiled.open_vanilla("stock", recipe, folder, step, weights)
         options = self.export or ExportOptions()
         if kind == "trimmed":
             options = dataclasses.replace(options, model=dataclasses.replace(options.model, fold=True))

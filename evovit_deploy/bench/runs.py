@@ -39,7 +39,7 @@ class BenchOptions:
         model: Checkpoint, ONNX file or engine; with ``random_weights`` a recipe. The baseline resembles it.
         others: More model files for the same run.
         suite: Name or TOML file: models, a run each, unless there is a model, and the settings.
-        baseline: ``auto``, ``twin``, ``trimmed``, ``stock``, ``none`` or a file; None is ``auto``, or what the suite says.
+        baseline: ``auto``, ``none``, one of :data:`.settings.KINDS` or a file; None is ``auto``, or what the suite says.
         random_weights: ``model``, or the recipe or ViT of timm of ``checkpoint``, is measured with random weights.
         checkpoint: How a checkpoint is understood.
         precision: Of checkpoints and recipes; None is FP32.

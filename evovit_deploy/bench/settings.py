@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
-__all__ = ["ARRIVALS", "KINDS", "METHOD", "Settings"]
+__all__ = ["ARRIVALS", "KINDS", "METHOD", "STOCK_COMPILED", "Settings"]
 
 METHOD = "median of the ratios of neighbouring turns in either order"
 ARRIVALS = ("poisson", "constant")
-KINDS = ("twin", "trimmed", "stock")  # of a vanilla model to measure against
+# Of a vanilla model to measure against. What runs in PyTorch whatever the model runs in comes last.
+STOCK_COMPILED = "stock-compiled"
+KINDS = ("twin", "trimmed", "stock", STOCK_COMPILED)
 
 
 @dataclass(frozen=True)

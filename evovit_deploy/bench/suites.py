@@ -23,7 +23,7 @@ class SuiteGroup:
     Attributes:
         recipe: Name of a shipped recipe, or path of one.
         selections: Selection patterns to compare; empty is the export's default.
-        baseline: ``twin``, ``trimmed``, ``stock`` or ``none``.
+        baseline: One of :data:`.settings.KINDS`, or ``none``.
     """
 
     recipe: str

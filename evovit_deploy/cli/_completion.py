@@ -61,7 +61,9 @@ def baselines(incomplete: str) -> list[str]:
 
 def measured_against(incomplete: str) -> list[str]:
     """Complete what a speedup is measured against."""
-    return _starting(("auto", "twin", "trimmed", "stock", "none"), incomplete)
+    from ..bench.settings import KINDS
+
+    return _starting(("auto", *KINDS, "none"), incomplete)
 
 
 def schedules(incomplete: str) -> list[str]:

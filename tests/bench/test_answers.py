@@ -103,6 +103,7 @@ def test_a_speedup_that_is_not_known_is_not_claimed(
     [
         ("deit_small_patch16_224 twin", "the vanilla twin"),
         ("deit_small_patch16_224 trimmed", "the trimmed twin"),
+        ("deit_small_patch16_224 stock-compiled", "stock deit_small_patch16_224 under torch.compile"),
         ("deit_small_patch16_224 stock", "stock deit_small_patch16_224"),
         ("other", "other"),
     ],

@@ -101,7 +101,7 @@ def completed(line: str) -> list[str]:
         ("evovit build x.onnx --profile h", ["h100"]),
         ("evovit bench run --suite q", ["quick"]),
         ("evovit bench x.onnx --suite q", ["quick"]),
-        ("evovit bench x.onnx --baseline st", ["stock"]),
+        ("evovit bench x.onnx --baseline st", ["stock", "stock-compiled"]),
         ("evovit predict x.pth --provider c", ["cpu", "cuda"]),
     ],
 )
