@@ -26,7 +26,8 @@ class Answer:
     """One answer.
 
     Attributes:
-        question: ``speedup``, ``budget``, ``break_even``, ``ideal``, ``paper``, ``compute`` or ``bandwidth``.
+        question: ``speedup`` (once for each baseline), ``budget``, ``break_even``, ``ideal``, ``paper``, ``compute`` or
+            ``bandwidth``.
         subject: Model it is about.
         value: Speedup at the largest batch size where it was measurable, batch size, or share; None where there is none.
         text: In words.
@@ -52,7 +53,7 @@ def answers(report: BenchReport, budget_ms: float | None = None) -> list[Answer]
             continue
         compared = any(point.speedup for point in points)
         if compared:
-            found.append(_speedup(report, subject, points))
+            found += [_speedup(view, subject, view.of(subject.label)) for view in report.views]
         if budget_ms is not None:
             found.append(_budget(subject, points, budget_ms))
         if compared:

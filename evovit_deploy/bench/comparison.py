@@ -113,7 +113,7 @@ def _changes(before: Measured, after: Measured, tolerance: float) -> list[Change
     rows = (row for row in shown("compare") if row.better is not None)
     found = {row.name: change for row in rows if (change := _change(row, before, after, tolerance)) is not None}
     latency, speedup = found[P50.name], found.get(SPEEDUP.name)
-    if all(report.baseline == point.subject and _judged(report, point) for report, point in (before, after)):
+    if all(point.subject in report.baselines and _judged(report, point) for report, point in (before, after)):
         found[P50.name] = replace(latency, verdict="baseline")
     elif speedup is not None and _alike(before, after, latency, speedup, tolerance):
         found[P50.name] = replace(latency, verdict="alike")

@@ -120,10 +120,10 @@ def markdown(table: Table) -> str:
 
 
 def _places(reports: Iterable[BenchReport]) -> list[tuple[str, list[BenchReport]]]:
-    """Reports by backend and machine, those measured first in front; each group in the order of its time."""
+    """Reports by backend and machine, those measured first in front; each group in the order of its time, a baseline each."""
     groups: dict[str, list[BenchReport]] = {}
     for report in sorted(reports, key=lambda report: report.recorded):
-        groups.setdefault(_place(report), []).append(report)
+        groups.setdefault(_place(report), []).extend(report.views)
     return list(groups.items())
 
 
@@ -156,7 +156,8 @@ def _group(place: str, reports: Sequence[BenchReport]) -> str:
     software = "; ".join(dict.fromkeys(map(_software, used)))
     random = ", random weights" if all(_random(*one) for one in picked.values()) else ""
     text = f"{place}{random}{when} with {software}:\n\n{markdown(Table(place, header, rows))}"
-    more = [f"{table.title}:\n\n{markdown(table)}" for report in used for table in tables(report)[1:]]
+    # Views of one run for several baselines have these tables in common.
+    more = dict.fromkeys(f"{table.title}:\n\n{markdown(table)}" for report in used for table in tables(report)[1:])
     return "\n\n".join([text, *more])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ def benchmark(
     engines: Mapping[str, Engine | Opened],
     settings: Settings | None = None,
     *,
-    baseline: str | None = None,
+    baseline: str | Sequence[str] | None = None,
     images: Array | None = None,
     described: str | None = None,
     threads: int | None = None,
@@ -52,7 +52,7 @@ def benchmark(
         engines: Label -> open engine, or an :class:`Opened` one with what is known of it beside speed; all with the same image
             size and input type.
         settings: Batch sizes, how long, and what beside latency; see :class:`Settings`.
-        baseline: Label that speedups are against; None measures without.
+        baseline: Label that speedups are against, or several; None measures without.
         images: [n, 3, S, S] float32 normalised or [n, S, S, 3] uint8, repeated to fill a batch; seeded ones if None.
         described: What ``images`` are, in words.
         threads: What the engines were opened with, for the report.
@@ -71,13 +71,14 @@ def benchmark(
     opened = {label: one if isinstance(one, Opened) else Opened.of(one) for label, one in engines.items()}
     subjects = {label: one.but(label=label) for label, one in opened.items()}
     runnable = {label: one.engine for label, one in subjects.items()}
-    _check(runnable, settings.batches, baseline)
+    against = () if baseline is None else (baseline,) if isinstance(baseline, str) else tuple(baseline)
+    _check(runnable, settings.batches, against)
     first = next(iter(runnable.values()))
     if images is None:
         images, described = seeded_images(first.spec, max(settings.batches), settings.seed)
     else:
         first.check(images)
-    run = _SubjectRun(runnable, settings, baseline, clock, sleep, on_progress or (lambda share, text: None))
+    run = _SubjectRun(runnable, settings, against, clock, sleep, on_progress or (lambda share, text: None))
     where = environment(threads, [row.module for engine in runnable.values() if (row := find(engine.backend))])
     interrupted, stopped = False, list[str]()
     try:
@@ -98,7 +99,8 @@ def benchmark(
     on_gpu = any(engine.device.startswith("cuda") for engine in runnable.values())
     return BenchReport(
         subjects=tuple(one.subject for one in subjects.values()),
-        baseline=baseline,
+        baseline=against[0] if against else None,
+        further_baselines=against[1:],
         points=tuple(run.points),
         settings=settings,
         images=described or f"{len(images)} of the caller's, the same for every model",
@@ -118,12 +120,12 @@ class _SubjectRun:
         self,
         engines: Mapping[str, Engine],
         settings: Settings,
-        baseline: str | None,
+        baselines: tuple[str, ...],
         clock: Clock,
         sleep: Callable[[float], None],
         tell: Progress,
     ) -> None:
-        self.engines, self.settings, self.baseline = engines, settings, baseline
+        self.engines, self.settings, self.baselines = engines, settings, baselines
         self.clock, self.sleep, self.tell = clock, sleep, tell
         self.points: list[Point] = []
         self.concurrent: list[Concurrent] = []
@@ -146,7 +148,7 @@ class _SubjectRun:
         finally:
             if turns.rounds:
                 summary = self._telemetry.summary() if self._telemetry is not None else None
-                self.points += _points(turns, batch, self.baseline, self.settings, device, summary)
+                self.points += _points(turns, batch, self.baselines, self.settings, device, summary)
         self._done += 1
         for label, engine in self.engines.items():
             for streams in self.settings.streams:
@@ -202,7 +204,7 @@ def _flat(points: list[Point], batch: int) -> bool:
 def _points(
     turns: Turns,
     batch: int,
-    baseline: str | None,
+    baselines: tuple[str, ...],
     settings: Settings,
     device: Mapping[str, Latency],
     summary: dict[str, Any] | None,
@@ -213,12 +215,15 @@ def _points(
         seconds = turns.of(label)
         found = statistics.latency(seconds)
         parts = statistics.windows_of(seconds)
-        speedup = None
-        if baseline is not None and label != baseline:
-            ratio, low, high = statistics.speedup_interval(
-                turns.of(baseline), seconds, confidence=settings.confidence, seed=settings.seed
+        speedups = [
+            Speedup(
+                baseline,
+                *statistics.speedup_interval(
+                    turns.of(baseline), seconds, confidence=settings.confidence, seed=settings.seed
+                ),
             )
-            speedup = Speedup(baseline, ratio, low, high)
+            for baseline in (() if label in baselines else baselines)
+        ]
         total = float(seconds.sum())
         points.append(
             Point(
@@ -239,7 +244,8 @@ def _points(
                 stable=statistics.stable(tuple(part.p50_ms for part in parts)),
                 capped=seconds.size < settings.min_calls,
                 warmup_calls=turns.warmup_calls,
-                speedup=speedup,
+                speedup=speedups[0] if speedups else None,
+                further_speedups=tuple(speedups[1:]),
                 device=device.get(label),
                 gpu=summary,
             )
@@ -247,12 +253,15 @@ def _points(
     return points
 
 
-def _check(engines: Mapping[str, Engine], batches: tuple[int, ...], baseline: str | None) -> None:
+def _check(engines: Mapping[str, Engine], batches: tuple[int, ...], baselines: tuple[str, ...]) -> None:
     """Raise InputError for anything that could not be compared."""
     if not engines:
         raise InputError("there is nothing to measure: give at least one engine.")
-    if baseline is not None and baseline not in engines:
-        raise InputError(f"the baseline {baseline!r} is not among the engines: {', '.join(engines)}.")
+    for baseline in baselines:
+        if baseline not in engines:
+            raise InputError(f"the baseline {baseline!r} is not among the engines: {', '.join(engines)}.")
+    if len(set(baselines)) < len(baselines):
+        raise InputError(f"a baseline is given twice: {', '.join(baselines)}. Give each once.")
     (first, reference), *others = engines.items()
     for label, engine in others:
         for what, name in (("image_size", "image size"), ("input", "input type")):

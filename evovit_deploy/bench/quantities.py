@@ -152,7 +152,7 @@ def _interval(point: Point) -> tuple[float, float] | None:
 
 
 def _speedup(report: BenchReport, point: Point, brief: bool) -> str:
-    if point.subject == report.baseline and not brief:
+    if point.subject in report.baselines and not brief:
         return "baseline"
     if point.speedup is None:
         return "not measured" if brief else MISSING

@@ -118,7 +118,8 @@ def _report(document: dict[str, Any], where: str) -> BenchReport:
 
     document["settings"] = one(Settings, document["settings"])
     document["subjects"] = [one(Subject, s, facts=Facts) for s in document["subjects"]]
-    document["points"] = [one(Point, p, windows=Window, speedup=Speedup, device=Latency) for p in document["points"]]
+    nested = {"windows": Window, "speedup": Speedup, "further_speedups": Speedup, "device": Latency}
+    document["points"] = [one(Point, p, **nested) for p in document["points"]]
     document["concurrent"] = [one(Concurrent, c) for c in document.get("concurrent", ())]
     document["paced"] = [one(Paced, p, latency=Latency) for p in document.get("paced", ())]
     document["peaks"] = [one(Peaks, p) for p in document.get("peaks", ())]

@@ -76,7 +76,8 @@ class Point:
         stable: Whether their medians are within 5 %; None if there were too few rounds to say.
         capped: Whether the time limit came before ``min_calls``.
         warmup_calls: Unmeasured calls before.
-        speedup: Against the baseline; None for the baseline itself and without one.
+        speedup: Against the first baseline; None for a baseline itself and without one.
+        further_speedups: Against each further baseline, in their order.
         device: Time on the GPU between two CUDA events, images and results on the GPU; None on a CPU.
         gpu: What the driver said during this batch size (clocks, power, temperature, throttling, other processes), or None.
     """
@@ -99,6 +100,7 @@ class Point:
     capped: bool
     warmup_calls: int | None = None
     speedup: Speedup | None = None
+    further_speedups: tuple[Speedup, ...] = ()
     device: Latency | None = None
     gpu: dict[str, Any] | None = None
 
@@ -162,7 +164,8 @@ class BenchReport:
 
     Attributes:
         subjects: What was measured.
-        baseline: Label that speedups are against, or None.
+        baseline: Label that speedups are against, or None; the first, if there are several.
+        further_baselines: Labels of the others.
         points: One for each batch size and model, in that order.
         settings: How it was measured.
         images: What the images were, in words.
@@ -192,7 +195,40 @@ class BenchReport:
     command: str = ""
     suite: str = ""
     recorded: str = ""
+    further_baselines: tuple[str, ...] = ()
     schema: int = field(default=SCHEMA, init=False)
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Labels of every baseline, the first in front."""
+        return (*(() if self.baseline is None else (self.baseline,)), *self.further_baselines)
+
+    @property
+    def views(self) -> tuple[BenchReport, ...]:
+        """The same once for each baseline, with that one alone; itself if it has no more than one."""
+        if not self.further_baselines:
+            return (self,)
+        return tuple(self._against(label) for label in self.baselines)
+
+    def _against(self, label: str) -> BenchReport:
+        others = set(self.baselines) - {label}
+        return dataclasses.replace(
+            self,
+            baseline=label,
+            further_baselines=(),
+            subjects=tuple(subject for subject in self.subjects if subject.label not in others),
+            points=tuple(
+                dataclasses.replace(
+                    point,
+                    speedup=next(
+                        (s for s in (point.speedup, *point.further_speedups) if s and s.against == label), None
+                    ),
+                    further_speedups=(),
+                )
+                for point in self.points
+                if point.subject not in others
+            ),
+        )
 
     @property
     def unstable(self) -> tuple[Point, ...]:

@@ -21,7 +21,7 @@ from .answers import answers
 from .records import append, check_appendable
 from .report import BenchReport
 from .session import Options, run
-from .settings import Settings
+from .settings import Settings, baselines_of
 from .suites import Suite, load_suite
 
 __all__ = ["QUICK", "BenchOptions", "Measured", "measure"]
@@ -39,7 +39,8 @@ class BenchOptions:
         model: Checkpoint, ONNX file or engine; with ``random_weights`` a recipe. The baseline resembles it.
         others: More model files for the same run.
         suite: Name or TOML file: models, a run each, unless there is a model, and the settings.
-        baseline: ``auto``, ``none``, one of :data:`.settings.KINDS` or a file; None is ``auto``, or what the suite says.
+        baseline: ``auto``, ``none``, one of :data:`.settings.KINDS` or a file, or several between commas; None is
+            ``auto``, or what the suite says.
         random_weights: ``model``, or the recipe or ViT of timm of ``checkpoint``, is measured with random weights.
         checkpoint: How a checkpoint is understood.
         precision: Of checkpoints and recipes; None is FP32.
@@ -77,6 +78,8 @@ class BenchOptions:
     command: str = ""
 
     def __post_init__(self) -> None:
+        if self.baseline is not None:
+            baselines_of(self.baseline)
         if self.random_weights:
             named = self.checkpoint.recipe is not None or self.checkpoint.from_timm is not None
             if (self.model is not None) == named:
@@ -242,7 +245,8 @@ def measure(options: BenchOptions, tell: Callable[[float, str], None] = lambda s
         raise no_such_file(labels, InputError, "It should hold the labels.")
     if record is not None:
         recipe = options.checkpoint.recipe
-        read = [*options.files, labels, options.suite, recipe if isinstance(recipe, str) else None, options.baseline]
+        against = () if options.baseline is None else baselines_of(options.baseline)
+        read = [*options.files, labels, options.suite, recipe if isinstance(recipe, str) else None, *against]
         check_not_read([record], read)
         check_appendable(record, force=options.force)
     reports: list[BenchReport] = []

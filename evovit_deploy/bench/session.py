@@ -41,7 +41,7 @@ class Options:
         checkpoint: How the model is understood if it is a checkpoint; alone, a recipe or ViT of timm that is measured with
             random weights.
         selections: Selection patterns to measure a recipe with; empty is the export's default.
-        baseline: ``auto``, a kind, a file or ``none``.
+        baseline: ``auto``, a kind, a file or ``none``; or several between commas.
         backend, provider, threads: What models run on, see :class:`.route.Route`.
         precision: Of checkpoints and recipes; None is the export's default.
         settings: How to measure; its batch sizes give way to a static model's own if ``batches_given`` is False.
@@ -105,7 +105,7 @@ def run(options: Options, tell: Tell = lambda share, text: None) -> BenchReport:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="evovit-bench-")))
         opening = Opening(stack, folder, options.route, lambda text: tell(0.0, text))
         _open(opening, options)
-        against = opening.baseline(options.baseline)
+        against = opening.baselines(options.baseline)
         batches = (one.subject.batch for one in opening.subjects.values())
         static = next((batch for batch in batches if batch is not None), None)
         settings = options.settings

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import InputError
 
-__all__ = ["ARRIVALS", "KINDS", "METHOD", "STOCK_COMPILED", "Settings"]
+__all__ = ["ARRIVALS", "KINDS", "METHOD", "STOCK_COMPILED", "Settings", "baselines_of"]
 
 METHOD = "median of the ratios of neighbouring turns in either order"
 ARRIVALS = ("poisson", "constant")
 # Of a vanilla model to measure against. What runs in PyTorch whatever the model runs in comes last.
 STOCK_COMPILED = "stock-compiled"
 KINDS = ("twin", "trimmed", "stock", STOCK_COMPILED)
+
+
+def baselines_of(text: str) -> tuple[str, ...]:
+    """Split what was given as a baseline: names and files between commas; a file whose own name has one stays whole.
+
+    Raises:
+        InputError: One is given twice, is empty, or ``none`` is among others.
+    """
+    if Path(text).is_file():
+        return (text,)
+    found = tuple(part.strip() for part in text.split(","))
+    if "" in found:
+        raise InputError(
+            f"--baseline {text!r} has an empty part. Give names or files between commas: twin,stock-compiled"
+        )
+    if len({"twin" if one == "auto" else one for one in found}) < len(found):
+        raise InputError(f"--baseline {text} has the same baseline twice (auto is the twin). Give each once.")
+    if "none" in found and len(found) > 1:
+        raise InputError(f"--baseline {text}: none stands alone. Leave it out, or give none by itself.")
+    return found
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..recipes import Recipe
 from ..storage.files import plain
 from ..suggest import did_you_mean
 from .route import Route
-from .settings import KINDS
+from .settings import KINDS, baselines_of
 from .subject import Opened
 
 if TYPE_CHECKING:
@@ -90,8 +90,12 @@ class Opening:
         self.notes.extend(f"{label}: {note}" for note in found.notes)
         return label
 
+    def baselines(self, wanted: str) -> tuple[str, ...]:
+        """Open the baselines, one or several between commas, and return their labels; none where there is none."""
+        return tuple(filter(None, map(self.baseline, baselines_of(wanted))))
+
     def baseline(self, wanted: str) -> str | None:
-        """Open the baseline and return its label; None without one."""
+        """Open one baseline and return its label; None without one."""
         assert self._first is not None
         engine, recipe, path = self._first
         if wanted == "none":
@@ -122,7 +126,8 @@ class Opening:
         if self._weights is None:
             self.notes.append(f"{label} has random weights; latency does not depend on their values")
         if any(name.startswith("kept_") for name in engine.spec.outputs):
-            self.notes.append(f"{engine.spec.name} also outputs the kept tokens, which a vanilla model does not have")
+            note = f"{engine.spec.name} also outputs the kept tokens, which a vanilla model does not have"
+            self.notes += [] if note in self.notes else [note]  # once for all baselines
         return label
 
     def _add(self, opened: Opened, recipe: Recipe | None = None, path: Path | None = None) -> str:

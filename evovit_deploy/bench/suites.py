@@ -6,12 +6,12 @@ import fnmatch
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import RecipeError
+from ..errors import InputError, RecipeError
 from ..recipes import recipe_names
 from ..storage.shipped import data_names, find_data_file
 from ..storage.tables import build_table, read_toml
 from ..suggest import did_you_mean
-from .settings import KINDS, Settings
+from .settings import KINDS, Settings, baselines_of
 
 __all__ = ["Suite", "SuiteGroup", "load_suite", "suite_names"]
 
@@ -23,7 +23,7 @@ class SuiteGroup:
     Attributes:
         recipe: Name of a shipped recipe, or path of one.
         selections: Selection patterns to compare; empty is the export's default.
-        baseline: One of :data:`.settings.KINDS`, or ``none``.
+        baseline: One of :data:`.settings.KINDS` or several between commas, or ``none``.
     """
 
     recipe: str
@@ -74,9 +74,14 @@ def load_suite(name_or_path: str) -> Suite:
     """
     path = find_data_file(str(name_or_path), "bench/suites", "suite", RecipeError)
     file = build_table(_File, read_toml(path), str(path))
-    if file.baseline not in (*KINDS, "none"):
-        hint = did_you_mean(file.baseline, (*KINDS, "none"))
-        raise RecipeError(f"{path}: baseline is {file.baseline!r}; valid: {', '.join(KINDS)}, none.{hint}")
+    try:
+        against = baselines_of(file.baseline)
+    except InputError as error:
+        raise RecipeError(f"{path}: {str(error).removeprefix('--')}") from error
+    for one in against:
+        if one not in (*KINDS, "none"):
+            hint = did_you_mean(one, (*KINDS, "none"))
+            raise RecipeError(f"{path}: baseline is {one!r}; valid: {', '.join(KINDS)}, none.{hint}")
     recipes = [recipe for pattern in file.models for recipe in _matching(pattern, str(path))]
     if not recipes:
         raise RecipeError(f"{path}: models is empty; name at least one recipe.")

@@ -19,7 +19,8 @@ def summary(reports: Sequence[BenchReport]) -> Table | None:
     The paper measured on a V100, in PyTorch eager, FP32, at batch 256.
     """
     rows = []
-    for report in reports:
+    several = any(report.further_baselines for report in reports)
+    for report in (view for each in reports for view in each.views):
         for subject in report.subjects:
             points = [point for point in report.of(subject.label) if point.speedup]
             if not points:
@@ -43,7 +44,19 @@ def summary(reports: Sequence[BenchReport]) -> Table | None:
                     if facts.published_images_per_second
                     else MISSING,
                     f"{subject.backend} {subject.precision}",
+                    *((report.baseline_kind or MISSING,) if several else ()),
                 )
             )
-    header = ("model", "speedup", "MAC ratio", "paper's speedup", "batch", "img/s", "paper's img/s", "backend")
+    header: tuple[str, ...] = (
+        "model",
+        "speedup",
+        "MAC ratio",
+        "paper's speedup",
+        "batch",
+        "img/s",
+        "paper's img/s",
+        "backend",
+    )
+    if several:
+        header = (*header, "baseline")
     return Table("Best speedups", header, tuple(rows)) if rows else None

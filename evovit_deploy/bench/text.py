@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..engines.registry import find
-from .quantities import MISSING, MS, PER_SECOND, shown
+from .quantities import MISSING, MS, PER_SECOND, SPEEDUP, shown
 from .report import BenchReport
 from .statistics import P99_SAMPLES
 
@@ -41,7 +41,7 @@ class Table:
 
 def tables(report: BenchReport) -> list[Table]:
     """Return the tables of a report: latency first, then what else was measured."""
-    found = [_latency(report)]
+    found = [_latency(report), *(_over(view) for view in report.views[1:])]
     if report.concurrent:
         rows: list[tuple[str, ...]] = [
             (str(c.batch), c.subject, str(c.streams), PER_SECOND.show(c.images_per_second), str(c.calls))
@@ -76,6 +76,13 @@ def _latency(report: BenchReport) -> Table:
     return Table("Latency, end to end", header, tuple(body))
 
 
+def _over(view: BenchReport) -> Table:
+    """Speedups over a further baseline."""
+    compared = [point for point in view.points if point.speedup]
+    rows = ((str(point.batch), point.subject, SPEEDUP.text(view, point)) for point in compared)
+    return Table(f"Over {view.baseline}", ("batch", "model", SPEEDUP.title()), tuple(rows))
+
+
 def lines(report: BenchReport) -> list[str]:
     """Say what belongs below the tables: where and how, what was not measured, and why a value is to be doubted."""
     where, settings = report.environment, report.settings
@@ -98,8 +105,8 @@ def lines(report: BenchReport) -> list[str]:
         )
     if any(point.speedup for point in report.points):
         said.append(
-            f"speedup: latency of {report.baseline} / latency, {settings.method}, with its {settings.confidence:.0%} "
-            f"interval (moving-block bootstrap over paired rounds)"
+            f"speedup: latency of {' or '.join(report.baselines)} / latency, {settings.method}, with its "
+            f"{settings.confidence:.0%} interval (moving-block bootstrap over paired rounds)"
         )
     said += [f"note: {note}" for note in report.notes]
     said += _facts(report) + _doubts(report)

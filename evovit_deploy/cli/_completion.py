@@ -60,10 +60,12 @@ def baselines(incomplete: str) -> list[str]:
 
 
 def measured_against(incomplete: str) -> list[str]:
-    """Complete what a speedup is measured against."""
+    """Complete the last of what speedups are measured against: `twin,st` to `twin,stock`."""
     from ..bench.settings import KINDS
 
-    return _starting(("auto", *KINDS, "none"), incomplete)
+    *before, last = incomplete.split(",")
+    left = ("auto", *KINDS, "none") if not before else [name for name in KINDS if name not in before]
+    return [",".join((*before, name)) for name in _starting(left, last)]
 
 
 def schedules(incomplete: str) -> list[str]:

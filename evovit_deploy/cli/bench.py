@@ -45,11 +45,11 @@ class Models:
     baseline: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE",
+            metavar="NAME|FILE,...",
             autocompletion=complete.measured_against,
             help="What speedups are relative to. twin: vanilla DeiT or LeViT, folded. trimmed: the last block's dead work left "
-            "out too. stock: as timm ships it. stock-compiled: that through torch.compile, whatever the model runs in. none, or a "
-            "model file. auto: the twin, if it is known.",
+            "out too. stock: as timm ships it. stock-compiled: that through torch.compile, whatever the model runs in. none, or "
+            "a model file. auto: the twin, if it is known. Several between commas.",
             show_default="auto",
             rich_help_panel=MODELS,
         ),

@@ -128,6 +128,17 @@ def test_recipe_with_random_weights(micro: Path) -> None:
     assert all(subject["random_weights"] for subject in found["subjects"])
 
 
+def test_several_baselines(micro: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "torch.compile", lambda module, **options: module
+    )  # what it gets is in tests/bench/test_baselines.py
+    found = document("--recipe", micro, "--random-weights", "--batch", "1", "--baseline", "twin,stock-compiled")
+    assert [subject["backend"] for subject in found["subjects"]] == ["onnxruntime", "onnxruntime", "torch.compile"]
+    assert found["baseline"] == "deit_micro twin"
+    assert found["further_baselines"] == ["deit_micro stock-compiled"]
+    assert [one["against"] for one in found["points"][0]["further_speedups"]] == ["deit_micro stock-compiled"]
+
+
 @pytest.mark.parametrize("kind", ["auto", "trimmed", "stock"])
 def test_pytorch_is_compared_with_pytorch(micro: Path, kind: str) -> None:
     found = document("--recipe", micro, "--random-weights", "--backend", "pytorch", "--batch", "1", "--baseline", kind)

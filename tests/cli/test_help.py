@@ -21,7 +21,7 @@ MANY = 6
 DIFFERENT = {
     "--batch": {"dynamic|N", "N", "1,8,32"},  # a kind of model, a size, sizes to measure
     "--backend": {"BACKEND", "BACKEND|all", "all|NAME,NAME"},  # one, or all, or some
-    "--baseline": {"NAME", "NAME|FILE"},
+    "--baseline": {"NAME", "NAME|FILE,..."},
     "--images": {"FILE|FOLDER", "FOLDER|NAME"},
     "--method": {"METHOD", "METHOD,METHOD"},  # one, or each of several
     "--output": {"FILE", "FOLDER", "FOLDER|FILE"},

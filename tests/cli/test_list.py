@@ -102,6 +102,7 @@ def completed(line: str) -> list[str]:
         ("evovit bench run --suite q", ["quick"]),
         ("evovit bench x.onnx --suite q", ["quick"]),
         ("evovit bench x.onnx --baseline st", ["stock", "stock-compiled"]),
+        ("evovit bench x.onnx --baseline twin,st", ["twin,stock", "twin,stock-compiled"]),
         ("evovit predict x.pth --provider c", ["cpu", "cuda"]),
     ],
 )
