@@ -1,7 +1,6 @@
-"""Both rows of operators are the same functions, and each compiler gets the graph that it fuses."""
+"""Both rows of operators are the same functions. What a compiler gets of them: tests/engines/test_inductor_graphs.py."""
 
 import dataclasses
-from collections import Counter
 
 import pytest
 import torch
@@ -71,19 +70,6 @@ def test_the_patch_convolution_as_a_matrix_product(patch, bias):
     conv = nn.Conv2d(3, 24, patch, patch, bias=bias).double()
     images = torch.randn(2, 3, 4 * patch, 4 * patch, dtype=torch.float64)
     assert torch.allclose(patches_by_gemm(conv, images), patches_by_convolution(conv, images), atol=1e-12)
-
-
-@pytest.mark.parametrize(("recipe", "pattern"), CASES, ids=lambda value: getattr(value, "name", value))
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_compiler_gets_one_fused_attention_for_each_and_no_operator_of_ours(recipe, pattern, precision):
-    """torch.export traces with ``is_exporting()`` true, as Dynamo did for torch.compile up to torch 2.11."""
-    module = tiny(recipe, pattern, precision)
-    attentions = sum(type(part).__name__ == "Attend" for part in module.modules())
-    with torch.no_grad():
-        program = torch.export.export(module, (images_of(recipe),))
-    names = Counter(str(node.target) for node in program.graph.nodes if node.op == "call_function")
-    assert sum(count for name, count in names.items() if "scaled_dot_product_attention" in name) == attentions
-    assert not [name for name in names if "evovit" in name]
 
 
 def test_replacing_one_operator_is_enough_for_a_new_row():
