@@ -36,8 +36,10 @@ def open_measured(
     Returns:
         The open engine with its ``load_ms``, ``first_ms`` and ``memory_mib``.
     """
+    from ..engines.pytorch import graph_skips
+
     with peak_memory() as memory:
-        start = clock()
+        skipped, start = graph_skips(), clock()
         engine = open_engine()
         loaded = clock()
         try:
@@ -48,6 +50,8 @@ def open_measured(
             first = clock() - called
             if sizes[1] != sizes[0]:
                 engine(images)
+            if graph_skips() > skipped:  # what was compiled in these calls
+                engine.cuda_graphs = False
         except BaseException:
             engine.close()
             raise

@@ -1,11 +1,11 @@
-"""Calls on a GPU: end to end through pinned memory, and the device's own time between two CUDA events.
+"""Calls on a GPU, end to end through pinned memory.
 
 Run on an H100 with ONNX Runtime and PyTorch eager; with TensorRT engines it was tested with stand-ins only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..engines.base import Engine
     from ..engines.cuda.device import Device
 
-__all__ = ["Bound", "Pinned", "device_call", "device_times", "end_to_end"]
+__all__ = ["Bound", "Pinned", "end_to_end"]
 
 Array = NDArray[Any]
 
@@ -71,7 +71,7 @@ class Pinned:
         with torch.inference_mode(), self._device.on(self._stream), _translated(self._engine):
             self._staged.copy_(self._source)
             self._images.copy_(self._staged, non_blocking=True)
-            values = _module(self._engine)(self._images)
+            values = self._engine.running(self._images)
             if not self.results:
                 self.results = [self._device.pinned(tuple(value.shape), value.dtype) for value in values]
             for host, value in zip(self.results, values):
@@ -110,66 +110,6 @@ class Bound:
         self._device.wait(self._stream)  # ONNX Runtime runs on a separate stream
         with _translated(self._engine):
             self._engine.session.run_with_iobinding(self._binding)
-
-
-def device_call(engine: Engine, images: Array) -> Callable[[], Any] | None:
-    """Return one call with images and results on the GPU, on PyTorch's current stream; None where that cannot be timed.
-
-    That is a CPU, and an engine that runs on a stream of its own, as ONNX Runtime does.
-    """
-    if not engine.device.startswith("cuda") or not engine.on_torch_stream:
-        return None
-    import torch
-
-    from ..engines import TorchEngine
-
-    given = torch.from_numpy(images).to(engine.device)
-    if not isinstance(engine, TorchEngine):
-        return partial(engine, given)
-    module = _module(engine)
-
-    def run() -> Any:
-        with torch.inference_mode():
-            return module(given)
-
-    return run
-
-
-def device_times(
-    calls: Mapping[str, Callable[[], Any]],
-    rounds: int,
-    turn: int,
-    *,
-    event: Callable[[], Any],
-    wait: Callable[[], None],
-) -> dict[str, Sequence[float]]:
-    """Return the seconds on the device, of ``rounds`` turns of ``turn`` calls for each model, in turn.
-
-    Args:
-        calls: Label -> call, from :func:`device_call`.
-        rounds, turn: How many.
-        event: Makes a timing event: ``torch.cuda.Event(enable_timing=True)``.
-        wait: Waits for the device; once a turn, so that the queue of launches never runs dry within one.
-    """
-    times: dict[str, list[float]] = {label: [] for label in calls}
-    for _ in range(rounds):
-        for label, call in calls.items():
-            pairs = []
-            for _ in range(turn):
-                before, after = event(), event()
-                before.record()
-                call()
-                after.record()
-                pairs.append((before, after))
-            wait()
-            times[label] += [before.elapsed_time(after) / 1000 for before, after in pairs]
-    return dict(times)
-
-
-def _module(engine: TorchEngine) -> Any:
-    if engine.module is None:
-        raise EngineError(f"{engine.spec.name} is closed.")
-    return engine.module
 
 
 def _translated(engine: Engine) -> Any:

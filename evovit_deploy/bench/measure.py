@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.registry import find
 from ..errors import EngineError, InputError
 from ..machine.facts import environment, load_average
 from . import gpu, statistics
+from .device_time import DeviceTime, on_device
 from .images import batch_of, seeded_images
 from .pacing import paced
-from .report import BenchReport, Concurrent, Latency, Paced, Point, Speedup
+from .report import BenchReport, Concurrent, Paced, Point, Speedup
 from .settings import Settings
 from .streams import concurrent
 from .subject import Opened
@@ -140,11 +140,11 @@ class _SubjectRun:
         """Measure one batch size."""
         runs = {label: gpu.end_to_end(engine, images) for label, engine in self.engines.items()}
         turns = Turns({label: [] for label in self.engines})
-        device: dict[str, Latency] = {}
+        device: dict[str, DeviceTime] = {}
         try:
             calls = warm_up(runs, self.settings, turns, self.clock, partial(self._step, batch))
             measure(runs, calls, self.settings, turns, self.clock, partial(self._step, batch))
-            device = self._device(images, turns.rounds, calls)
+            device = on_device(self.engines, images, turns.rounds, calls)
         finally:
             if turns.rounds:
                 summary = self._telemetry.summary() if self._telemetry is not None else None
@@ -174,20 +174,6 @@ class _SubjectRun:
             self._telemetry.sample()
         self.tell((self._done + share) / self._steps, f"batch {batch}: {text}")
 
-    def _device(self, images: Array, rounds: int, turn: int) -> dict[str, Latency]:
-        """Label -> time on the GPU; empty on a CPU."""
-        found = {label: gpu.device_call(engine, images) for label, engine in self.engines.items()}
-        calls = {label: call for label, call in found.items() if call is not None}
-        if not calls:
-            return {}
-        import torch
-
-        cuda: Any = torch.cuda  # only partly typed
-        times = gpu.device_times(
-            calls, rounds, turn, event=partial(cuda.Event, enable_timing=True), wait=cuda.synchronize
-        )
-        return {label: statistics.latency(np.array(seconds)) for label, seconds in times.items()}
-
 
 def _flat(points: list[Point], batch: int) -> bool:
     """Whether no model's throughput at ``batch`` is above its best at smaller batch sizes."""
@@ -206,14 +192,14 @@ def _points(
     batch: int,
     baselines: tuple[str, ...],
     settings: Settings,
-    device: Mapping[str, Latency],
+    device: Mapping[str, DeviceTime],
     summary: dict[str, Any] | None,
 ) -> list[Point]:
     """Statistics of one batch size."""
     points = []
     for label in turns.seconds:
         seconds = turns.of(label)
-        found = statistics.latency(seconds)
+        found, timed = statistics.latency(seconds), device.get(label)
         parts = statistics.windows_of(seconds)
         speedups = [
             Speedup(
@@ -246,7 +232,9 @@ def _points(
                 warmup_calls=turns.warmup_calls,
                 speedup=speedups[0] if speedups else None,
                 further_speedups=tuple(speedups[1:]),
-                device=device.get(label),
+                device=None if timed is None else timed.latency,
+                launched=None if timed is None else timed.launched,
+                queued=None if timed is None else timed.queued,
                 gpu=summary,
             )
         )

@@ -11,7 +11,7 @@ from .report import BenchReport, Point
 
 __all__ = [
     *("MISSING", "MS", "P50", "P95", "PER_SECOND", "QUANTITIES", "SPEEDUP", "THROUGHPUT"),
-    *("Measured", "Quantity", "Unit", "quantity", "settled", "shown"),
+    *("Measured", "Quantity", "Unit", "device_speedup", "quantity", "settled", "shown"),
 ]
 
 MISSING = "—"
@@ -177,6 +177,23 @@ def _its_p50(report: BenchReport, point: Point) -> float | None:
     return None if other is None else other.p50_ms
 
 
+def device_speedup(report: BenchReport, point: Point) -> float | None:
+    """Return the baseline's time on the device over the model's, medians; None unless both were queued ahead."""
+    other = report.beside(point)
+    if point.subject in report.baselines or other is None or not (point.queued and other.queued):
+        return None
+    return other.device.p50_ms / point.device.p50_ms if other.device and point.device else None
+
+
+def _known_device(report: BenchReport, point: Point) -> float | None:
+    """The time on the device, unless an older record holds it, which does not say whether launch gaps are in it."""
+    return point.device.p50_ms if point.device is not None and point.launched is not None else None
+
+
+def _launched(report: BenchReport, point: Point, brief: bool) -> str:
+    return MISSING if point.launched is None else f"{point.launched}{'' if point.queued else ', gaps in it'}"
+
+
 def _mac_ratio(report: BenchReport, point: Point) -> float | None:
     macs = {subject.label: subject.facts.macs for subject in report.subjects}
     own, ideal = macs[point.subject], macs.get(report.baseline or "")
@@ -195,6 +212,26 @@ SPEEDUP = Quantity(
 # In the order of the columns. A new row is shown everywhere unless it says otherwise.
 QUANTITIES: tuple[Quantity, ...] = (
     Quantity("device.p50_ms", "device time", "device ms", MS, places=("text",), known_only=True),
+    Quantity("device.p50_ms", "device time", "device ms", MS, places=("markdown",), known_only=True, of=_known_device),
+    Quantity(
+        "launched",
+        "launches",
+        "launched",
+        WORD,
+        places=("text", "markdown"),
+        known_only=True,
+        of=_known_device,
+        cell=_launched,
+    ),
+    Quantity(
+        "device_speedup",
+        "speedup on the device",
+        "device speedup",
+        TIMES,
+        places=("text", "markdown"),
+        known_only=True,
+        of=device_speedup,
+    ),
     P50,
     Quantity("p90_ms", "p90 latency", "p90 ms", MS, places=("text",)),
     P95,

@@ -79,6 +79,8 @@ class Point:
         speedup: Against the first baseline; None for a baseline itself and without one.
         further_speedups: Against each further baseline, in their order.
         device: Time on the GPU between two CUDA events, images and results on the GPU; None on a CPU.
+        launched: How the work of those calls was launched: ``CUDA graph`` or ``eager launches``; None in older records.
+        queued: Whether it was queued before the device came to it; if not, gaps between launches are in ``device``.
         gpu: What the driver said during this batch size (clocks, power, temperature, throttling, other processes), or None.
     """
 
@@ -102,6 +104,8 @@ class Point:
     speedup: Speedup | None = None
     further_speedups: tuple[Speedup, ...] = ()
     device: Latency | None = None
+    launched: str | None = None
+    queued: bool | None = None
     gpu: dict[str, Any] | None = None
 
 

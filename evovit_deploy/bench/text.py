@@ -13,7 +13,18 @@ from .statistics import P99_SAMPLES
 __all__ = ["Table", "lines", "tables"]
 
 WORDS = {
-    *("model", "candidate", "method", "front", "backend", "baseline", "speedup", "speedup [95% interval]", "stable"),
+    *(
+        "model",
+        "candidate",
+        "method",
+        "front",
+        "backend",
+        "baseline",
+        "speedup",
+        "speedup [95% interval]",
+        "stable",
+        "launched",
+    ),
     *("arrivals", "overloaded", "engine", "protocol", "overhead ms", "share", "scenario", "holds"),
     *("check", "what was found"),
     *("quantity", "verdict", "measured on", "smallest batch", "largest batch"),
@@ -145,6 +156,7 @@ def _doubts(report: BenchReport) -> list[str]:
             f"unstable: the medians of the three parts of the run are more than 5 % apart: {'; '.join(unstable)}. Drift that "
             f"both models share cancels in the speedup, not in the milliseconds"
         )
+    said += _device(report)
     for batch in {point.batch: None for point in report.points}:
         gpu = next((p.gpu for p in report.points if p.batch == batch and p.gpu), None)
         said += [f"batch {batch}: {text}" for text in _gpu(gpu or {})]
@@ -159,6 +171,18 @@ def _doubts(report: BenchReport) -> list[str]:
             f"{settings.warmup_calls}"
         )
     return said
+
+
+def _device(report: BenchReport) -> list[str]:
+    """How far times on the device are those of work."""
+    timed = [point for point in report.points if point.device is not None]
+    if any(point.launched is None for point in timed):
+        return ["device time: of an older record, which does not say whether gaps between launches are in it"]
+    gaps = [f"{point.subject} at batch {point.batch}" for point in timed if not point.queued]
+    said = ["device time: of work that was queued before the device came to it, so without gaps between launches"]
+    if gaps:
+        said.append(f"gaps between launches are in the device time of {', '.join(gaps)}: it could not be queued ahead")
+    return said if timed else []
 
 
 def _gpu(seen: dict[str, Any]) -> list[str]:

@@ -38,12 +38,14 @@ class Engine(abc.ABC):
         backend: What runs it: ``onnxruntime``, ``pytorch``, ... (`evovit list backends`), or ``fake``.
         device: Where it runs, e.g. ``cpu`` or ``cuda:0``.
         on_torch_stream: Whether images on the GPU are run there on PyTorch's current stream, so that its time can be measured.
+        cuda_graphs: Whether calls on a GPU replay recorded CUDA graphs rather than launch kernel by kernel.
     """
 
     spec: ModelSpec
     backend: str
     device: str
     on_torch_stream = False
+    cuda_graphs = False
     _batcher: Batcher | None = None
     _ended = False  # closed, so that no batcher is made any more
     _stale = False  # inherited from the parent process and not used here yet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..models.options import ModelOptions
     from ..recipes import Recipe
 
-__all__ = ["TorchEngine", "check_child", "check_threads", "leave_threads", "module_of"]
+__all__ = ["TorchEngine", "check_child", "check_threads", "graph_skips", "leave_threads", "module_of"]
 
 _lost_pool = 0  # threads of the pool that the parent of this forked process had
 
@@ -103,6 +104,7 @@ class TorchEngine(Engine):
         if threads is not None:
             torch.set_num_threads(threads)
         self.module: torch.nn.Module | None = module.to(self.device)
+        self.compiled, self.cuda_graphs = compiled, compiled and use_cuda
         if compiled:
             self.backend = "torch.compile"
             self.module = _compiled(self.module, use_cuda)
@@ -147,6 +149,17 @@ class TorchEngine(Engine):
         engine.weights = {"source": checkpoint.source, "random": checkpoint.random, "sha256": checkpoint.sha256}
         return engine
 
+    @property
+    def running(self) -> torch.nn.Module:
+        """The module that calls run.
+
+        Raises:
+            EngineError: The engine is closed.
+        """
+        if self.module is None:
+            raise EngineError(f"{self.spec.name} is closed.")
+        return self.module
+
     def forked(self) -> None:
         """See :meth:`Engine.forked`."""
         super().forked()
@@ -166,10 +179,9 @@ class TorchEngine(Engine):
         """See :meth:`Engine.run`."""
         import torch
 
-        if self.module is None:
-            raise EngineError(f"{self.spec.name} is closed.")
+        module = self.running
         with torch.inference_mode(), translate(EngineError, f"PyTorch failed on {self.spec.name}"):
-            values = self.module(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
+            values = module(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
         return {name: value.cpu().numpy() for name, value in zip(self.spec.outputs, values)}
 
     def close(self) -> None:
@@ -181,6 +193,12 @@ class TorchEngine(Engine):
 def module_of(engine: Engine) -> Any:
     """Return the PyTorch module that an engine runs, which also tells scores; None for an engine of any other kind."""
     return engine.module if isinstance(engine, TorchEngine) else None
+
+
+def graph_skips() -> int:
+    """Return how many modules ``torch.compile`` refused a CUDA graph in this process, and launches kernel by kernel."""
+    counters = getattr(sys.modules.get("torch._dynamo.utils"), "counters", {})
+    return int(counters.get("inductor", {}).get("cudagraph_skips", 0))
 
 
 def _compiled(module: Any, cuda: bool) -> Any:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ..bench.answers import verdict
+from ..bench.quantities import device_speedup
 from ..bench.reading import parse
 from ..bench.report import BenchReport
 from ..engines.registry import for_checkpoints
@@ -201,5 +202,7 @@ def _measured(report: BenchReport) -> str:
         assert point.speedup is not None
         known = verdict(report, point) not in ("short", "unstable")
         what = f"{point.speedup.ratio:.2f} times the twin" if known else "not measurable"
+        on_device = device_speedup(report, point)
+        what += "" if on_device is None else f" (on the device {on_device:.2f})"
         said.append(f"batch {point.batch}: {what}")
     return ", ".join(said) or "no comparison"

@@ -1,14 +1,13 @@
-"""Calls on a GPU, with a device that is the CPU and events on a clock of their own."""
+"""Calls on a GPU, with a device that is the CPU."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from evovit_deploy.bench.gpu import Bound, Pinned, device_call, device_times, end_to_end
+from evovit_deploy.bench.gpu import Bound, Pinned, end_to_end
 from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.engines import FakeEngine, OrtEngine, TorchEngine
 from evovit_deploy.errors import EngineError
@@ -35,7 +34,6 @@ def test_a_cpu_call_is_the_engine_itself(images: np.ndarray) -> None:
     fake = FakeEngine(image_size=32)
     end_to_end(fake, images)()
     assert fake.batches == [3]
-    assert device_call(fake, images) is None
 
 
 def test_pytorch_through_pinned_memory(images: np.ndarray) -> None:
@@ -59,40 +57,3 @@ def test_onnxruntime_through_pinned_memory(exported: Path, images: np.ndarray) -
             call()
         for found, expected in zip(call.results, engine(images).values()):
             assert np.array_equal(found.numpy(), expected)
-
-
-class Event:
-    """A CUDA event on a clock that the calls move."""
-
-    def __init__(self, clock: Any) -> None:
-        self._clock, self.at = clock, 0.0
-
-    def record(self) -> None:
-        self.at = self._clock()
-
-    def elapsed_time(self, other: Event) -> float:
-        return 1000 * (other.at - self.at)
-
-
-def test_device_time_is_between_the_events(clock: Any) -> None:
-    order: list[str] = []
-
-    def call(name: str, seconds: float) -> Any:
-        def run() -> None:
-            order.append(name)
-            clock.advance(seconds)
-
-        return run
-
-    waits: list[int] = []
-    found = device_times(
-        {"a": call("a", 0.002), "b": call("b", 0.003)},
-        rounds=2,
-        turn=2,
-        event=lambda: Event(clock),
-        wait=lambda: waits.append(clock.advance(0.5) or 1),  # waiting is not part of it
-    )
-    assert order == ["a", "a", "b", "b"] * 2
-    assert found["a"] == pytest.approx([0.002] * 4)
-    assert found["b"] == pytest.approx([0.003] * 4)
-    assert len(waits) == 4
