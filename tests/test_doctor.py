@@ -179,7 +179,7 @@ def test_a_module_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_tiny_model_runs() -> None:
-    from evovit_deploy.engines.onnxruntime import session
+    from evovit_deploy.engines.ort.session import session
 
     assert session(doctor.tiny_model(), "cpu", 1).get_outputs()[0].name == "y"
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, translate
@@ -17,11 +16,11 @@ from ..errors import EngineError, translate
 if TYPE_CHECKING:
     import torch
 
-    from ..engines import OrtEngine, TorchEngine
+    from ..engines import TorchEngine
     from ..engines.base import Engine
     from ..engines.cuda.device import Device
 
-__all__ = ["Bound", "Pinned", "end_to_end"]
+__all__ = ["Pinned", "end_to_end"]
 
 Array = NDArray[Any]
 
@@ -29,8 +28,8 @@ Array = NDArray[Any]
 def end_to_end(engine: Engine, images: Array, device: Device | None = None) -> Callable[[], Any]:
     """Return one call, from images in host memory to results in host memory.
 
-    On a CPU that is the engine itself. On a GPU both copies go through pinned memory, whatever the backend: TensorRT engines do
-    that on their own, PyTorch and ONNX Runtime through :class:`Pinned` and :class:`Bound`.
+    On a CPU that is the engine itself. On a GPU both copies go through pinned memory, whatever the backend: most engines do that
+    on their own, PyTorch through :class:`Pinned`.
 
     Args:
         engine: Open engine.
@@ -43,12 +42,10 @@ def end_to_end(engine: Engine, images: Array, device: Device | None = None) -> C
         from ..engines.cuda.device import CudaDevice
 
         device = CudaDevice(int(engine.device.partition(":")[2] or 0))
-    from ..engines import OrtEngine, TorchEngine
+    from ..engines import TorchEngine
 
     if isinstance(engine, TorchEngine):
         return Pinned(engine, images, device)
-    if isinstance(engine, OrtEngine):
-        return Bound(engine, images, device)
     return partial(engine, images)
 
 
@@ -77,39 +74,6 @@ class Pinned:
             for host, value in zip(self.results, values):
                 host.copy_(value, non_blocking=True)
         self._device.wait(self._stream)
-
-
-class Bound:
-    """One batch through ONNX Runtime with its input on the device and its outputs in pinned memory."""
-
-    def __init__(self, engine: OrtEngine, images: Array, device: Device) -> None:
-        import torch
-
-        self._engine = engine
-        self._source, self._device, self._stream = torch.from_numpy(images), device, device.stream()
-        self._staged = device.pinned(images.shape, self._source.dtype)
-        self._images = device.empty(images.shape, self._source.dtype)
-        session = engine.session
-        self._binding = session.io_binding()
-        kind, _, index = device.name.partition(":")
-        entry = session.get_inputs()[0]
-        self._binding.bind_input(entry.name, kind, int(index or 0), images.dtype, images.shape, self._images.data_ptr())
-        self.results: list[torch.Tensor] = []
-        for output in session.get_outputs():
-            shape = (len(images), *output.shape[1:])
-            host = device.pinned(shape, torch.int64 if "int64" in output.type else torch.float32)
-            dtype = np.int64 if "int64" in output.type else np.float32
-            self._binding.bind_output(output.name, "cpu", 0, dtype, shape, host.data_ptr())
-            self.results.append(host)
-
-    def __call__(self) -> None:
-        """Copy in, run, copy out, wait."""
-        with self._device.on(self._stream):
-            self._staged.copy_(self._source)
-            self._images.copy_(self._staged, non_blocking=True)
-        self._device.wait(self._stream)  # ONNX Runtime runs on a separate stream
-        with _translated(self._engine):
-            self._engine.session.run_with_iobinding(self._binding)
 
 
 def _translated(engine: Engine) -> Any:

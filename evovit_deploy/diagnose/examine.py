@@ -175,7 +175,7 @@ def _parity(
     scores: dict[str, Array],
 ) -> ParityReport:
     """The gates, for the half graph with its own decisions; the images that keep other patches run once more for that."""
-    from ..engines.onnxruntime import session
+    from ..engines.ort.session import session
     from ..export.parity import compare
 
     got = {name: value.copy() for name, value in run.forced.items()}

@@ -156,7 +156,7 @@ def _runner(model: onnx.ModelProto, outputs: Sequence[str], name: str) -> Iterat
     from polygraphy.backend.onnx import ModifyOutputs
     from polygraphy.backend.onnxrt import OnnxrtRunner
 
-    from ..engines.onnxruntime import session
+    from ..engines.ort.session import session
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

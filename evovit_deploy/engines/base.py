@@ -37,7 +37,8 @@ class Engine(abc.ABC):
         spec: What it takes and gives.
         backend: What runs it: ``onnxruntime``, ``pytorch``, ... (`evovit list backends`), or ``fake``.
         device: Where it runs, e.g. ``cpu`` or ``cuda:0``.
-        on_torch_stream: Whether images on the GPU are run there on PyTorch's current stream, so that its time can be measured.
+        on_torch_stream: Whether images on the GPU are run there on PyTorch's current stream, or in order with what is on it, so
+            that its time can be measured.
         cuda_graphs: Whether calls on a GPU replay recorded CUDA graphs rather than launch kernel by kernel.
     """
 
@@ -72,8 +73,9 @@ class Engine(abc.ABC):
                 runs: there is no silent fallback.
             threads: CPU threads within an operator; None leaves it to the backend. A TensorRT engine has none.
             recipe, num_heads, ema: For a checkpoint, as for ``load_checkpoint``.
-            device, cuda_graphs, max_contexts, warm_up, runtime_cache: For a TensorRT engine, as for ``TrtEngine``; None is its
-                default.
+            cuda_graphs: On a GPU, replay a recorded CUDA graph for each batch size; for a TensorRT engine, as for ``TrtEngine``,
+                and an ONNX file, as for ``OrtEngine``. None is their default.
+            device, max_contexts, warm_up, runtime_cache: For a TensorRT engine, as for ``TrtEngine``; None is its default.
             options: What else its backend accepts; None is its default.
 
         Raises:

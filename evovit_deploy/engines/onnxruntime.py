@@ -3,87 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import manifest as manifests
-from ..classes.scores import scores_output
-from ..errors import EngineError, ModelFileError, translate
+from ..errors import EngineError, translate
 from ..manifest.onnx_file import load_onnx
-from ..manifest.spec import ModelSpec
-from ..storage.names import name_of
-from ..suggest import did_you_mean
 from .base import Engine
+from .cuda.calls import is_on, run_there
+from .cuda.device import CudaDevice
+from .cuda.pool import Pool
+from .cuda.slot import Slot
 from .forking import end_without_destructors, keep_for_ever, no_cuda_here
+from .ort.cuda import Bindings, open_session
+from .ort.session import PROVIDERS, check_provider, cuda_problem, is_half, session
+from .ort.spec import spec_of
 from .registry import Backend, Probes, register
 
-__all__ = ["OrtEngine", "cuda_problem", "session"]
-
-FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(bfloat16)")
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-
-def cuda_problem() -> str | None:
-    """Say why ONNX Runtime cannot use a GPU here, or None if it can."""
-    import onnxruntime as ort
-
-    if PROVIDERS["cuda"] not in ort.get_available_providers():
-        return "this onnxruntime has no CUDA provider (pip install onnxruntime-gpu)"
+if TYPE_CHECKING:
     import torch
 
-    return None if torch.cuda.is_available() else "no usable NVIDIA GPU or driver was found"
-
-
-def session(model: str | bytes, provider: str, threads: int | None, *, optimise: bool = True) -> Any:
-    """Return an ``onnxruntime.InferenceSession`` on exactly the provider asked for.
-
-    Raises:
-        EngineError: The provider does not work here, or ONNX Runtime dropped it.
-        ModelFileError: ONNX Runtime cannot load the model.
-    """
-    import onnxruntime as ort
-
-    if provider not in PROVIDERS:
-        hint = did_you_mean(provider, ("auto", *PROVIDERS))
-        raise EngineError(f"provider {provider!r} is unknown; valid: auto, {', '.join(PROVIDERS)}.{hint}")
-    if provider == "cuda":
-        problem = cuda_problem()
-        if problem:
-            raise EngineError(
-                f"ONNX Runtime cannot run on a GPU: {problem}. Use --provider cpu, or see `evovit doctor`."
-            )
-        ort.preload_dlls()  # CUDA and cuDNN from the wheels that torch brought
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # Threads take blocks as they come instead of equal shares, so that the slower core holds up an operator less; 4 is what
-    # ONNX Runtime's documentation of thread management recommends.
-    options.add_session_config_entry("session.dynamic_block_base", "4")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    what = f"ONNX Runtime cannot load {model if isinstance(model, str) else 'the model'}"
-    try:
-        result = ort.InferenceSession(model, options, providers=[PROVIDERS[provider]])
-    except Exception as error:  # onnxruntime raises its own classes, which share no base
-        if provider == "cpu" and _is_half(model):
-            raise EngineError(
-                "ONNX Runtime's CPU provider cannot run BF16. Build a TensorRT engine, use --provider cuda on a GPU machine, "
-                "or export with --precision fp16 or fp32."
-            ) from error
-        raise ModelFileError(f"{what}: {error}") from error
-    if PROVIDERS[provider] not in result.get_providers():
-        raise EngineError(
-            f"ONNX Runtime dropped {PROVIDERS[provider]} and would run on {result.get_providers()[0]}; refused. "
-            f"Its CUDA libraries do not match this machine: see `evovit doctor`, or use --provider cpu."
-        )
-    return result
+__all__ = ["OrtEngine"]
 
 
 class OrtEngine(Engine):
-    """An ONNX file in ONNX Runtime. ``InferenceSession.run`` is safe from several threads.
+    """An ONNX file in ONNX Runtime. Safe from several threads: on a CPU they run at once, on a GPU one after another.
+
+    On a GPU everything is on a stream of its own, after what the caller has put on PyTorch's current one. Tensors on the GPU stay
+    there, in and out; numpy goes through pinned memory.
 
     Args:
         path: ONNX file, exported by evovit or with one image input.
@@ -92,9 +40,14 @@ class OrtEngine(Engine):
         emulate: Run a BF16 graph on a CPU by rounding after every operation (:mod:`evovit_deploy.engines.emulate`); right
             for comparing outputs, meaningless for timing. Without it a BF16 graph on a CPU is an EngineError.
         strict: With ``emulate``, FP16 too, much of which ONNX Runtime's CPU provider computes in FP32, where nothing overflows.
+        cuda_graphs: On a GPU, record a CUDA graph for each of the first sixteen batch sizes, and replay it; other sizes run
+            without, since ONNX Runtime keeps graphs as long as the session. It records only models that run on the GPU whole and
+            have no control flow: None does it where it can, and logs a warning where it cannot; True is an EngineError there.
+            Images on the GPU are copied once on the device for a graph, which is bound to its addresses.
     """
 
     backend = "onnxruntime"
+    on_torch_stream = True
 
     def __init__(
         self,
@@ -104,16 +57,44 @@ class OrtEngine(Engine):
         threads: int | None = None,
         emulate: bool = False,
         strict: bool = False,
+        cuda_graphs: bool | None = None,
     ) -> None:
         if provider == "auto":
             provider = "cpu" if cuda_problem() else "cuda"
         self._path, self._threads = Path(path), threads
-        self._emulate = provider == "cpu" and emulate and _is_half(path, strict)
+        self._emulate = provider == "cpu" and emulate and is_half(path, strict)
         self._file = _identity(self._path)
+        self._pool: Pool[Slot] | None = None
+        self.cuda_graphs = False
+        if provider == "cuda":
+            self._open_on_gpu(cuda_graphs)
+            return
+        if cuda_graphs and provider == "cpu":
+            raise EngineError(f"{path} is opened on the CPU, and cuda_graphs is for a GPU. Leave it out.")
         self.session = self._session(provider)
-        self.device = "cpu" if provider == "cpu" else "cuda:0"
-        self.spec = _spec(self.session, Path(path))
+        self.device = "cpu"
+        self.spec = spec_of(self.session, Path(path))
         self._input = self.session.get_inputs()[0].name
+
+    def _open_on_gpu(self, graphs: bool | None) -> None:
+        check_provider("cuda")  # before anything is asked of the GPU
+        device = CudaDevice()
+
+        def make(config: dict[str, str]) -> Any:
+            return session(str(self._path), "cuda", self._threads, config=config)
+
+        self.session, stream, self.cuda_graphs = open_session(make, device, graphs, self._path.name)
+        self.device = device.name
+        self.spec = spec_of(self.session, self._path)
+        self._input = self.session.get_inputs()[0].name
+        self._bindings = bindings = Bindings(self.session, self._input, self.cuda_graphs)
+        image, outputs = bindings.tensors(self.spec)
+        largest = self.spec.batch or self.spec.max_batch
+
+        def slot() -> Slot:
+            return Slot(device, bindings, image, outputs, max_batch=largest, graphs=self.cuda_graphs, stream=stream)
+
+        self._pool = Pool(slot, 1)  # a session has one stream
 
     def _session(self, provider: str) -> Any:
         if self._emulate:
@@ -123,7 +104,7 @@ class OrtEngine(Engine):
     def forked(self) -> None:
         """See :meth:`Engine.forked`. The threads of the session stayed with the parent, and its destructor waits for them."""
         super().forked()
-        keep_for_ever(getattr(self, "session", None))
+        keep_for_ever(dict(vars(self)))
         end_without_destructors()
 
     def revive(self) -> None:
@@ -143,17 +124,43 @@ class OrtEngine(Engine):
             )
         self.session = self._session("cpu")
 
+    def __call__(self, images: NDArray[Any] | torch.Tensor) -> dict[str, Any]:
+        """See :meth:`Engine.__call__`. Tensors on the engine's GPU stay there, in and out."""
+        self._here()
+        if self._pool is None or not is_on(images, self.device):
+            return super().__call__(images)
+        batch = self.spec.batch
+        return run_there(
+            self, images, self._run_there, limit=batch or self.spec.max_batch, size_of=lambda count: batch or count
+        )
+
     def run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """See :meth:`Engine.run`."""
         if self.session is None:
             raise EngineError(f"{self.spec.name} is closed.")
-        with translate(EngineError, f"ONNX Runtime failed on {self.spec.name} with {len(images)} images"):
+        with self._translated(len(images)):
+            if self._pool is not None:
+                with self._pool.borrow() as slot:
+                    return slot.run_host(np.ascontiguousarray(images))
             values = self.session.run(list(self.spec.outputs), {self._input: np.ascontiguousarray(images)})
         return dict(zip(self.spec.outputs, values))
 
+    def _run_there(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.session is None or self._pool is None:
+            raise EngineError(f"{self.spec.name} is closed.")
+        with self._translated(len(images)), self._pool.borrow() as slot:
+            return slot.run_device(images)
+
+    def _translated(self, count: int) -> Any:
+        return translate(EngineError, f"ONNX Runtime failed on {self.spec.name} with {count} images")
+
     def close(self) -> None:
-        """Free the session."""
+        """Wait for calls at work on a GPU, and free the session."""
         super().close()
+        pool = getattr(self, "_pool", None)
+        if pool is not None and not self._stale:  # in a forked child what is on the GPU belongs to the parent
+            pool.close()
+            self._bindings.close()
         self.session = None
 
 
@@ -166,19 +173,6 @@ def _identity(path: Path) -> tuple[int, ...] | None:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _is_half(model: str | bytes | Path, fp16: bool = False) -> bool:
-    """Whether a model has BF16 constants, or those or FP16 ones; False for what is not ONNX at all."""
-    import onnx
-
-    from .emulate import has_bf16, has_fp16
-
-    try:
-        loaded = onnx.load_model_from_string(model) if isinstance(model, bytes) else load_onnx(Path(model))
-        return has_bf16(loaded) or (fp16 and has_fp16(loaded))
-    except Exception:  # not ONNX: the caller has a better message
-        return False
-
-
 def _emulated(path: str | Path) -> bytes:
     from .emulate import emulate_bf16, emulate_fp16, has_bf16
 
@@ -186,64 +180,8 @@ def _emulated(path: str | Path) -> bytes:
     return bytes((emulate_bf16 if has_bf16(model) else emulate_fp16)(model).SerializeToString())
 
 
-def _check_graph(session_: Any, spec: ModelSpec, path: Path) -> None:
-    """Raise ModelFileError if the graph is not what the manifest says, as after one of them was edited."""
-    given = [output.name for output in session_.get_outputs()]
-    if missing := [name for name in spec.outputs if name not in given]:
-        raise ModelFileError(
-            f"{path}: its evovit manifest names the output {missing[0]}, and its graph gives {', '.join(given)}. Export the "
-            "model again: evovit export CKPT"
-        )
-    inputs = [(one.type, tuple(one.shape[1:])) for one in session_.get_inputs()]
-    kind = "tensor(uint8)" if spec.input == "uint8" else "tensor(float)"
-    if inputs != [(kind, spec.image_shape)]:
-        found = ", ".join(f"{name} {list(shape)}" for name, shape in inputs) or "nothing"
-        raise ModelFileError(
-            f"{path}: its evovit manifest says that it takes {kind} {list(spec.image_shape)} an image, and its graph takes "
-            f"{found}. Export the model again: evovit export CKPT"
-        )
-
-
-def _spec(session_: Any, path: Path) -> ModelSpec:
-    """The spec from the manifest, or from the input and output shapes for a file of another tool."""
-    manifest = manifests.read(session_.get_modelmeta().custom_metadata_map, str(path))
-    if manifest is not None:
-        spec = ModelSpec.from_manifest(manifest, str(path))
-        _check_graph(session_, spec, path)
-        return spec
-    inputs, outputs = session_.get_inputs(), session_.get_outputs()
-    if not inputs:
-        raise ModelFileError(f"{path} was not exported by evovit and has no input. Export one with: evovit export CKPT")
-    shape, kind = inputs[0].shape, inputs[0].type
-    float_image = kind == "tensor(float)" and len(shape) == 4 and shape[1] == 3 and shape[2] == shape[3]
-    byte_image = kind == "tensor(uint8)" and len(shape) == 4 and shape[3] == 3 and shape[1] == shape[2]
-    if len(inputs) != 1 or not (float_image or byte_image) or not isinstance(shape[2], int):
-        raise ModelFileError(
-            f"{path} was not exported by evovit, and its input {inputs[0].name} {kind} {shape} is not one image batch "
-            f"([B, 3, S, S] float32 or [B, S, S, 3] uint8). Export the checkpoint with: evovit export CKPT"
-        )
-    candidates = {o.name: o for o in outputs if o.type in FLOATS and len(o.shape) == 2 and isinstance(o.shape[1], int)}
-    if not candidates:
-        found = ", ".join(f"{o.name} {o.type} {o.shape}" for o in outputs)
-        raise ModelFileError(
-            f"{path} was not exported by evovit, and none of its outputs ({found}) is floating point and [B, classes]."
-        )
-    scores = scores_output(candidates)
-    rows = candidates[scores or next(iter(candidates))].shape[0]
-    return ModelSpec(
-        name=name_of(path),
-        image_size=shape[2],
-        input="float32" if float_image else "uint8",
-        num_classes=0 if scores is None else candidates[scores].shape[1],
-        # Only what has a row per image can be split and put together again.
-        outputs=tuple(o.name for o in outputs if o.shape and o.shape[0] == rows),
-        batch=shape[0] if isinstance(shape[0], int) else None,
-        scores=scores,
-    )
-
-
-def _open(path: Path, *, provider: str, threads: int | None, emulate: bool = False, strict: bool = False) -> OrtEngine:
-    return OrtEngine(path, provider=provider, threads=threads, emulate=emulate, strict=strict)
+def _open(path: Path, *, provider: str, threads: int | None, **options: Any) -> OrtEngine:
+    return OrtEngine(path, provider=provider, threads=threads, **options)
 
 
 def _usable(probes: Probes) -> tuple[str, ...]:
@@ -261,7 +199,7 @@ register(
         suffixes=(".onnx",),
         open=_open,
         module="onnxruntime",
-        accepts=("emulate", "strict"),
+        accepts=("emulate", "strict", "cuda_graphs"),
         any_suffix=True,
         platform="onnxruntime_onnx",
         missing="Make one with: evovit export CKPT -o {stem}.onnx",

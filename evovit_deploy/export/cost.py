@@ -27,7 +27,7 @@ def cost_on_cpu(
         images: [n, ...] as both take them.
         batch: Static batch, or None for 1.
     """
-    from ..engines.onnxruntime import session
+    from ..engines.ort.session import session
 
     part = images[np.arange(batch or 1) % len(images)]
     runners = [session(graph.SerializeToString(), "cpu", None) for graph in (mended, plain)]

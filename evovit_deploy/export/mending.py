@@ -251,7 +251,7 @@ class Mender:
 
     def _ranges(self, exact: onnx.ModelProto) -> dict[str, Array]:
         """Node -> largest magnitudes [C] of its value in FP32, along its last axis."""
-        from ..engines.onnxruntime import session
+        from ..engines.ort.session import session
 
         runner = session(watched(exact).SerializeToString(), "cpu", None, optimise=False)
         told = [output.name for output in runner.get_outputs() if output.name.startswith(WATCH)]

@@ -246,7 +246,7 @@ def run_graph(
     optimise: bool = True,
 ) -> Outputs:
     """Run a graph on ONNX Runtime's CPU provider: its outputs by name, or those that are named."""
-    from ..engines.onnxruntime import session
+    from ..engines.ort.session import session
 
     runner = session(graph.SerializeToString(), "cpu", None, optimise=optimise)
     wanted, source = names or [output.name for output in runner.get_outputs()], runner.get_inputs()[0].name

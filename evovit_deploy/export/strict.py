@@ -38,7 +38,7 @@ class StrictRun:
     """
 
     def __init__(self, model: onnx.ModelProto, batch: int | None = None) -> None:
-        from ..engines.onnxruntime import session
+        from ..engines.ort.session import session
 
         self.outputs = [output.name for output in model.graph.output]
         self.input = model.graph.input[0].name

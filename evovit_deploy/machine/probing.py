@@ -34,11 +34,11 @@ for name in sys.argv[1:]:
         if name == "onnxruntime":
             found["providers"] = module.get_available_providers()
             try:
-                from evovit_deploy.engines.onnxruntime import cuda_problem
+                from evovit_deploy.engines.ort.session import cuda_problem
                 found["cuda_problem"] = cuda_problem()
                 if found["cuda_problem"] is None:
                     from evovit_deploy.doctor import tiny_model
-                    from evovit_deploy.engines.onnxruntime import session
+                    from evovit_deploy.engines.ort.session import session
                     session(tiny_model(), "cuda", 1)
             except BaseException as error:
                 found["cuda_problem"] = f"{type(error).__name__}: {error}"

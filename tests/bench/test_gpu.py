@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from evovit_deploy.bench.gpu import Bound, Pinned, end_to_end
+from evovit_deploy.bench.gpu import Pinned, end_to_end
 from evovit_deploy.checkpoint import random_checkpoint
-from evovit_deploy.engines import FakeEngine, OrtEngine, TorchEngine
+from evovit_deploy.engines import FakeEngine, TorchEngine
 from evovit_deploy.errors import EngineError
-from evovit_deploy.export import ExportOptions, export_onnx
 from evovit_deploy.models.options import ModelOptions
 from tests.bench.test_work import recipe
 from tests.engines.fake_trt import FakeDevice
@@ -22,12 +19,6 @@ OUTPUTS = ("logits", "kept")
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = ExportOptions(ModelOptions(outputs=OUTPUTS), prove=False)
-    return export_onnx(random_checkpoint(recipe()), tmp_path_factory.mktemp("onnx") / "evo.onnx", options).path
 
 
 def test_a_cpu_call_is_the_engine_itself(images: np.ndarray) -> None:
@@ -47,13 +38,3 @@ def test_pytorch_through_pinned_memory(images: np.ndarray) -> None:
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         call()
-
-
-def test_onnxruntime_through_pinned_memory(exported: Path, images: np.ndarray) -> None:
-    with OrtEngine(exported, provider="cpu") as engine:
-        call = end_to_end(engine, images, FakeDevice())
-        assert isinstance(call, Bound)
-        for _ in range(2):
-            call()
-        for found, expected in zip(call.results, engine(images).values()):
-            assert np.array_equal(found.numpy(), expected)

@@ -11,7 +11,7 @@ import torch
 
 from evovit_deploy import Engine
 from evovit_deploy.checkpoint import random_checkpoint
-from evovit_deploy.engines.onnxruntime import cuda_problem
+from evovit_deploy.engines.ort.session import cuda_problem
 from evovit_deploy.engines.registry import opener
 from evovit_deploy.engines.trt import tensorrt
 from evovit_deploy.errors import CheckpointError, EngineError, InputError, ModelFileError
@@ -121,7 +121,7 @@ def test_options_of_a_plan_reach_its_engine(tmp_path: Path, monkeypatch: pytest.
     [
         ("m.onnx", {"recipe": "evo_deit_tiny_patch16_224"}, "onnxruntime, and recipe is for checkpoints only"),
         ("m.engine", {"num_heads": 3, "ema": True}, "tensorrt, and num_heads, ema is for checkpoints only"),
-        ("m.pth", {"cuda_graphs": False}, "pytorch, and cuda_graphs is for TensorRT engines only"),
+        ("m.pth", {"cuda_graphs": False}, "pytorch, and cuda_graphs is for ONNX files and TensorRT engines only"),
         ("m.onnx", {"warm_up": (1,)}, "onnxruntime, and warm_up is for TensorRT engines only"),
     ],
 )

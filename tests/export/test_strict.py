@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from evovit_deploy import ExportOptions, ParityError, cli, export_onnx
-from evovit_deploy.engines.onnxruntime import session
+from evovit_deploy.engines.ort.session import session
 from evovit_deploy.export.strict import StrictRun
 from evovit_deploy.images.probes import HARD, probe_images
 from evovit_deploy.models.options import ModelOptions

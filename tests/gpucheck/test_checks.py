@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from evovit_deploy import Engine
+from evovit_deploy.engines.cuda.device import CudaDevice
 from evovit_deploy.engines.fake import FakeEngine
 from evovit_deploy.engines.registry import find
 from evovit_deploy.errors import EvoVitError, ParityError
+from evovit_deploy.gpucheck import checks
 from evovit_deploy.gpucheck.checks import CHECKS, NotHere, OpenModel
 from evovit_deploy.recipes import Tolerance
+from tests.engines.fake_cuda import FakeGpu
+from tests.engines.fake_ort import Provider
+from tests.engines.foreign_onnx import make_onnx, random_images
 
 SIZE = 8
 
@@ -23,14 +31,17 @@ def right(images: Any) -> Any:
 
 
 def trial(
-    logits: Callable[[Any], Any] = right, again: Callable[..., Any] | None = None, backend: str = "onnxruntime"
+    logits: Callable[[Any], Any] = right,
+    again: Callable[..., Any] | None = None,
+    backend: str = "onnxruntime",
+    device: str = "cpu",
 ) -> OpenModel:
     row = find(backend)
     assert row is not None
     rng = np.random.default_rng(0)
     images = rng.standard_normal((8, 3, SIZE, SIZE), dtype=np.float32)
     engines = [FakeEngine(10, SIZE, logits=each) for each in (logits, right)]
-    return OpenModel(row, engines[0], engines[1], images, again, Tolerance(1e-5, 0.999, 1.0, 1.0), "cpu")
+    return OpenModel(row, engines[0], engines[1], images, again, Tolerance(1e-5, 0.999, 1.0, 1.0), device)
 
 
 def wrong_in_batches(images: Any) -> Any:
@@ -77,6 +88,7 @@ def test_what_is_right_passes() -> None:
             trial(
                 again=lambda cuda_graphs=True: FakeEngine(10, SIZE, logits=lambda x: right(x) + cuda_graphs),
                 backend="tensorrt",
+                device="cuda",
             ),
         ),
     ],
@@ -86,10 +98,40 @@ def test_what_is_wrong_is_found(check: str, it: OpenModel) -> None:
         CHECKS[check](it)
 
 
-@pytest.mark.parametrize(("check", "why"), [("streams", "no GPU"), ("CUDA graphs", "option"), ("reload", "module")])
-def test_what_has_no_meaning_says_so(check: str, why: str) -> None:
+@pytest.mark.parametrize(
+    ("check", "it", "why"),
+    [
+        ("streams", trial(), "no GPU"),
+        ("CUDA graphs", trial(again=FakeEngine), "no GPU"),
+        ("CUDA graphs", trial(again=FakeEngine, backend="pytorch"), "option"),
+        ("reload", trial(), "module"),
+    ],
+)
+def test_what_has_no_meaning_says_so(check: str, it: OpenModel, why: str) -> None:
     with pytest.raises(NotHere, match=why):
-        CHECKS[check](trial())
+        CHECKS[check](it)
+
+
+def test_streams_and_graphs_of_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu()
+    Provider(gpu).install(monkeypatch)
+    monkeypatch.setattr(checks, "CudaDevice", gpu.device)
+    path, row, images = make_onnx(tmp_path / "x.onnx"), find("onnxruntime"), random_images(8)
+    assert row is not None
+    with Engine.open(path) as engine:
+        again = partial(Engine.open, path)
+        it = OpenModel(row, engine, engine, images, again, Tolerance(1e-5, 0.999, 1.0, 1.0), "cuda")
+        monkeypatch.setattr(OpenModel, "same", _same)
+        assert [CHECKS[check](it) for check in ("streams", "CUDA graphs")] == ["bit for bit"] * 2
+        monkeypatch.setattr(CudaDevice, "hand_over", lambda self, stream: None)
+        with pytest.raises(AssertionError):
+            CHECKS["streams"](it)
+
+
+def _same(it: OpenModel, expected: Any, got: Any, where: str) -> str:
+    for name, value in expected.items():
+        np.testing.assert_array_equal(got[name], value, where)
+    return "bit for bit"
 
 
 def test_other_patches_at_a_near_tie_are_counted_and_the_rest_is_held_to_rounding() -> None:

@@ -140,23 +140,21 @@ class Slot:
         recorded = self._graphs.get(n) if self._graphs is not None else None
         if recorded is not None:
             return recorded
-        tensors = {info.name: self._buffer(info, n) for info in (self._image, *self._outputs)}
+        tensors = self._own(n)
         return tensors, partial(self._program.enqueue, tensors, self.stream)
 
     def _record(self, n: int) -> tuple[dict[str, torch.Tensor], Callable[[], None]]:
-        # Buffers that could grow, and so move, are not for a graph: it has some of its own.
-        buffer = self._new if self._max is None else self._buffer
-        tensors = {info.name: buffer(info, n) for info in (self._image, *self._outputs)}
+        tensors = self._own(n)  # kept with the graph: where larger batches get larger buffers, it goes on with these
         return tensors, self._program.record(tensors, self.stream)
+
+    def _own(self, n: int) -> dict[str, torch.Tensor]:
+        return {info.name: self._buffer(info, n) for info in (self._image, *self._outputs)}
 
     def _buffer(self, info: TensorInfo, n: int) -> torch.Tensor:
         held = self._device_buffers.get(info.name)
         if held is None or len(held) < n:
-            held = self._device_buffers[info.name] = self._new(info, self._max or n)
+            held = self._device_buffers[info.name] = self.device.empty((self._max or n, *info.shape), info.dtype)
         return held[:n]
-
-    def _new(self, info: TensorInfo, n: int) -> torch.Tensor:
-        return self.device.empty((n, *info.shape), info.dtype)
 
     def _host(self, info: TensorInfo, n: int) -> torch.Tensor:
         held = self._host_buffers.get(info.name)

@@ -81,7 +81,7 @@ class TrtEngine(Engine):
         self._image, self._outputs, profile = engine_tensors(self._engine, path)
         self.spec: ModelSpec = model_spec(document, self._image, self._outputs, profile, path)
         self._min, self._max = profile.min, profile.max
-        self._cuda_graphs = cuda_graphs
+        self.cuda_graphs = cuda_graphs
         self._config: Any = None
         self._cache: Any = None
         if api.rtx:
@@ -149,7 +149,7 @@ class TrtEngine(Engine):
         return translate(EngineError, f"{self._api.title} failed on {self.spec.name} with {count} images", RuntimeError)
 
     def _slot(self) -> Slot:
-        graphs = self._cuda_graphs and not self._api.rtx
+        graphs = self.cuda_graphs and not self._api.rtx
         context = self._context_with(self._scratch()) if graphs else self._context
         # TensorRT-RTX records graphs itself; addresses that stay the same keep it from recording again.
         return Slot(
@@ -159,7 +159,7 @@ class TrtEngine(Engine):
             self._outputs,
             max_batch=self._max,
             graphs=graphs,
-            static_buffers=self._cuda_graphs,
+            static_buffers=self.cuda_graphs,
         )
 
     def _context(self) -> Any:
@@ -196,7 +196,7 @@ class TrtEngine(Engine):
         self, path: Path, gpu: Gpu, document: dict[str, Any] | None, runtime_cache: bool | Path
     ) -> tuple[Any, Any]:
         trt, config = self._api.trt, self._engine.create_runtime_config()
-        if self._cuda_graphs:
+        if self.cuda_graphs:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         if runtime_cache is False:
             return config, None
