@@ -106,7 +106,7 @@ def _key(subject: Subject, batch: int) -> tuple[str, ...]:
 
 
 def _names(points: dict[tuple[str, ...], Measured]) -> str:
-    return ", ".join(sorted({f"{key[0]} at batch {key[1]} ({' '.join(key[2:5])})" for key in points})) or "nothing"
+    return ", ".join(sorted({f"{key[0]} at batch {key[1]} ({' '.join(key[2:6])})" for key in points})) or "nothing"
 
 
 def _changes(before: Measured, after: Measured, tolerance: float) -> list[Change]:

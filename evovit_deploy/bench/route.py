@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -69,6 +70,18 @@ class Route:
     def through_onnx(self) -> bool:
         """Whether a checkpoint is exported to ONNX for it."""
         return self.row is None or self.row.kind == "onnx" or self.row.built
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether what is made of a checkpoint will run on a GPU: asked for, or found where it is not said."""
+        if self.provider != "auto":
+            return self.provider == "cuda"
+        row = self.row or find("onnxruntime")
+        if row is None or "cpu" not in row.providers:
+            return row is not None
+        import torch  # a checkpoint needs it anyway, and most machines without a GPU are told by it
+
+        return torch.cuda.is_available() and "cuda" in row.here(_probes())[0]
 
     @property
     def in_torch(self) -> bool:
@@ -255,6 +268,13 @@ class Route:
             with contextlib.suppress(Exception):  # opening says better what is missing
                 import_module(row.module)  # its import belongs to no model
         return open_measured(open_engine, self.first_batches or self.batches)
+
+
+@functools.cache  # it takes seconds, and a run of every backend asks for each
+def _probes() -> dict[str, dict[str, Any]]:
+    from ..machine.probing import probe_imports
+
+    return probe_imports()
 
 
 def _build_options(path: Path | None) -> BuildOptions | None:

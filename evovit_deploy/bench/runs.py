@@ -44,6 +44,7 @@ class BenchOptions:
         random_weights: ``model``, or the recipe or ViT of timm of ``checkpoint``, is measured with random weights.
         checkpoint: How a checkpoint is understood.
         precision: Of checkpoints and recipes; None is FP32.
+        input: Likewise ``float32`` or ``uint8``; None is uint8 on a GPU, unless a file beside them has its own, else float32.
         backend, provider, threads: What they run on; ``threads`` None is one for each core. Backend ``all`` is each that works
             here, a run each.
         settings: Fields of :class:`Settings` that overrule the suite's; None counts as not given.
@@ -64,6 +65,7 @@ class BenchOptions:
     random_weights: bool = False
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
     precision: str | None = None
+    input: str | None = None
     backend: str = "auto"
     provider: str = "auto"
     threads: int | None = None
@@ -101,6 +103,11 @@ class BenchOptions:
                 f"--precision {self.precision} is for checkpoints and recipes; {self.files[0].name} has the precision it was "
                 f"exported with. Export it again: evovit export CKPT --precision {self.precision}"
             )
+        if self.input is not None and exported:
+            raise InputError(
+                f"--input {self.input} is for checkpoints and recipes; {self.files[0].name} has the input it was exported with. "
+                f"Export it again: evovit export CKPT --input {self.input}"
+            )
         if exported and self.checkpoint.recipe is not None:
             raise InputError(f"--recipe is for checkpoints, and {self.files[0].name} has it fixed. Leave it out.")
         if self.model is None or is_exported(self.model):
@@ -130,6 +137,7 @@ class BenchOptions:
             provider=self.provider,
             threads=self.threads or physical_cores(),
             precision=self.precision,
+            input=self.input,
             settings=self._settings(suite),
             batches_given=self.settings.get("batches") is not None or suite is not None,
             images=self.images,

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..engines.registry import is_exported
 from ..errors import InputError
 from .images import DISTINCT, Images, choose_images
 from .measure import benchmark
 from .report import BenchReport, Peaks, Preprocessing
 from .route import Route
-from .settings import Settings
+from .settings import Settings, baselines_of
 from .subjects import Opening
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Options:
         baseline: ``auto``, a kind, a file or ``none``; or several between commas.
         backend, provider, threads: What models run on, see :class:`.route.Route`.
         precision: Of checkpoints and recipes; None is the export's default.
+        input: Likewise, what they take; None is uint8 on a GPU, to which a quarter of the bytes are copied then, unless a
+            file beside them has its own.
         settings: How to measure; its batch sizes give way to a static model's own if ``batches_given`` is False.
         batches_given: Whether the batch sizes were asked for.
         images: See :func:`.images.choose_images`.
@@ -63,6 +66,7 @@ class Options:
     provider: str = "auto"
     threads: int | None = None
     precision: str | None = None
+    input: str | None = None
     settings: Settings = field(default_factory=Settings)
     batches_given: bool = False
     images: str = "sample"
@@ -80,14 +84,22 @@ class Options:
         from ..models.options import ModelOptions
 
         batches = self.settings.batches
-        return Route(
+        route = Route(
             self.backend,
             self.provider,
             self.threads,
             batches,
             batches[:1] if self.settings.until_flat else None,  # the largest may not fit into the memory
-            None if self.precision is None else ExportOptions(ModelOptions(self.precision)),  # type: ignore[arg-type]
         )
+        taken = self.input or ("uint8" if self._alone and route.on_gpu else "float32")
+        options = ModelOptions(self.precision or "fp32", taken)  # type: ignore[arg-type]
+        return route if options == ModelOptions() else dataclasses.replace(route, export=ExportOptions(options))
+
+    @property
+    def _alone(self) -> bool:
+        """Whether everything in the run is made here, so that its input can be chosen."""
+        given = (*filter(None, (self.model,)), *self.others, *map(Path, baselines_of(self.baseline)))
+        return not any(path.is_file() and is_exported(path) for path in given)
 
 
 def run(options: Options, tell: Tell = lambda share, text: None) -> BenchReport:

@@ -87,6 +87,10 @@ def _latency(report: BenchReport) -> Table:
     return Table("Latency, end to end", header, tuple(body))
 
 
+def _pixels(report: BenchReport) -> str:
+    return ", as uint8 pixels" if any(subject.input == "uint8" for subject in report.subjects) else ""
+
+
 def _over(view: BenchReport) -> Table:
     """Speedups over a further baseline."""
     compared = [point for point in view.points if point.speedup]
@@ -106,7 +110,7 @@ def lines(report: BenchReport) -> list[str]:
     said = [
         f"{where['cpu']}, {where['physical_cores']} cores{gpus}, {threads}, {software}; load average "
         f"{where['load_average']} before, {where['load_average_end']} after",
-        f"images: {report.images}",
+        f"images: {report.images}{_pixels(report)}",
     ]
     if report.preprocessing is not None:
         found = report.preprocessing

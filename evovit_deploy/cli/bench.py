@@ -11,7 +11,7 @@ import typer
 from . import _completion as complete
 from . import _options as shared
 from ._bench import command_line, measuring, print_report, print_summary
-from ._choices import Arrivals, ClassOrder, Precision, one_of
+from ._choices import Arrivals, ClassOrder, ImageInput, Precision, one_of
 from ._console import err, note, print_json
 from ._groups import grouped
 from ._shared import Understood
@@ -61,6 +61,14 @@ class Models:
         Precision | None,
         typer.Option(
             help="Precision of a checkpoint or recipe; a file has its own. Default: fp32.",
+            rich_help_panel=shared.CHECKPOINT,
+        ),
+    ] = None
+    input_: Annotated[
+        ImageInput | None,
+        typer.Option(
+            "--input",
+            help="What a checkpoint or recipe takes; a file has its own. Default: uint8 on a GPU, else float32.",
             rich_help_panel=shared.CHECKPOINT,
         ),
     ] = None
@@ -225,6 +233,7 @@ def bench(
         random_weights=models.random_weights,
         checkpoint=understood.options(),
         precision=word(models.precision),
+        input=word(models.input_),
         backend=runs.backend,
         provider=runs.provider,
         threads=runs.threads,

@@ -53,7 +53,7 @@ def test_the_last_of_several_measurements_counts() -> None:
 
 
 def test_nothing_in_common() -> None:
-    with pytest.raises(InputError, match=r"evo at batch 1 \(onnxruntime cpu fp32\); the second evo at batch 2"):
+    with pytest.raises(InputError, match=r"evo at batch 1 \(onnxruntime cpu fp32 float32\); the second evo at batch 2"):
         compare([report(point("evo", 1, 10))], [report(point("evo", 2, 10))])
 
 

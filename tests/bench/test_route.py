@@ -10,6 +10,7 @@ import pytest
 
 from evovit_deploy.bench import route as routes
 from evovit_deploy.bench.route import Route
+from evovit_deploy.bench.session import Options
 from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.engines import Engine, FakeEngine
 from evovit_deploy.engines.trt.options import BuildOptions
@@ -116,3 +117,53 @@ def test_tensorrt_engines_are_built_for_the_batches_of_the_run(exported: Path, m
     assert routes._build_options(Path("x.engine")) == options
     Route("tensorrt-rtx", build=options).open_file(exported)
     assert built[1] == options
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpu", "taken"),
+    [
+        ({}, False, "float32"),
+        ({}, True, "uint8"),
+        ({"provider": "cpu"}, True, "float32"),
+        ({"provider": "cuda"}, False, "uint8"),
+        ({"backend": "pytorch"}, True, "uint8"),
+        ({"backend": "tensorrt"}, False, "uint8"),
+        ({"backend": "onnxruntime"}, True, "uint8"),
+        ({"input": "float32"}, True, "float32"),
+        ({"input": "uint8"}, False, "uint8"),
+        ({"others": "x.onnx"}, True, "float32"),  # it may have the other one
+        ({"baseline": "x.onnx"}, True, "float32"),
+        ({"others": "x.onnx", "input": "uint8"}, True, "uint8"),
+        ({"model": "x.pth"}, True, "uint8"),
+        ({"model": "x.onnx"}, True, "float32"),
+    ],
+)
+def test_pixels_are_the_input_on_a_gpu(
+    asked: dict[str, Any], gpu: bool, taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {
+        name: {"state": "ok", "gpu": "a GPU" if gpu else None, "cuda_problem": None}
+        for name in ("torch", "onnxruntime")
+    }
+    monkeypatch.setattr(routes, "_probes", lambda: found)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    for name in ("x.onnx", "x.pth"):
+        (tmp_path / name).touch()
+    given = {
+        name: (tmp_path / value,) if name == "others" else tmp_path / value if name == "model" else
+        str(tmp_path / value) if name == "baseline" else value
+        for name, value in asked.items()
+    }  # fmt: skip
+    export = Options(**given).route.export
+    assert (export.model.image_input if export is not None else "float32") == taken
+
+
+def test_a_gpu_that_onnxruntime_cannot_use_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {
+        "onnxruntime": {"state": "ok", "cuda_problem": "no CUDA provider"},
+        "torch": {"state": "ok", "gpu": "a GPU"},
+    }
+    monkeypatch.setattr(routes, "_probes", lambda: found)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert not Route("onnxruntime").on_gpu
+    assert Route("pytorch").on_gpu

@@ -128,6 +128,12 @@ def test_recipe_with_random_weights(micro: Path) -> None:
     assert all(subject["random_weights"] for subject in found["subjects"])
 
 
+def test_the_input_of_a_recipe(micro: Path) -> None:
+    asked = ("--recipe", micro, "--random-weights", "--backend", "pytorch", "--batch", "1", "--input", "uint8")
+    assert [subject["input"] for subject in document(*asked)["subjects"]] == ["uint8"] * 2
+    assert "the same for every model, as uint8 pixels" in run(*asked, *SHORT, "--baseline", "none").stdout
+
+
 def test_several_baselines(micro: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "torch.compile", lambda module, **options: module
@@ -197,6 +203,7 @@ def test_models_with_other_inputs_are_refused(foreign: Path, uint8_b2: Path) -> 
         (("x.onnx", "--budget", "fast"), InputError, "not a time"),
         (("x.onnx", "--rate", "0"), InputError, "above 0"),
         (("x.onnx", "--precision", "fp16"), InputError, "for checkpoints and recipes"),
+        (("x.onnx", "--input", "uint8"), InputError, "--input uint8 is for checkpoints and recipes"),
         (("x.onnx", "--recipe", "evo_deit_tiny_patch16_224"), InputError, "--recipe is for checkpoints, and x.onnx"),
         (("--suite", "slow"), RecipeError, "no suite called 'slow'"),
         (("x.onnx", "--record", "no/such/folder/r.jsonl"), OutputError, "does not exist"),
