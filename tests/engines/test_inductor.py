@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from evovit_deploy import Engine, InputError, doctor, verify
+from evovit_deploy import Engine, InputError, doctor, load_recipe, random_checkpoint, verify
 from evovit_deploy.describe import describe
+from evovit_deploy.engines.inductor import compiling
 from evovit_deploy.engines.inductor import engine as engine_module
 from evovit_deploy.engines.inductor.engine import InductorEngine
+from evovit_deploy.engines.inductor.options import Batches
 from evovit_deploy.engines.inductor.package import manifest_path, rebuild_command
 from evovit_deploy.errors import EngineError
 from evovit_deploy.packages import ServiceOptions, read_contents
@@ -29,6 +31,7 @@ from tests.cli.test_bench import MICRO, SHORT
 from tests.conftest import DIGITS
 from tests.engines.fake_inductor import Compiler
 from tests.engines.test_forking import in_child
+from tests.modules import module_of
 
 Evovit = Callable[..., tuple[int, str, str]]
 FRESH = """
@@ -250,6 +253,35 @@ def test_static_sizes_are_filled_up_and_split(
     assert whole.spec.batch is None
     with pytest.raises(EngineError, match="is closed"):
         engine(images)
+
+
+@pytest.mark.parametrize("sizes", [(), (1,), (1, 4)])
+def test_code_and_weights_are_in_the_package_and_nowhere_else(
+    sizes: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where PyTorch is told nothing, they stay in its cache too, 90 MB for a small model."""
+
+    def aot_compile(module: Any, *inputs: Any, options: dict[str, Any]) -> list[str]:
+        code = Path(options["aot_inductor.output_path"], "model.so")
+        code.write_bytes(b"%d" % len(inputs[0][0]))
+        return [str(code)]
+
+    def package_aoti(path: str, files: dict[str, list[str]]) -> None:
+        packed = {name: Path(code).read_text() for name, (code,) in files.items()}
+        Path(path).write_text(json.dumps(packed))
+
+    monkeypatch.setattr("torch._inductor.aot_compile", aot_compile)
+    monkeypatch.setattr("torch._inductor.package.package_aoti", package_aoti)
+    monkeypatch.setattr(compiling, "check_compiler", lambda: None)
+    (tmp_path / "micro.toml").write_text(MICRO)
+    module = module_of(random_checkpoint(load_recipe(tmp_path / "micro.toml")))
+    batches = Batches.static(*sizes) if sizes else Batches.range(1, 8)
+    folder = tmp_path / "made"
+    folder.mkdir()
+    compiling.compile_package(module, ("logits",), folder / "m.pt2", batches, "cpu")
+    assert list(folder.iterdir()) == [folder / "m.pt2"]
+    expected = {f"batch_{size}": str(size) for size in sizes} if len(sizes) > 1 else {"model": str((*sizes, 2)[0])}
+    assert json.loads((folder / "m.pt2").read_text()) == expected
 
 
 def test_bench_makes_one_of_a_checkpoint_and_of_its_twin(compiler: Compiler, tmp_path: Path, evovit: Evovit) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,22 +141,22 @@ def compile_package(module: Any, names: Sequence[str], path: Path, batches: Batc
     module = module.to(device)
     ranges = [(size, size) for size in batches.sizes] or [(batches.min, batches.max)]
     programs = [export_program(module, names, low, high, device) for low, high in ranges]
-    with quiet(*_LOGGERS), translate(EngineError, "AOTInductor could not compile the model"):
-        from torch import _inductor
+    with (
+        quiet(*_LOGGERS),
+        translate(EngineError, "AOTInductor could not compile the model"),
+        tempfile.TemporaryDirectory(dir=path.parent) as folder,
+    ):
+        from torch._inductor import aot_compile
+        from torch._inductor.package import package_aoti  # type: ignore[attr-defined,unused-ignore]
 
-        if len(programs) == 1:
-            _inductor.aoti_compile_and_package(programs[0], package_path=str(path), inductor_configs=dict(_CONFIG))
-        else:
-            from torch._inductor.package import package_aoti  # type: ignore[attr-defined,unused-ignore]
-
-            options = {**_CONFIG, "aot_inductor.package": True}
-            files: Any = {
-                model_name(size): _inductor.aot_compile(
-                    program.module(), *program.example_inputs, options=dict(options)
-                )
-                for size, program in zip(batches.sizes, programs)
-            }
-            package_aoti(str(path), files)
+        sizes: tuple[int | None, ...] = batches.sizes if len(programs) > 1 else (None,)
+        files: Any = {}
+        for name, program in zip(map(model_name, sizes), programs):
+            output = Path(folder, name)  # if not named, PyTorch's cache, where the weights of every model would stay
+            output.mkdir()
+            options = {**_CONFIG, "aot_inductor.package": True, "aot_inductor.output_path": str(output)}
+            files[name] = aot_compile(program.module(), *program.example_inputs, options=options)
+        package_aoti(str(path), files)
     if device == "cuda":
         torch.cuda.empty_cache()
     return Compiled(attentions(programs[0]), time.perf_counter() - start)
