@@ -5,7 +5,7 @@ Run on an H100 with ONNX Runtime and PyTorch eager; with TensorRT engines it was
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..engines.base import Engine
     from ..engines.cuda.device import Device
 
-__all__ = ["Pinned", "end_to_end"]
+__all__ = ["Pinned", "end_to_end", "same_staging"]
 
 Array = NDArray[Any]
 
@@ -49,6 +49,18 @@ def end_to_end(engine: Engine, images: Array, device: Device | None = None) -> C
     return partial(engine, images)
 
 
+def same_staging(engines: Iterable[Engine], threads: int | None) -> None:
+    """Let every backend on a GPU copy into pinned memory with the same number of threads, which are PyTorch's, process-wide.
+
+    Some engines set them when they are opened and others do not, as a GPU runs what else they do.
+    """
+    if threads is None or not any(engine.device.startswith("cuda") for engine in engines):
+        return
+    import torch
+
+    torch.set_num_threads(threads)
+
+
 class Pinned:
     """One batch through a PyTorch module on a separate stream."""
 
@@ -56,18 +68,19 @@ class Pinned:
         import torch
 
         self._engine = engine
-        self._source, self._device, self._stream = torch.from_numpy(images), device, device.stream()
-        self._staged = device.pinned(images.shape, self._source.dtype)
-        self._images = device.empty(images.shape, self._source.dtype)
+        self._source, self._device, self._stream = images, device, device.stream()
+        dtype = torch.from_numpy(images[:0]).dtype
+        self._staged, self._images = device.pinned(images.shape, dtype), device.empty(images.shape, dtype)
         self.results: list[torch.Tensor] = []
 
     def __call__(self) -> None:
         """Copy in, run, copy out, wait."""
         import torch
 
+        from ..engines.cuda.staging import send
+
         with torch.inference_mode(), self._device.on(self._stream), _translated(self._engine):
-            self._staged.copy_(self._source)
-            self._images.copy_(self._staged, non_blocking=True)
+            send(self._source, self._staged, self._images)
             values = self._engine.running(self._images)
             if not self.results:
                 self.results = [self._device.pinned(tuple(value.shape), value.dtype) for value in values]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..engines.registry import is_exported
 from ..errors import InputError
+from .gpu import same_staging
 from .images import DISTINCT, Images, choose_images
 from .measure import benchmark
 from .report import BenchReport, Peaks, Preprocessing
@@ -118,6 +119,7 @@ def run(options: Options, tell: Tell = lambda share, text: None) -> BenchReport:
         opening = Opening(stack, folder, options.route, lambda text: tell(0.0, text))
         _open(opening, options)
         against = opening.baselines(options.baseline)
+        same_staging((one.engine for one in opening.subjects.values()), options.threads)
         batches = (one.subject.batch for one in opening.subjects.values())
         static = next((batch for batch in batches if batch is not None), None)
         settings = options.settings

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from .device import Device
+from .staging import send
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,8 +127,7 @@ class Slot:
             with self.device.on(self.stream):
                 tensors, launch = self._prepared(n)
                 staged = self._host(self._image, n)
-                _stage(images, staged)
-                tensors[self._image.name].copy_(staged, non_blocking=True)
+                send(images, staged, tensors[self._image.name])
                 launch()
                 for info in self._outputs:
                     self._host(info, n).copy_(tensors[info.name], non_blocking=True)
@@ -161,15 +161,6 @@ class Slot:
         if held is None or len(held) < n:
             held = self._host_buffers[info.name] = self.device.pinned((self._max or n, *info.shape), info.dtype)
         return held[:n]
-
-
-def _stage(images: np.ndarray[Any, Any], staged: torch.Tensor) -> None:
-    import torch
-
-    if images.flags.writeable:
-        staged.copy_(torch.from_numpy(images))
-    else:  # PyTorch has no tensors that cannot be written, and warns
-        staged.numpy()[...] = images
 
 
 def _numpy(value: torch.Tensor) -> np.ndarray[Any, Any]:
