@@ -73,8 +73,8 @@ class Engine(abc.ABC):
                 runs: there is no silent fallback.
             threads: CPU threads within an operator; None leaves it to the backend. A TensorRT engine has none.
             recipe, num_heads, ema: For a checkpoint, as for ``load_checkpoint``.
-            cuda_graphs: On a GPU, replay a recorded CUDA graph for each batch size; for a TensorRT engine, as for ``TrtEngine``,
-                and an ONNX file, as for ``OrtEngine``. None is their default.
+            cuda_graphs: On a GPU, replay a recorded CUDA graph for each batch size: an ONNX file, a TensorRT or an inductor
+                engine. None is where it can.
             device, max_contexts, warm_up, runtime_cache: For a TensorRT engine, as for ``TrtEngine``; None is its default.
             options: What else its backend accepts; None is its default.
 

@@ -316,5 +316,6 @@ def options_for(row: Backend, path: str | Path, options: Mapping[str, Any]) -> d
         raise InputError(
             f"{path} is opened with {row.name}, which has no option {unknown!r}.{did_you_mean(unknown, known)}"
         )
-    files = " and ".join(dict.fromkeys(other.files for other in owners))
+    *first, last = dict.fromkeys(other.files for other in owners)
+    files = f"{', '.join(first)} and {last}" if first else last
     raise InputError(f"{path} is opened with {row.name}, and {', '.join(foreign)} is for {files} only. Leave it out.")

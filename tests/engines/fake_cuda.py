@@ -67,7 +67,8 @@ class Stream:
             work = self._work[self._done]
             self._work[self._done] = lambda: None  # what it held may go
             self._done += 1
-            work()
+            with torch.inference_mode():
+                work()
 
 
 class Graph:
@@ -165,6 +166,14 @@ class FakeGpu:
                 return flat.as_strided(shape, size, (address - start) // dtype.itemsize)
         raise AssertionError(f"{address:#x} is not memory of the GPU")
 
+    def later(self, value: torch.Tensor) -> torch.Tensor:
+        """A tensor for work that is done later: of the GPU by its address, as a kernel has it; of the host itself."""
+        if not isinstance(value, DeviceTensor):
+            return value
+        with torch._C.DisableTorchFunctionSubclass():
+            plain = _plain(value)
+            return self.at(plain.data_ptr(), tuple(plain.shape), plain.dtype, plain.stride())
+
     def wrap(self, tensor: torch.Tensor) -> DeviceTensor:
         wrapped: Any = tensor.as_subclass(DeviceTensor)
         wrapped.gpu = self
@@ -207,17 +216,17 @@ class DeviceTensor(torch.Tensor):
             if name == "contiguous" and args[0].is_contiguous():
                 return args[0]
             if name == "zero_":
-                target = _later(gpu, args[0])
+                target = gpu.later(args[0])
                 gpu.current.put(target.zero_)
                 return args[0]
             if name == "cpu" or (name == "to" and str(args[1]) == "cpu"):
                 host = torch.empty(args[0].shape, dtype=args[0].dtype)
                 return gpu_copy(gpu, host, args[0], non_blocking=kwargs.get("non_blocking", False))
             if name in ("contiguous", "cat"):
-                sources = torch.utils._pytree.tree_map_only(cls, lambda each: _later(gpu, each), args)
+                sources = torch.utils._pytree.tree_map_only(cls, lambda each: gpu.later(each), args)
                 like = func(*sources, **kwargs)
                 result = gpu.empty(tuple(like.shape), dtype=like.dtype)
-                target = _later(gpu, result)
+                target = gpu.later(result)
                 gpu.current.put(lambda: target.copy_(func(*sources, **kwargs)))
                 return result
         raise NotImplementedError(f"{name} on the fake GPU")
@@ -227,16 +236,8 @@ def _plain(value: Any) -> Any:
     return value.as_subclass(torch.Tensor) if isinstance(value, DeviceTensor) else value
 
 
-def _later(gpu: FakeGpu, value: torch.Tensor) -> torch.Tensor:
-    """A tensor for work that is done later: of the GPU by its address, as a kernel has it; of the host itself."""
-    if not isinstance(value, DeviceTensor):
-        return value
-    plain = _plain(value)
-    return gpu.at(plain.data_ptr(), tuple(plain.shape), plain.dtype, plain.stride())
-
-
 def gpu_copy(gpu: FakeGpu, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
-    to, of = _later(gpu, target), _later(gpu, source)
+    to, of = gpu.later(target), gpu.later(source)
     gpu.current.put(lambda: to.copy_(of))
     if not non_blocking:
         gpu.current.synchronize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import torch
 from evovit_deploy.engines.inductor import compiling, engine
 from evovit_deploy.engines.inductor.compiling import Compiled
 from evovit_deploy.engines.inductor.options import Batches
+from tests.engines.fake_cuda import FakeGpu
 
-__all__ = ["Compiler"]
+__all__ = ["Compiler", "OnGpu"]
 
 
 class Compiler:
@@ -43,7 +45,7 @@ class Compiler:
         self.compiled.append((batches, device))
         return Compiled(attention=2, seconds=0.5)
 
-    def load(self, path: Path, name: str, device: str) -> Any:
+    def load(self, path: Path, name: str, device: str, alone: bool = False) -> Any:
         module, names, wrong = self.modules[int(path.read_bytes().split()[1])]
         compiler = self
 
@@ -54,3 +56,44 @@ class Compiler:
                 return [found[key] + (wrong if key == "logits" else 0) for key in names]
 
         return Model()
+
+
+class OnGpu:
+    """A model of a package on the fake GPU: a run allocates its results, and they come late.
+
+    Args:
+        gpu: Where.
+        model: Computes on the CPU.
+        alone: As it was loaded.
+    """
+
+    def __init__(self, gpu: FakeGpu, model: Any, alone: bool) -> None:
+        self._gpu, self._model, self._alone = gpu, model, alone
+        self._busy = threading.Lock()
+        self._ran: set[tuple[int, int]] = set()
+
+    def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        if self._gpu.current.recording is not None and not self._alone:
+            raise RuntimeError("its events cannot be recorded")
+        ran = (self._gpu.current.cuda_stream, len(inputs[0]))
+        if self._gpu.current.recording is not None and ran not in self._ran:
+            raise RuntimeError("the first run on a stream loads and allocates, which cannot be recorded")
+        self._ran.add(ran)
+        if self._alone:
+            assert self._busy.acquire(blocking=False), "two threads in a package that does not see to that"
+        try:
+            image = self._gpu.later(inputs[0])
+            results = [
+                self._gpu.empty(tuple(v.shape), dtype=v.dtype) for v in self._model.run([torch.zeros_like(image)])
+            ]
+            targets = [self._gpu.later(result) for result in results]
+
+            def work() -> None:
+                for target, value in zip(targets, self._model.run([image.clone()])):
+                    target.copy_(value)
+
+            self._gpu.current.put(work)
+            return results
+        finally:
+            if self._alone:
+                self._busy.release()

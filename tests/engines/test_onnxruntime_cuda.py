@@ -114,6 +114,17 @@ def test_a_graph_for_each_batch_size_up_to_sixteen(
     assert gpu.graphs == 0  # ONNX Runtime's own
 
 
+@pytest.mark.parametrize("graphs", [True, False])
+def test_inference_mode_of_one_caller_is_nothing_to_the_next(
+    opened: Open, expected: Any, gpu: FakeGpu, graphs: bool
+) -> None:
+    engine, images = opened(cuda_graphs=graphs), random_images(2)
+    for inside in (True, False, True):
+        with torch.inference_mode(inside):
+            np.testing.assert_array_equal(engine(images)["scores"], expected(images))
+            np.testing.assert_array_equal(gpu.value(engine(gpu.tensor(images))["scores"]), expected(images))
+
+
 def test_static_batch_is_filled_up_and_split(opened: Open, provider: Provider, gpu: FakeGpu, expected: Any) -> None:
     engine = opened((4, 3, SIZE, SIZE))
     images = random_images(9)

@@ -121,7 +121,11 @@ def test_options_of_a_plan_reach_its_engine(tmp_path: Path, monkeypatch: pytest.
     [
         ("m.onnx", {"recipe": "evo_deit_tiny_patch16_224"}, "onnxruntime, and recipe is for checkpoints only"),
         ("m.engine", {"num_heads": 3, "ema": True}, "tensorrt, and num_heads, ema is for checkpoints only"),
-        ("m.pth", {"cuda_graphs": False}, "pytorch, and cuda_graphs is for ONNX files and TensorRT engines only"),
+        (
+            "m.pth",
+            {"cuda_graphs": False},
+            "cuda_graphs is for ONNX files, TensorRT engines and inductor engines only",
+        ),
         ("m.onnx", {"warm_up": (1,)}, "onnxruntime, and warm_up is for TensorRT engines only"),
     ],
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from .device import Device
 from .staging import send
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_GRAPHS", "GraphCache", "Program", "Slot", "TensorInfo"]
 
 T = TypeVar("T")
+Given = ParamSpec("Given")
 MAX_GRAPHS = 16  # each holds a few MB on the device
 
 
@@ -71,6 +73,19 @@ class GraphCache(Generic[T]):
         return len(self._graphs)
 
 
+def _outside_inference_mode(call: Callable[Given, T]) -> Callable[Given, T]:
+    """Tensors that are made in PyTorch's inference mode cannot be written outside it; those made outside can in both."""
+
+    @functools.wraps(call)
+    def called(*args: Given.args, **kwargs: Given.kwargs) -> T:
+        import torch
+
+        with torch.inference_mode(False):
+            return call(*args, **kwargs)
+
+    return called
+
+
 class Slot:
     """One caller's share of an engine.
 
@@ -96,6 +111,7 @@ class Slot:
         self._device_buffers: dict[str, torch.Tensor] = {}
         self._host_buffers: dict[str, torch.Tensor] = {}
 
+    @_outside_inference_mode
     def run_device(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Run a batch that is on the device.
 
@@ -120,6 +136,7 @@ class Slot:
             self.device.hand_over(self.stream)
         return results
 
+    @_outside_inference_mode
     def run_host(self, images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
         """Run a batch that is on the host, through pinned memory; waits for the result."""
         n = len(images)

@@ -40,6 +40,7 @@ register(
         suffixes=(".pt2",),
         open=_open,
         module="torch",
+        accepts=("cuda_graphs",),
         missing="Make one with: evovit export CKPT --format engine --target inductor -o {path}",
         usable=_usable,
         describe=describe_package,

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import EngineError, InputError, translate
+from ...errors import EngineError, translate
 from ...manifest.spec import ModelSpec
 from ..base import Engine
+from ..cuda.calls import is_on, run_there
+from ..cuda.device import CudaDevice
+from ..cuda.pool import Pool
+from ..cuda.slot import Slot, TensorInfo
+from ..forking import keep_for_ever
 from ..pytorch import check_child, check_threads, leave_threads
+from .gpu_runs import GpuRuns
 from .package import batches_of, check_file, check_machine, read_manifest
 
 if TYPE_CHECKING:
@@ -33,6 +39,9 @@ class InductorEngine(Engine):
         path: Package, with its manifest beside it.
         provider: ``cpu``, ``cuda``, or ``auto``: the device of the package.
         threads: CPU threads, process-wide in PyTorch.
+        cuda_graphs: On a GPU, record a CUDA graph for each batch size, the sixteen used last, and replay it on a stream of its
+            own; None is True. Images on the GPU are then copied once on the device, because a graph is bound to its addresses;
+            with False they are not, and run on PyTorch's current stream.
 
     Raises:
         EngineError: See :mod:`.package`; or another device than the package's is asked for.
@@ -41,7 +50,14 @@ class InductorEngine(Engine):
     backend = "inductor"
     on_torch_stream = True
 
-    def __init__(self, path: str | Path, *, provider: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        cuda_graphs: bool | None = None,
+    ) -> None:
         import torch
 
         path = Path(path)
@@ -49,67 +65,92 @@ class InductorEngine(Engine):
         device = document["machine"]["device"]
         if provider not in ("auto", device):
             raise EngineError(f"{path} was compiled for {device}, and {provider} is asked for. Leave the provider out.")
+        if cuda_graphs and device == "cpu":
+            raise EngineError(f"{path} was compiled for the CPU, and cuda_graphs is for a GPU. Leave it out.")
         check_file(path, document)
         check_machine(path, document)
         check_threads(threads)
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = "cuda:0" if device == "cuda" else "cpu"
+        self.cuda_graphs = device == "cuda" and cuda_graphs is not False
         self._batches = batches_of(document)
         sizes = self._batches.sizes
         static = sizes[0] if len(sizes) == 1 else None
         self.spec = dataclasses.replace(
             ModelSpec.from_manifest(document["model"], str(path)), batch=static, max_batch=self._batches.max
         )
-        self._models: dict[int | None, Any] = {}
-        for size in sizes if static is None else ():
-            self._models[size] = _load(path, model_name(size), device)
-        if not self._models:
-            self._models[None] = _load(path, model_name(None), device)
+        self._models: dict[int | None, Any] = {
+            size: _load(path, model_name(size), device, self.cuda_graphs)
+            for size in (sizes if static is None else ()) or (None,)
+        }
+        self._pool: Pool[Slot] | None = self._on_gpu() if device == "cuda" else None
+
+    def _on_gpu(self) -> Pool[Slot]:
+        import torch
+
+        device, spec = CudaDevice(), self.spec
+        image = TensorInfo("images", spec.image_shape, getattr(torch, spec.input))
+        # How large the results are is not in the manifest; this run says it.
+        values = self._run(device.empty((self._batches.of(1), *image.shape), image.dtype))
+        outputs = tuple(
+            TensorInfo(name, tuple(value.shape[1:]), value.dtype) for name, value in zip(spec.outputs, values)
+        )
+        runs = GpuRuns(device, self._run, image.name, spec.outputs)
+
+        def slot() -> Slot:
+            return Slot(device, runs, image, outputs, max_batch=self._batches.max, graphs=self.cuda_graphs)
+
+        return Pool(slot, 1)  # one runner is in it
 
     def __call__(self, images: NDArray[Any] | torch.Tensor) -> dict[str, Any]:
         """See :meth:`Engine.__call__`. Tensors on the engine's device stay there, in and out."""
         self._here()
-        if isinstance(images, np.ndarray) or str(getattr(images, "device", "")) != self.device:
+        if not is_on(images, self.device):
             return super().__call__(images)
-        import torch
-
-        dtype = str(images.dtype).removeprefix("torch.")
-        if dtype != self.spec.input:
-            raise InputError(
-                f"{self.spec.name} takes {self.spec.input} images, not {images.dtype}. "
-                f"Convert with images.to(torch.{self.spec.input})."
-            )
-        self.check(np.broadcast_to(np.zeros((), dtype), tuple(images.shape)))
-        parts = [self._run(part) for part in torch.split(images.detach(), self._batches.max)]
-        values = parts[0] if len(parts) == 1 else [torch.cat(found) for found in zip(*parts)]
-        return dict(zip(self.spec.outputs, values))
+        return run_there(self, images, self._run_there, limit=self._batches.max, size_of=self._batches.of)
 
     def run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """See :meth:`Engine.run`."""
         import torch
 
-        values = self._run(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
-        return {name: value.cpu().numpy() for name, value in zip(self.spec.outputs, values)}
+        count = len(images)
+        missing = self._batches.of(count) - count
+        if missing:
+            images = np.concatenate([images, np.repeat(images[:1], missing, axis=0)])
+        images = np.ascontiguousarray(images)
+        if self._pool is not None:
+            with self._translated(count), self._pool.borrow() as slot:
+                found = slot.run_host(images)
+        else:
+            values = self._run(torch.from_numpy(images))
+            found = {name: value.numpy() for name, value in zip(self.spec.outputs, values)}
+        return {name: value[:count] for name, value in found.items()} if missing else found
+
+    def _run_there(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self._pool is None or not self.cuda_graphs:
+            return dict(zip(self.spec.outputs, self._run(images.contiguous())))
+        with self._translated(len(images)), self._pool.borrow() as slot:
+            return slot.run_device(images)
 
     def _run(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Run at most ``max_batch`` images, filled up to a size that there is code for."""
+        """Run a batch of a size that there is code for."""
         import torch
 
         if not self._models:
             raise EngineError(f"{self.spec.name} is closed.")
-        count = len(images)
-        size = self._batches.of(count)
-        if size > count:
-            images = torch.cat([images, images[:1].expand(size - count, *images.shape[1:])])
-        model = self._models[size if len(self._models) > 1 else None]
-        with torch.inference_mode(), translate(EngineError, f"PyTorch failed on {self.spec.name} with {count} images"):
-            values = model.run([images.contiguous()])
-        return list(values) if size == count else [value[:count] for value in values]
+        model = self._models[len(images) if len(self._models) > 1 else None]
+        with torch.inference_mode(), self._translated(len(images)):
+            return list(model.run([images]))
+
+    def _translated(self, count: int) -> Any:
+        return translate(EngineError, f"PyTorch failed on {self.spec.name} with {count} images")
 
     def forked(self) -> None:
-        """See :meth:`Engine.forked`."""
+        """See :meth:`Engine.forked`. What is on a GPU is not freed in a child: that would call CUDA."""
         super().forked()
+        if getattr(self, "device", "cpu") != "cpu":
+            keep_for_ever(dict(vars(self)))
         leave_threads()
 
     def revive(self) -> None:
@@ -123,16 +164,22 @@ class InductorEngine(Engine):
         check_child(self.spec.name, self.device)
 
     def close(self) -> None:
-        """Free the package."""
+        """Wait for a call at work on a GPU, and free the package."""
         super().close()
+        pool = getattr(self, "_pool", None)
+        if pool is not None and not self._stale:  # in a forked child what is on the GPU belongs to the parent
+            pool.close()
         self._models = {}
 
 
-def _load(path: Path, name: str, device: str) -> Any:
-    """The loader behind ``torch._inductor.aoti_load_package``, which would import the compiler to open a file."""
+def _load(path: Path, name: str, device: str, alone: bool) -> Any:
+    """The loader behind ``torch._inductor.aoti_load_package``, which would import the compiler to open a file.
+
+    ``alone``: one thread at a time runs it, and it need not see to that itself, with events that no graph can have in it.
+    """
     import torch
 
     loader: Any = torch._C._aoti.AOTIModelPackageLoader  # type: ignore[attr-defined,unused-ignore]
     with translate(EngineError, f"PyTorch cannot open {path}"):
-        # One runner: calls from several threads wait for each other in it, and its memory is there once.
-        return loader(str(path), name, False, 1, 0 if device == "cuda" else -1)
+        # One runner: calls from several threads wait for each other, and its memory is there once.
+        return loader(str(path), name, alone, 1, 0 if device == "cuda" else -1)
