@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .quantities import MS, PER_SECOND
+from .quantities import MS, PER_SECOND, device_speedup
 from .report import BenchReport, Point
 from .settings import STOCK_COMPILED
 from .statistics import TOLERANCE
@@ -16,7 +16,7 @@ __all__ = ["FIRST", "Answer", "Verdict", "answers", "best_point", "verdict"]
 
 Verdict = Literal["faster", "slower", "equal", "unstable", "short"]
 # What a reader came for, and so stands above the tables; the rest of the answers stand below.
-FIRST = ("speedup", "budget")
+FIRST = ("speedup", "device", "budget")
 # Closer to 1 than this, a certain difference is none that anyone would act on.
 SMALL = 0.005
 
@@ -26,8 +26,8 @@ class Answer:
     """One answer.
 
     Attributes:
-        question: ``speedup`` (once for each baseline), ``budget``, ``break_even``, ``ideal``, ``paper``, ``compute`` or
-            ``bandwidth``.
+        question: ``speedup`` and ``device`` (once for each baseline), ``budget``, ``break_even``, ``ideal``, ``paper``,
+            ``compute`` or ``bandwidth``.
         subject: Model it is about.
         value: Speedup at the largest batch size where it was measurable, batch size, or share; None where there is none.
         text: In words.
@@ -53,7 +53,8 @@ def answers(report: BenchReport, budget_ms: float | None = None) -> list[Answer]
             continue
         compared = any(point.speedup for point in points)
         if compared:
-            found += [_speedup(view, subject, view.of(subject.label)) for view in report.views]
+            for view in report.views:
+                found += [_speedup(view, subject, view.of(subject.label)), *_on_device(view, subject)]
         if budget_ms is not None:
             found.append(_budget(subject, points, budget_ms))
         if compared:
@@ -119,6 +120,22 @@ def _speedup(report: BenchReport, subject: Subject, points: tuple[Point, ...]) -
     certain = [point for point in measurable if verdict(report, point) != "equal"]
     value = certain[0].speedup.ratio if certain and certain[0].speedup else None
     return Answer("speedup", subject.label, value, f"{subject.label}: {'; '.join(said)}")
+
+
+def _on_device(report: BenchReport, subject: Subject) -> list[Answer]:
+    """The same of the medians on the device, where gaps between launches are in neither; nothing where that is not known."""
+    said, ratios = list[str](), list[float]()
+    for point in reversed(report.of(subject.label)):
+        ratio = device_speedup(report, point)
+        if ratio is None:
+            continue
+        name = "" if said else f" than {_baseline(report.baseline or '')}"
+        how = f"{max(ratio, 1 / ratio):.2f}x {'faster' if ratio >= 1 else 'slower'}"
+        said.append(f"{how}{name} at batch {point.batch}")
+        ratios.append(ratio)
+    if not said:
+        return []
+    return [Answer("device", subject.label, ratios[0], f"{subject.label} on the device alone: {'; '.join(said)}")]
 
 
 def _baseline(label: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .answers import best_point, verdict
-from .quantities import MISSING, PER_SECOND
+from .quantities import MISSING, PER_SECOND, shown
 from .report import BenchReport
 from .text import Table
 
@@ -20,6 +20,8 @@ def summary(reports: Sequence[BenchReport]) -> Table | None:
     """
     rows = []
     several = any(report.further_baselines for report in reports)
+    every = [(view, point) for report in reports for view in report.views for point in view.points]
+    on_device = [row for row in shown("markdown", every) if row.key in ("device.p50_ms", "launched", "device_speedup")]
     for report in (view for each in reports for view in each.views):
         for subject in report.subjects:
             points = [point for point in report.of(subject.label) if point.speedup]
@@ -44,19 +46,10 @@ def summary(reports: Sequence[BenchReport]) -> Table | None:
                     if facts.published_images_per_second
                     else MISSING,
                     f"{subject.backend} {subject.precision}",
+                    *(row.text(report, best) for row in on_device),
                     *((report.baseline_kind or MISSING,) if several else ()),
                 )
             )
-    header: tuple[str, ...] = (
-        "model",
-        "speedup",
-        "MAC ratio",
-        "paper's speedup",
-        "batch",
-        "img/s",
-        "paper's img/s",
-        "backend",
-    )
-    if several:
-        header = (*header, "baseline")
-    return Table("Best speedups", header, tuple(rows)) if rows else None
+    header = ("model", "speedup", "MAC ratio", "paper's speedup", "batch", "img/s", "paper's img/s", "backend")
+    more = (*(row.title() for row in on_device), *(("baseline",) if several else ()))
+    return Table("Best speedups", (*header, *more), tuple(rows)) if rows else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..engines.registry import find
-from .quantities import MISSING, MS, PER_SECOND, SPEEDUP, shown
+from .quantities import DEVICE_SPEEDUP, MISSING, MS, PER_SECOND, SPEEDUP, shown
 from .report import BenchReport
 from .statistics import P99_SAMPLES
 
@@ -94,8 +94,10 @@ def _pixels(report: BenchReport) -> str:
 def _over(view: BenchReport) -> Table:
     """Speedups over a further baseline."""
     compared = [point for point in view.points if point.speedup]
-    rows = ((str(point.batch), point.subject, SPEEDUP.text(view, point)) for point in compared)
-    return Table(f"Over {view.baseline}", ("batch", "model", SPEEDUP.title()), tuple(rows))
+    columns = [row for row in shown("text", ((view, point) for point in compared)) if row in (SPEEDUP, DEVICE_SPEEDUP)]
+    header = ("batch", "model", *(row.title() for row in columns))
+    body = ((str(point.batch), point.subject, *(row.text(view, point) for row in columns)) for point in compared)
+    return Table(f"Over {view.baseline}", header, tuple(body))
 
 
 def lines(report: BenchReport) -> list[str]:

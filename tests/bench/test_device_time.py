@@ -12,17 +12,19 @@ import pytest
 import torch
 
 from evovit_deploy.bench import Settings, benchmark
+from evovit_deploy.bench.answers import answers
 from evovit_deploy.bench.costs import open_measured
 from evovit_deploy.bench.device_time import EAGER, GRAPH, DeviceCall, device_call, device_times, on_device
 from evovit_deploy.bench.markdown import figures
 from evovit_deploy.bench.reading import parse
-from evovit_deploy.bench.report import BenchReport, Latency
+from evovit_deploy.bench.report import BenchReport, Latency, Speedup
+from evovit_deploy.bench.summary import summary
 from evovit_deploy.bench.text import lines, tables
 from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.engines import FakeEngine, TorchEngine
 from evovit_deploy.errors import EngineError
 from evovit_deploy.models.options import ModelOptions
-from tests.bench.made import point, report
+from tests.bench.made import point, report, subject
 from tests.bench.test_work import recipe
 from tests.engines.fake_trt import FakeDevice
 
@@ -230,7 +232,30 @@ def test_the_row_says_how_it_was_launched() -> None:
     assert "| device ms | launched | device speedup |" in written
     assert "| 2.00 | CUDA graph | 1.50 |" in written
     assert any("queued before the device came to it" in line for line in lines(found))
+    first, device, *_ = [answer.text for answer in answers(found)]
+    assert first.startswith("evo: 1.20x faster")
+    assert device == "evo on the device alone: 1.50x faster than deit at batch 8"
+    best = summary([found])
+    assert best is not None
+    assert dict(zip(best.header, best.rows[0]))["device speedup"] == "1.500"
     assert parse(json.dumps(found.to_dict()), "here").points == found.points
+
+
+def test_a_further_baseline_on_the_device() -> None:
+    found = on_gpu((GRAPH, True), (GRAPH, True))
+    stock = timed("deit stock-compiled", 2.5, GRAPH, True)
+    evo = dataclasses.replace(found.points[0], further_speedups=(Speedup("deit stock-compiled", 1.1, 1.0, 1.2),))
+    found = dataclasses.replace(
+        found,
+        subjects=(*found.subjects, subject("deit stock-compiled")),
+        points=(evo, found.points[1], stock),
+        further_baselines=("deit stock-compiled",),
+    )
+    over = tables(found)[1]
+    assert over.header == ("batch", "model", "device speedup", "speedup")
+    assert over.rows == (("8", "evo", "1.250", "1.100 [1.000, 1.200]"),)
+    said = [answer.text for answer in answers(found) if answer.question == "device"]
+    assert said[1] == "evo on the device alone: 1.25x faster than stock deit under torch.compile at batch 8"
 
 
 def test_gaps_are_said_and_give_no_speedup() -> None:
@@ -238,6 +263,7 @@ def test_gaps_are_said_and_give_no_speedup() -> None:
     evo, deit = cells(found)
     assert deit["launched"] == "eager launches, gaps in it"
     assert "device speedup" not in evo
+    assert "device" not in [answer.question for answer in answers(found)]
     assert any("gaps between launches are in the device time of deit at batch 8" in line for line in lines(found))
 
 
