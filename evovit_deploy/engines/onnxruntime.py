@@ -13,6 +13,7 @@ from ..manifest.onnx_file import load_onnx
 from .base import Engine
 from .cuda.calls import is_on, run_there
 from .cuda.device import CudaDevice
+from .cuda.gate import GATE
 from .cuda.pool import Pool
 from .cuda.slot import Slot
 from .forking import end_without_destructors, keep_for_ever, no_cuda_here
@@ -83,12 +84,13 @@ class OrtEngine(Engine):
         def make(config: dict[str, str]) -> Any:
             return session(str(self._path), "cuda", self._threads, config=config)
 
-        self.session, stream, self.cuda_graphs = open_session(make, device, graphs, self._path.name)
-        self.device = device.name
-        self.spec = spec_of(self.session, self._path)
-        self._input = self.session.get_inputs()[0].name
-        self._bindings = bindings = Bindings(self.session, self._input, self.cuda_graphs)
-        image, outputs = bindings.tensors(self.spec)
+        with GATE.shared():
+            self.session, stream, self.cuda_graphs = open_session(make, device, graphs, self._path.name)
+            self.device = device.name
+            self.spec = spec_of(self.session, self._path)
+            self._input = self.session.get_inputs()[0].name
+            self._bindings = bindings = Bindings(self.session, self._input, self.cuda_graphs)
+            image, outputs = bindings.tensors(self.spec)
         largest = self.spec.batch or self.spec.max_batch
 
         def slot() -> Slot:
@@ -159,8 +161,11 @@ class OrtEngine(Engine):
         super().close()
         pool = getattr(self, "_pool", None)
         if pool is not None and not self._stale:  # in a forked child what is on the GPU belongs to the parent
-            pool.close()
-            self._bindings.close()
+            slots = pool.close()
+            with GATE.shared():
+                slots.clear()
+                self._bindings.close()
+                self.session = None
         self.session = None
 
 

@@ -59,6 +59,7 @@ class Stream:
     def synchronize(self) -> None:
         if self.recording is not None:
             raise RuntimeError("operation not permitted when stream is capturing")
+        self._gpu.check_not_recorded()
         with self._gpu.lock:
             self._run(len(self._work))
 
@@ -87,12 +88,14 @@ class FakeGpu:
 
     Attributes:
         graphs: How many were recorded.
+        recorder: Thread that records in CUDA's global mode: no other one may allocate or wait meanwhile.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.streams: dict[int, Stream] = {}
         self.graphs = 0
+        self.recorder: int | None = None
         self._memory: list[tuple[int, np.ndarray[Any, Any]]] = []
         self._local = threading.local()
         self.default = self._stream()
@@ -144,6 +147,7 @@ class FakeGpu:
     def empty(
         self, shape: tuple[int, ...], *, dtype: torch.dtype, device: Any = None, pin_memory: bool = False
     ) -> torch.Tensor:
+        self.check_not_recorded()
         if pin_memory:
             return torch.full(shape, 88).to(dtype)
         count = int(np.prod(shape)) * dtype.itemsize
@@ -153,6 +157,10 @@ class FakeGpu:
         with self.lock:
             self._memory.append((kept.ctypes.data, kept))
         return self.wrap(torch.from_numpy(given)[:count].view(dtype).view(shape))
+
+    def check_not_recorded(self) -> None:
+        if self.recorder not in (None, threading.get_ident()):
+            raise RuntimeError("operation not permitted when stream is capturing")
 
     def _freed(self, kept: np.ndarray[Any, Any], stream: Stream) -> None:
         stream.put(lambda: kept.fill(FREED))

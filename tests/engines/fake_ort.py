@@ -63,6 +63,7 @@ class FakeSession:
         self.threads: set[int] = set()
         self.eager = 0
         self.fail = ""
+        self.while_recording: Work = lambda: None
         self._busy = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
@@ -111,6 +112,11 @@ class FakeSession:
             work = self._work(binding)
             if number != -1:
                 assert number > 0
+                self._gpu.recorder = threading.get_ident()
+                try:
+                    self.while_recording()
+                finally:
+                    self._gpu.recorder = None
                 self.recorded[number] = (addresses, work)
         self.eager += number == -1
         stream.put(work)

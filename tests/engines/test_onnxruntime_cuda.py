@@ -217,6 +217,31 @@ def test_a_recording_that_fails_says_what_to_do_and_the_engine_goes_on(
     np.testing.assert_array_equal(engine(images)["scores"], expected(images))
 
 
+def test_while_one_engine_records_the_others_wait(
+    opened: Open, provider: Provider, expected: Any, gpu: FakeGpu
+) -> None:
+    one, other = opened(), opened(cuda_graphs=False)
+    images, found = random_images(2), list[Any]()
+    given = gpu.tensor(images)
+
+    def call() -> None:
+        found.append(other(images)["scores"])
+        found.append(gpu.value(other(given)["scores"]))
+
+    def meanwhile() -> None:
+        calling.start()
+        calling.join(0.05)  # long enough for a call that does not wait to be refused
+        assert not found
+
+    calling = threading.Thread(target=call)
+    provider.opened[0].while_recording = meanwhile
+    np.testing.assert_array_equal(one(images)["scores"], expected(images))
+    calling.join(5)
+    assert len(found) == 2
+    for value in found:
+        np.testing.assert_array_equal(value, expected(images))
+
+
 def test_cuda_graphs_on_a_cpu_are_refused(tmp_path: Path) -> None:
     path = make_onnx(tmp_path / "x.onnx")
     with pytest.raises(EngineError, match="opened on the CPU, and cuda_graphs is for a GPU"):

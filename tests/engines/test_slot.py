@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from evovit_deploy.engines.cuda.gate import Gate
 from evovit_deploy.engines.cuda.pool import Pool
 from evovit_deploy.engines.cuda.slot import GraphCache
 from evovit_deploy.errors import EngineError
@@ -85,3 +86,33 @@ def test_closing_a_pool_waits_for_who_is_at_work() -> None:
         assert not closed.wait(0.05)
     thread.join(5)
     assert closed.is_set()
+
+
+def test_one_who_is_alone_in_the_gate_waits_for_the_others_and_they_for_it() -> None:
+    gate, order = Gate(), list[str]()
+    inside, leave, left = threading.Event(), threading.Event(), threading.Event()
+
+    def alone() -> None:
+        with gate.alone():
+            order.append("alone")
+            inside.set()
+            leave.wait(5)
+            order.append("gone")
+
+    def shared() -> None:
+        with gate.shared():
+            order.append("shared")
+        left.set()
+
+    with gate.shared(), gate.shared():  # others may be in it
+        first = threading.Thread(target=alone)
+        first.start()
+        assert not inside.wait(0.05)
+    assert inside.wait(5)
+    second = threading.Thread(target=shared)
+    second.start()
+    assert not left.wait(0.05)
+    leave.set()
+    for thread in (first, second):
+        thread.join(5)
+    assert order == ["alone", "gone", "shared"]

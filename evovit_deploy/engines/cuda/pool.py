@@ -59,12 +59,12 @@ class Pool(Generic[T]):
                 self._free.append(item)
                 self._changed.notify_all()
 
-    def close(self) -> None:
-        """Refuse new borrowers, wait for those at work, and drop everything."""
+    def close(self) -> list[T]:
+        """Refuse new borrowers, wait for those at work, and return everything, which is the caller's to free."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             while len(self._free) < self._made:
                 self._changed.wait()
-            self._free.clear()
-            self._made = 0
+            found, self._free, self._made = self._free, [], 0
+        return found

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from .device import Device
+from .gate import GATE
 from .staging import send
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = ["MAX_GRAPHS", "GraphCache", "Program", "Slot", "TensorInfo"]
 
 T = TypeVar("T")
 Given = ParamSpec("Given")
+_Run = tuple[dict[str, "torch.Tensor"], Callable[[], None]]  # what a run works on, and what puts it on the stream
 MAX_GRAPHS = 16  # each holds a few MB on the device
 
 
@@ -36,6 +38,7 @@ class Program(Protocol):
     """What runs in a slot. It is called with the slot's stream as PyTorch's current one, by one thread at a time."""
 
     forgets: bool  # dropping what record() returned frees the recording
+    alone: bool  # no other thread may use the GPU while it records
 
     def enqueue(self, tensors: Mapping[str, torch.Tensor], stream: Any) -> None:
         """Put a run on the stream, which reads the input and writes the outputs where they are; wait for nothing."""
@@ -57,17 +60,19 @@ class GraphCache(Generic[T]):
         self._make, self._limit, self._forgets = make, limit, forgets
         self._graphs: OrderedDict[int, T] = OrderedDict()
 
+    def makes(self, batch: int) -> bool:
+        """Return whether :meth:`get` would make a new recording."""
+        return batch not in self._graphs and (self._forgets or len(self._graphs) < self._limit)
+
     def get(self, batch: int) -> T | None:
         """Return the recording for a batch size, made if it is new; None where no more can be kept."""
-        if batch in self._graphs:
+        if self.makes(batch):
+            while len(self._graphs) >= self._limit:
+                self._graphs.popitem(last=False)
+            self._graphs[batch] = self._make(batch)
+        elif batch in self._graphs:
             self._graphs.move_to_end(batch)
-            return self._graphs[batch]
-        if len(self._graphs) >= self._limit and not self._forgets:
-            return None
-        while len(self._graphs) >= self._limit:
-            self._graphs.popitem(last=False)
-        self._graphs[batch] = self._make(batch)
-        return self._graphs[batch]
+        return self._graphs.get(batch)
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -119,48 +124,56 @@ class Slot:
         its addresses, so with them the images are copied into the slot's buffer and the (small) outputs out of it, on the
         device.
         """
-        n, images = len(images), images.contiguous()
-        # Allocated on the caller's stream, as that is where the caller uses and frees them.
-        results = {info.name: self.device.empty((n, *info.shape), info.dtype) for info in self._outputs}
-        try:
-            with self.device.on(self.stream):
-                if self._static:
-                    tensors, launch = self._prepared(n)
-                    tensors[self._image.name].copy_(images, non_blocking=True)
-                    launch()
-                    for name, result in results.items():
-                        result.copy_(tensors[name], non_blocking=True)
-                else:
-                    self._program.enqueue({self._image.name: images, **results}, self.stream)
-        finally:  # after a failure too, part of the work is there and reads what the caller is about to free
-            self.device.hand_over(self.stream)
+        n = len(images)
+        recorded = self._recorded(n)
+        with GATE.shared():
+            images = images.contiguous()
+            # Allocated on the caller's stream, as that is where the caller uses and frees them.
+            results = {info.name: self.device.empty((n, *info.shape), info.dtype) for info in self._outputs}
+            try:
+                with self.device.on(self.stream):
+                    if self._static:
+                        tensors, launch = recorded or self._unrecorded(n)
+                        tensors[self._image.name].copy_(images, non_blocking=True)
+                        launch()
+                        for name, result in results.items():
+                            result.copy_(tensors[name], non_blocking=True)
+                    else:
+                        self._program.enqueue({self._image.name: images, **results}, self.stream)
+            finally:  # after a failure too, part of the work is there and reads what the caller is about to free
+                self.device.hand_over(self.stream)
         return results
 
     @_outside_inference_mode
     def run_host(self, images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
         """Run a batch that is on the host, through pinned memory; waits for the result."""
         n = len(images)
-        try:
-            with self.device.on(self.stream):
-                tensors, launch = self._prepared(n)
-                staged = self._host(self._image, n)
-                send(images, staged, tensors[self._image.name])
-                launch()
-                for info in self._outputs:
-                    self._host(info, n).copy_(tensors[info.name], non_blocking=True)
-        finally:  # after a failure too, a copy out of the pinned memory may be under way
-            self.device.wait(self.stream)
+        recorded = self._recorded(n)
+        with GATE.shared():
+            try:
+                with self.device.on(self.stream):
+                    tensors, launch = recorded or self._unrecorded(n)
+                    staged = self._host(self._image, n)
+                    send(images, staged, tensors[self._image.name])
+                    launch()
+                    for info in self._outputs:
+                        self._host(info, n).copy_(tensors[info.name], non_blocking=True)
+            finally:  # after a failure too, a copy out of the pinned memory may be under way
+                self.device.wait(self.stream)
         return {info.name: _numpy(self._host(info, n)) for info in self._outputs}
 
-    def _prepared(self, n: int) -> tuple[dict[str, torch.Tensor], Callable[[], None]]:
-        """The tensors that a batch of ``n`` runs on, and what puts the run on the stream."""
-        recorded = self._graphs.get(n) if self._graphs is not None else None
-        if recorded is not None:
-            return recorded
+    def _recorded(self, n: int) -> _Run | None:
+        """The graph for a batch of ``n``, recorded now if it is new; None without."""
+        if self._graphs is None or not self._graphs.makes(n):
+            return None if self._graphs is None else self._graphs.get(n)
+        with GATE.alone() if self._program.alone else GATE.shared(), self.device.on(self.stream):
+            return self._graphs.get(n)
+
+    def _unrecorded(self, n: int) -> _Run:
         tensors = self._own(n)
         return tensors, partial(self._program.enqueue, tensors, self.stream)
 
-    def _record(self, n: int) -> tuple[dict[str, torch.Tensor], Callable[[], None]]:
+    def _record(self, n: int) -> _Run:
         tensors = self._own(n)  # kept with the graph: where larger batches get larger buffers, it goes on with these
         return tensors, self._program.record(tensors, self.stream)
 

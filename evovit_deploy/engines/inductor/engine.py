@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ...manifest.spec import ModelSpec
 from ..base import Engine
 from ..cuda.calls import is_on, run_there
 from ..cuda.device import CudaDevice
+from ..cuda.gate import GATE
 from ..cuda.pool import Pool
 from ..cuda.slot import Slot, TensorInfo
 from ..forking import keep_for_ever
@@ -80,11 +82,12 @@ class InductorEngine(Engine):
         self.spec = dataclasses.replace(
             ModelSpec.from_manifest(document["model"], str(path)), batch=static, max_batch=self._batches.max
         )
-        self._models: dict[int | None, Any] = {
-            size: _load(path, model_name(size), device, self.cuda_graphs)
-            for size in (sizes if static is None else ()) or (None,)
-        }
-        self._pool: Pool[Slot] | None = self._on_gpu() if device == "cuda" else None
+        with GATE.shared() if device == "cuda" else nullcontext():
+            self._models: dict[int | None, Any] = {
+                size: _load(path, model_name(size), device, self.cuda_graphs)
+                for size in (sizes if static is None else ()) or (None,)
+            }
+            self._pool: Pool[Slot] | None = self._on_gpu() if device == "cuda" else None
 
     def _on_gpu(self) -> Pool[Slot]:
         import torch
@@ -128,8 +131,11 @@ class InductorEngine(Engine):
         return {name: value[:count] for name, value in found.items()} if missing else found
 
     def _run_there(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        if self._pool is None or not self.cuda_graphs:
+        if self._pool is None:
             return dict(zip(self.spec.outputs, self._run(images.contiguous())))
+        if not self.cuda_graphs:
+            with GATE.shared():
+                return dict(zip(self.spec.outputs, self._run(images.contiguous())))
         with self._translated(len(images)), self._pool.borrow() as slot:
             return slot.run_device(images)
 
@@ -168,7 +174,10 @@ class InductorEngine(Engine):
         super().close()
         pool = getattr(self, "_pool", None)
         if pool is not None and not self._stale:  # in a forked child what is on the GPU belongs to the parent
-            pool.close()
+            slots = pool.close()
+            with GATE.shared():
+                slots.clear()
+                self._models = {}
         self._models = {}
 
 

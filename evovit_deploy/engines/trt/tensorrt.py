@@ -16,6 +16,7 @@ from ...storage.files import write_bytes
 from ..base import Engine
 from ..cuda.calls import is_on, run_there
 from ..cuda.device import CudaDevice, Device
+from ..cuda.gate import GATE
 from ..cuda.pool import Pool
 from ..cuda.slot import Slot
 from ..forking import keep_for_ever, no_cuda_here
@@ -77,7 +78,8 @@ class TrtEngine(Engine):
         self.backend, self.device, self._api, self._device = api.flavour, device.name, api, device
         self._cache_path: Path | None = None
         self._logger = plan_logger(api)
-        self._engine = load_plan(api, self._logger, path, document)
+        with GATE.shared():
+            self._engine = load_plan(api, self._logger, path, document)
         self._image, self._outputs, profile = engine_tensors(self._engine, path)
         self.spec: ModelSpec = model_spec(document, self._image, self._outputs, profile, path)
         self._min, self._max = profile.min, profile.max
@@ -127,9 +129,11 @@ class TrtEngine(Engine):
             self._closed = True
             return
         self._closed = True
-        self._pool.close()
+        slots = self._pool.close()
         self._save_cache()
-        self._config = self._cache = self._engine = None
+        with GATE.shared():
+            slots.clear()
+            self._config = self._cache = self._engine = None
 
     def forked(self) -> None:
         """See :meth:`Engine.forked`. Nothing of it is freed in a child: that would call CUDA."""

@@ -1,0 +1,57 @@
+"""One graph may need that no other thread uses the GPU while it is recorded; here the engines of a process see to that.
+
+In its global mode, which ONNX Runtime uses, CUDA ends a recording when any thread of the process allocates, and fails that one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+__all__ = ["GATE", "Gate"]
+
+
+class Gate:
+    """Many may be in it at once, or one alone. Whoever is in it must not enter again."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = self._waiting = 0
+        self._alone = False
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Be in it with others; one who wants to be alone and waits goes first."""
+        with self._changed:
+            while self._alone or self._waiting:
+                self._changed.wait()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be in it alone, once all others have left."""
+        with self._changed:
+            self._waiting += 1
+            try:
+                while self._alone or self._inside:
+                    self._changed.wait()
+                self._alone = True
+            finally:
+                self._waiting -= 1
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
+
+
+GATE = Gate()  # of this process
