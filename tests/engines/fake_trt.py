@@ -1,9 +1,8 @@
-"""A stand-in for a TensorRT module and a GPU: contexts that compute on the addresses they were given, on the CPU."""
+"""A stand-in for a TensorRT module: contexts that compute on the addresses they were given, when the fake GPU comes to it."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import struct
 import threading
 import time
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from tests.engines.fake_cuda import FakeGpu
 
 SIZE, CLASSES = 4, 5
 PROFILE = ((2, 3, SIZE, SIZE), (4, 3, SIZE, SIZE), (8, 3, SIZE, SIZE))
@@ -55,7 +56,6 @@ class FakeContext:
 
     def execute_async_v3(self, handle: int) -> bool:
         assert not self.needs_memory
-        assert handle == 77
         if not self.busy.acquire(blocking=False):
             self.engine.collisions += 1
             return False
@@ -63,18 +63,18 @@ class FakeContext:
             time.sleep(self.engine.latency)
             if self.engine.fail:
                 return False
-            n = self.shape[0]
-            images = _view(self.addresses["images"], self.shape)
-            _view(self.addresses["logits"], (n, CLASSES))[:] = logits_of(images)
-            self.engine.runs.append(n)
+            gpu, n = self.engine.gpu, self.shape[0]
+            images = gpu.at(self.addresses["images"], self.shape, torch.float32)
+            logits = gpu.at(self.addresses["logits"], (n, CLASSES), torch.float32)
+
+            def work() -> None:
+                logits.copy_(torch.from_numpy(logits_of(images.numpy())))
+                self.engine.runs.append(n)
+
+            gpu.streams[handle].put(work)
             return True
         finally:
             self.busy.release()
-
-
-def _view(address: int, shape: tuple[int, ...]) -> Any:
-    count = int(np.prod(shape))
-    return np.ctypeslib.as_array((ctypes.c_float * count).from_address(address)).reshape(shape)
 
 
 class FakeTrtEngine:
@@ -83,7 +83,8 @@ class FakeTrtEngine:
     num_io_tensors = 2
     device_memory_size_v2 = 32
 
-    def __init__(self, input_shape: tuple[int, ...] = (-1, 3, SIZE, SIZE)) -> None:
+    def __init__(self, gpu: FakeGpu, input_shape: tuple[int, ...] = (-1, 3, SIZE, SIZE)) -> None:
+        self.gpu = gpu
         self.contexts: list[FakeContext] = []
         self.runs: list[int] = []
         self.collisions, self.latency, self.fail = 0, 0.0, False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from evovit_deploy.errors import EngineError, InputError, ModelFileError
 from tests.engines.fake_cuda import FakeGpu
 from tests.engines.fake_ort import Provider
 from tests.engines.foreign_onnx import SIZE, make_onnx, random_images
+from tests.engines.test_forking import in_child
 
 Open = Callable[..., OrtEngine]
 REFUSED = (
@@ -138,6 +140,18 @@ def test_uint8(opened: Open, gpu: FakeGpu, provider: Provider) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     images.flags.writeable = False
     np.testing.assert_array_equal(engine(images)["scores"], gpu.value(engine(gpu.tensor(images))["scores"]))
+
+
+def test_a_file_with_a_manifest_and_outputs_of_integers(features_model: Path, provider: Provider, gpu: FakeGpu) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), dtype=np.uint8)
+    with OrtEngine(features_model, provider="cpu") as reference, OrtEngine(features_model, provider="cuda") as engine:
+        expected = reference(images)
+        assert engine.spec == reference.spec
+        for found in (engine(images), {name: gpu.value(v) for name, v in engine(gpu.tensor(images)).items()}):
+            assert list(found) == list(expected)
+            for name, value in expected.items():
+                np.testing.assert_array_equal(found[name], value)
+                assert found[name].dtype == value.dtype
 
 
 def test_an_output_whose_size_the_file_does_not_say(tmp_path: Path, provider: Provider, gpu: FakeGpu) -> None:
@@ -289,3 +303,20 @@ def test_closing_waits_for_a_call_and_refuses_the_next(opened: Open, gpu: FakeGp
         with pytest.raises(EngineError, match="closed"):
             engine(given)
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_refuses_closes_and_leaves_the_parent_alone(opened: Open, expected: Any) -> None:
+    engine, images = opened(), random_images(2)
+    engine(images)
+
+    def child() -> str:
+        try:
+            engine(images)
+        except EngineError as error:
+            engine.close()
+            return str(error)
+        return "it ran"
+
+    assert "CUDA does not work in a forked process" in in_child(child)
+    np.testing.assert_array_equal(engine(images)["scores"], expected(images))

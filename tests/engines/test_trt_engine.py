@@ -16,22 +16,28 @@ from evovit_deploy.engines.trt.api import Api, Gpu, find_gpu
 from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.engines.trt.tensorrt import TrtEngine
 from evovit_deploy.errors import EngineError, InputError, ModelFileError
-from tests.engines.fake_trt import CLASSES, SIZE, FakeDevice, FakeTrtEngine, fake_trt, logits_of, write_plan
+from tests.engines.fake_cuda import FakeGpu
+from tests.engines.fake_trt import CLASSES, SIZE, FakeTrtEngine, fake_trt, logits_of, write_plan
 from tests.trt_models import tiny_onnx
 
 Open = Callable[..., TrtEngine]
 
 
 @pytest.fixture
-def fake() -> FakeTrtEngine:
-    return FakeTrtEngine()
+def gpu() -> FakeGpu:
+    return FakeGpu()
+
+
+@pytest.fixture
+def fake(gpu: FakeGpu) -> FakeTrtEngine:
+    return FakeTrtEngine(gpu)
 
 
 @pytest.fixture
 def open_engine(fake: FakeTrtEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
     monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(backend, "find_gpu", lambda index: Gpu(index, "Fake GPU", "8.9", 1 << 30))
-    monkeypatch.setattr(backend, "CudaDevice", FakeDevice)
+    monkeypatch.setattr(backend, "CudaDevice", fake.gpu.device)
 
     def opened(flavour: str = "tensorrt", engine: FakeTrtEngine | None = fake, **options: Any) -> TrtEngine:
         rtx = flavour == "tensorrt-rtx"
@@ -60,9 +66,11 @@ def test_any_batch_size_numpy_and_tensors(open_engine: Open, fake: FakeTrtEngine
             found = engine(batch)["logits"]
             assert found.shape == (n, CLASSES)
             np.testing.assert_allclose(found, logits_of(batch), rtol=1e-5, atol=1e-6)
-            tensor = engine(torch.from_numpy(batch))["logits"]
-            assert isinstance(tensor, torch.Tensor)
-            np.testing.assert_allclose(tensor.numpy(), logits_of(batch), rtol=1e-5, atol=1e-6)
+            tensor = engine(fake.gpu.tensor(batch))["logits"]
+            np.testing.assert_allclose(fake.gpu.value(tensor), logits_of(batch), rtol=1e-5, atol=1e-6)
+            elsewhere = engine(torch.from_numpy(batch))["logits"]
+            assert str(elsewhere.device) == "cpu"
+            np.testing.assert_array_equal(elsewhere.numpy(), found)
     assert min(fake.runs) == 2  # one image is padded to the profile's minimum
     assert max(fake.runs) == 8  # twenty are split at its maximum
 
@@ -75,37 +83,50 @@ def test_the_spec_of_a_plan_without_manifest(open_engine: Open) -> None:
 
 def test_tensors_are_used_where_they_are_without_graphs(open_engine: Open, fake: FakeTrtEngine) -> None:
     engine = open_engine(cuda_graphs=False, warm_up=())
-    batch = torch.from_numpy(images(3))
+    batch = fake.gpu.tensor(images(3))
     result = engine(batch)["logits"]
     assert fake.contexts[0].addresses == {"images": batch.data_ptr(), "logits": result.data_ptr()}
-    strided = torch.from_numpy(images(6))[::2]
-    np.testing.assert_allclose(engine(strided)["logits"].numpy(), logits_of(strided), rtol=1e-5, atol=1e-6)
+    found = engine(fake.gpu.tensor(images(6))[::2])["logits"]  # of memory that nobody holds any more
+    np.testing.assert_allclose(fake.gpu.value(found), logits_of(images(6)[::2]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
-def test_results_are_not_overwritten_by_the_next_run(open_engine: Open, kind: str) -> None:
+def test_results_are_not_overwritten_by_the_next_run(open_engine: Open, gpu: FakeGpu, kind: str) -> None:
     engine = open_engine()
-    make: Any = torch.from_numpy if kind == "torch" else np.asarray
-    first = engine(make(images(3, 1)))["logits"]
-    before = np.array(first)
-    engine(make(images(3, 2)))
-    np.testing.assert_array_equal(np.array(first), before)
+    give, take = (gpu.tensor, gpu.value) if kind == "torch" else (np.asarray, np.asarray)
+    first: Any = engine(give(images(3, 1)))["logits"]  # type: ignore[operator]
+    before = np.array(take(first))  # type: ignore[operator]
+    engine(give(images(3, 2)))  # type: ignore[operator]
+    np.testing.assert_array_equal(take(first), before)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("flavour", "graphs"), MODES)
+def test_work_of_the_caller_before_and_after_is_in_order(
+    open_engine: Open, gpu: FakeGpu, flavour: str, graphs: bool
+) -> None:
+    engine = open_engine(flavour, cuda_graphs=graphs, warm_up=())
+    first, second = images(2, 1), images(2, 2)
+    with gpu.on(gpu._stream()):  # whatever happens on it, happens at the very end
+        given = gpu.tensor(first)
+        before = engine(given)["logits"]
+        given.copy_(torch.from_numpy(second), non_blocking=True)
+        after = engine(given)["logits"]
+        for found, of in ((before, first), (after, second)):
+            np.testing.assert_allclose(gpu.value(found), logits_of(of), rtol=1e-5, atol=1e-6)
 
 
 def test_a_graph_for_each_batch_size_with_a_context_of_its_own(open_engine: Open, fake: FakeTrtEngine) -> None:
     engine = open_engine(warm_up=(4,))
-    device: Any = engine._device
-    assert device.recorded == 1
+    assert fake.gpu.graphs == 1
     for n in (4, 2, 8, 4, 2, 8):
         engine(images(n))
-    assert device.recorded == 3
+    assert fake.gpu.graphs == 3
     assert sorted(len(context.shapes) for context in fake.contexts) == [1, 1, 1]
 
 
 def test_rtx_records_graphs_itself(open_engine: Open, fake: FakeTrtEngine) -> None:
     engine = open_engine("tensorrt-rtx")
-    device: Any = engine._device
-    assert (device.recorded, fake.config.cuda_graph_strategy, len(fake.contexts)) == (0, "whole graph", 1)
+    assert (fake.gpu.graphs, fake.config.cuda_graph_strategy, len(fake.contexts)) == (0, "whole graph", 1)
     engine.close()
     open_engine("tensorrt-rtx", cuda_graphs=False)
     assert fake.config.cuda_graph_strategy == "disabled"
@@ -126,12 +147,15 @@ def test_threads_never_share_a_context(open_engine: Open, fake: FakeTrtEngine, f
     batches = [images(1 + i % 8, i) for i in range(48)]
 
     def call(i: int) -> Any:
-        return engine(batches[i] if i % 2 else torch.from_numpy(batches[i]))["logits"]
+        if i % 2:
+            return engine(batches[i])["logits"]
+        with fake.gpu.on(fake.gpu._stream()):
+            return fake.gpu.value(engine(fake.gpu.tensor(batches[i]))["logits"])
 
     with ThreadPoolExecutor(8) as threads:
         results = list(threads.map(call, range(len(batches))))
     for batch, result in zip(batches, results):
-        np.testing.assert_allclose(np.asarray(result), logits_of(batch), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result, logits_of(batch), rtol=1e-5, atol=1e-6)
     assert fake.collisions == 0
     if not (graphs and flavour == "tensorrt"):  # there, each graph adds a context to its slot
         assert 1 < len(fake.contexts) <= 3
@@ -192,17 +216,17 @@ def test_a_plan_that_tensorrt_refuses(open_engine: Open) -> None:
 @pytest.mark.parametrize("shape", [(-1, 3, SIZE, 5), (-1, 1, SIZE, SIZE), (-1, 3, -1, SIZE), (4, 3 * SIZE * SIZE)])
 def test_a_plan_that_takes_no_images(open_engine: Open, shape: tuple[int, ...]) -> None:
     with pytest.raises(ModelFileError):
-        open_engine(engine=FakeTrtEngine(shape))
+        open_engine(engine=FakeTrtEngine(FakeGpu(), shape))
 
 
-def test_a_static_plan(open_engine: Open) -> None:
-    static = FakeTrtEngine((4, 3, SIZE, SIZE))
+def test_a_static_plan(open_engine: Open, gpu: FakeGpu) -> None:
+    static = FakeTrtEngine(gpu, (4, 3, SIZE, SIZE))
     engine = open_engine(engine=static)
     assert (engine.spec.batch, engine.spec.max_batch) == (4, 4)
     for n in (1, 4, 6):
         np.testing.assert_allclose(engine(images(n))["logits"], logits_of(images(n)), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
-            engine(torch.from_numpy(images(n)))["logits"].numpy(), logits_of(images(n)), rtol=1e-5, atol=1e-6
+            gpu.value(engine(gpu.tensor(images(n)))["logits"]), logits_of(images(n)), rtol=1e-5, atol=1e-6
         )
     assert set(static.runs) == {4}
 

@@ -1,6 +1,7 @@
-"""One graph may need that no other thread uses the GPU while it is recorded; here the engines of a process see to that.
+"""Nothing else may happen on the GPU while a graph is recorded; here the engines of a process see to that.
 
-In its global mode, which ONNX Runtime uses, CUDA ends a recording when any thread of the process allocates, and fails that one.
+A recording of PyTorch begins by waiting for the whole device, which is an error while another thread records. In global mode,
+which ONNX Runtime uses, any thread that allocates ends the recording, and its own call fails too.
 """
 
 from __future__ import annotations

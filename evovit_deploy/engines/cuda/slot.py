@@ -38,7 +38,6 @@ class Program(Protocol):
     """What runs in a slot. It is called with the slot's stream as PyTorch's current one, by one thread at a time."""
 
     forgets: bool  # dropping what record() returned frees the recording
-    alone: bool  # no other thread may use the GPU while it records
 
     def enqueue(self, tensors: Mapping[str, torch.Tensor], stream: Any) -> None:
         """Put a run on the stream, which reads the input and writes the outputs where they are; wait for nothing."""
@@ -166,7 +165,7 @@ class Slot:
         """The graph for a batch of ``n``, recorded now if it is new; None without."""
         if self._graphs is None or not self._graphs.makes(n):
             return None if self._graphs is None else self._graphs.get(n)
-        with GATE.alone() if self._program.alone else GATE.shared(), self.device.on(self.stream):
+        with GATE.alone(), self.device.on(self.stream):
             return self._graphs.get(n)
 
     def _unrecorded(self, n: int) -> _Run:

@@ -25,7 +25,7 @@ class GpuRuns:
         outputs: Names of the results.
     """
 
-    forgets, alone = True, False
+    forgets = True
 
     def __init__(
         self, device: Device, run: Callable[[torch.Tensor], list[torch.Tensor]], image: str, outputs: Sequence[str]

@@ -91,7 +91,7 @@ class Bindings:
         graphs: As for :func:`provider_options`.
     """
 
-    forgets, alone = False, True
+    forgets = False
 
     def __init__(self, session: Any, image: str, graphs: bool) -> None:
         self._session, self._image, self._recorded = session, image, 0

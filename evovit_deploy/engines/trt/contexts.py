@@ -23,7 +23,7 @@ class Contexts:
         image: Name of the input.
     """
 
-    forgets, alone = True, False
+    forgets = True
 
     def __init__(self, device: Device, make: Callable[[], Any], image: str) -> None:
         self._device, self._make, self._image = device, make, image
