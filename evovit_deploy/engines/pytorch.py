@@ -67,6 +67,13 @@ def leave_threads() -> None:
     _lost_pool = threads if threads > 1 else 0
 
 
+def tensor_of(images: NDArray[Any]) -> torch.Tensor:
+    """Return an array as a tensor on the CPU, without a copy where it can be written to: PyTorch warns of others."""
+    import torch
+
+    return torch.from_numpy(np.require(images, requirements=("C", "W")))
+
+
 class TorchEngine(Engine):
     """A module of :mod:`evovit_deploy.models` as an engine.
 
@@ -181,7 +188,7 @@ class TorchEngine(Engine):
 
         module = self.running
         with torch.inference_mode(), translate(EngineError, f"PyTorch failed on {self.spec.name}"):
-            values = module(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
+            values = module(tensor_of(images).to(self.device))
         return {name: value.cpu().numpy() for name, value in zip(self.spec.outputs, values)}
 
     def close(self) -> None:

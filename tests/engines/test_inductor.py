@@ -135,6 +135,18 @@ def test_a_tensor_on_its_device_stays_a_tensor(engine: Engine) -> None:
         engine(images[0])
 
 
+def test_images_that_cannot_be_written_to_are_taken_in_silence(package: Path, recwarn: pytest.WarningsRecorder) -> None:
+    images, before = np.zeros((2, 3, 32, 32), np.float32), torch.is_warn_always_enabled()
+    images.setflags(write=False)
+    torch.set_warn_always(True)
+    try:
+        with Engine.open(package) as opened:
+            opened(images)
+    finally:
+        torch.set_warn_always(before)
+    assert not recwarn.list
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_answers(engine: Engine) -> None:
     expected = engine(batch(2))["logits"]

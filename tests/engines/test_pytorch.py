@@ -71,3 +71,20 @@ def test_checkpoint_through_open_equals_the_authors_model(reference: Path) -> No
     with Engine.open(reference / "evo_deit_micro.pth", provider="cpu") as engine:
         assert engine.backend == "pytorch"
         np.testing.assert_allclose(engine(data["images"])["logits"], data["logits"], atol=1e-5, rtol=0)
+
+
+def test_images_that_cannot_be_written_to_are_taken_in_silence(
+    recipe: Recipe, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A service gets such: the body of a request."""
+    images = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with TorchEngine.from_checkpoint(random_checkpoint(recipe), provider="cpu") as engine:
+            expected = engine(images)["logits"]
+            images.setflags(write=False)
+            np.testing.assert_array_equal(engine(images)["logits"], expected)
+    finally:
+        torch.set_warn_always(before)
+    assert not recwarn.list

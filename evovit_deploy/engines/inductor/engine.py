@@ -19,7 +19,7 @@ from ..cuda.gate import GATE
 from ..cuda.pool import Pool
 from ..cuda.slot import Slot, TensorInfo
 from ..forking import keep_for_ever
-from ..pytorch import check_child, check_threads, leave_threads
+from ..pytorch import check_child, check_threads, leave_threads, tensor_of
 from .gpu_runs import GpuRuns
 from .package import batches_of, check_file, check_machine, read_manifest
 
@@ -115,18 +115,15 @@ class InductorEngine(Engine):
 
     def run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """See :meth:`Engine.run`."""
-        import torch
-
         count = len(images)
         missing = self._batches.of(count) - count
         if missing:
             images = np.concatenate([images, np.repeat(images[:1], missing, axis=0)])
-        images = np.ascontiguousarray(images)
         if self._pool is not None:
             with self._translated(count), self._pool.borrow() as slot:
-                found = slot.run_host(images)
+                found = slot.run_host(np.ascontiguousarray(images))
         else:
-            values = self._run(torch.from_numpy(images))
+            values = self._run(tensor_of(images))
             found = {name: value.numpy() for name, value in zip(self.spec.outputs, values)}
         return {name: value[:count] for name, value in found.items()} if missing else found
 
