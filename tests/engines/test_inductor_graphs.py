@@ -126,3 +126,18 @@ def test_exporting_is_not_what_decides(name: str, monkeypatch: pytest.MonkeyPatc
     """Up to torch 2.11 ``is_exporting()`` is true under torch.compile as well; the graph is the same whatever it says."""
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: False)
     assert graph(built(name)) == here(name)
+
+
+@pytest.mark.parametrize("name", ["evo_deit sort", "levit topk"])
+def test_so_it_is_under_torch_compile(name: str) -> None:
+    module, seen = built(name), []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        seen.extend(getattr(node.target, "__name__", str(node.target)) for node in graph.graph.nodes)
+        return graph.forward
+
+    size = module.structure.image_size
+    with torch.inference_mode():
+        torch.compile(module, backend=backend, fullgraph=True)(torch.zeros(2, 3, size, size))
+    assert seen.count("scaled_dot_product_attention") == MODELS[name][-1]
+    assert not [called for called in seen if "evovit" in called]
