@@ -40,6 +40,7 @@ def to_onnx(
     import torch
 
     from ..models.ops import ONNX, lowered, onnx_translations
+    from .rules import applicable_rules_only
 
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not supported; valid: {OPSETS.start} to {OPSETS.stop - 1}.")
@@ -47,6 +48,7 @@ def to_onnx(
     with (
         quiet(*_LOGGERS),
         lowered(module, ONNX),
+        applicable_rules_only(),
         translate(ExportError, "torch.onnx could not export the model"),
     ):
         program = torch.onnx.export(
