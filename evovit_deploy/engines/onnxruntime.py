@@ -85,16 +85,17 @@ class OrtEngine(Engine):
             return session(str(self._path), "cuda", self._threads, config=config)
 
         with GATE.shared():
-            self.session, stream, self.cuda_graphs = open_session(make, device, graphs, self._path.name)
+            opened = open_session(make, device, graphs, self._path.name)
+            self.session, self.cuda_graphs = opened.session, opened.graphs
             self.device = device.name
             self.spec = spec_of(self.session, self._path)
             self._input = self.session.get_inputs()[0].name
-            self._bindings = bindings = Bindings(self.session, self._input, self.cuda_graphs)
+            self._bindings = bindings = Bindings(opened, self._input)
             image, outputs = bindings.tensors(self.spec)
         largest = self.spec.batch or self.spec.max_batch
 
         def slot() -> Slot:
-            return Slot(device, bindings, image, outputs, max_batch=largest, graphs=self.cuda_graphs, stream=stream)
+            return Slot(device, bindings, image, outputs, max_batch=largest, graphs=opened.graphs, stream=opened.stream)
 
         self._pool = Pool(slot, 1)  # a session has one stream
 

@@ -220,6 +220,8 @@ def _graphs(it: OpenModel) -> str:
         raise NotHere("nothing to choose: this backend has no option for them")
     if it.device != "cuda":
         raise NotHere("no GPU")
+    if not it.engine.cuda_graphs:
+        raise NotHere("this model cannot be recorded")
     answers: list[dict[int, Outputs]] = []
     for graphs in (True, False):
         with it.again(cuda_graphs=graphs) as engine:

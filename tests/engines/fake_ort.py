@@ -54,6 +54,7 @@ class FakeSession:
         addresses: Of input and outputs, of each run.
         recorded: Number -> addresses and work, of each graph.
         threads: That ran it.
+        waited: Whether the last run waited for its end.
     """
 
     def __init__(self, gpu: FakeGpu, real: Any, options: dict[str, str]) -> None:
@@ -63,6 +64,7 @@ class FakeSession:
         self.threads: set[int] = set()
         self.eager = 0
         self.fail = ""
+        self.waited = False
         self.while_recording: Work = lambda: None
         self._busy = threading.Lock()
 
@@ -120,7 +122,11 @@ class FakeSession:
                 self.recorded[number] = (addresses, work)
         self.eager += number == -1
         stream.put(work)
-        if run_options.get_run_config_entry("disable_synchronize_execution_providers") != "1":
+        try:
+            self.waited = run_options.get_run_config_entry("disable_synchronize_execution_providers") != "1"
+        except RuntimeError:  # not set
+            self.waited = True
+        if self.waited:
             stream.synchronize()
 
     def _work(self, binding: Any) -> Work:

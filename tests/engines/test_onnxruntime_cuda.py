@@ -76,6 +76,7 @@ def test_the_session_runs_on_the_stream_that_it_was_given(opened: Open, provider
     assert int(asked["user_compute_stream"]) in set(gpu.streams) - {gpu.default.cuda_stream}
     engine(random_images(2))
     assert len(gpu.streams) == 2  # its own and the caller's
+    assert not provider.opened[0].waited
 
 
 def test_tensors_are_used_where_they_are_without_graphs(opened: Open, provider: Provider, gpu: FakeGpu) -> None:

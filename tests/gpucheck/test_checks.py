@@ -35,12 +35,14 @@ def trial(
     again: Callable[..., Any] | None = None,
     backend: str = "onnxruntime",
     device: str = "cpu",
+    graphs: bool = True,
 ) -> OpenModel:
     row = find(backend)
     assert row is not None
     rng = np.random.default_rng(0)
     images = rng.standard_normal((8, 3, SIZE, SIZE), dtype=np.float32)
     engines = [FakeEngine(10, SIZE, logits=each) for each in (logits, right)]
+    engines[0].cuda_graphs = graphs
     return OpenModel(row, engines[0], engines[1], images, again, Tolerance(1e-5, 0.999, 1.0, 1.0), device)
 
 
@@ -104,6 +106,7 @@ def test_what_is_wrong_is_found(check: str, it: OpenModel) -> None:
         ("streams", trial(), "no GPU"),
         ("CUDA graphs", trial(again=FakeEngine), "no GPU"),
         ("CUDA graphs", trial(again=FakeEngine, backend="pytorch"), "option"),
+        ("CUDA graphs", trial(again=FakeEngine, device="cuda", graphs=False), "cannot be recorded"),
         ("reload", trial(), "module"),
     ],
 )

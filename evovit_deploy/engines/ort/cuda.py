@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,24 @@ def provider_options(stream: int, graphs: bool) -> dict[str, str]:
     return {"device_id": "0", "user_compute_stream": str(stream), "enable_cuda_graph": "1" if graphs else "0"}
 
 
-def open_session(
-    make: Callable[[dict[str, str]], Any], device: Device, graphs: bool | None, name: str
-) -> tuple[Any, Any, bool]:
+@dataclass(frozen=True)
+class GpuSession:
+    """A session on a stream of its own.
+
+    Attributes:
+        session: On the CUDA provider.
+        stream: Where it runs.
+        graphs: Whether it records graphs.
+        partly: Whether part of the model may run on the CPU, as that of one which it refused to record does.
+    """
+
+    session: Any
+    stream: Any
+    graphs: bool
+    partly: bool = False
+
+
+def open_session(make: Callable[[dict[str, str]], Any], device: Device, graphs: bool | None, name: str) -> GpuSession:
     """Open a session on a stream of its own.
 
     Args:
@@ -63,20 +79,18 @@ def open_session(
         graphs: Record graphs; None is where ONNX Runtime can, with a warning in the log where it cannot.
         name: Of the model, for the log.
 
-    Returns:
-        Session, stream, and whether graphs are recorded.
-
     Raises:
         GraphsRefused: Graphs are asked for, and it cannot.
     """
     stream = device.stream()
+    wanted = graphs is not False
     try:
-        return make(provider_options(device.handle(stream), graphs is not False)), stream, graphs is not False
+        return GpuSession(make(provider_options(device.handle(stream), wanted)), stream, wanted)
     except GraphsRefused as error:
         if graphs:
             raise
         log.warning("%s runs without CUDA graphs, slower at small batches: %s", name, error.__cause__)
-    return make(provider_options(device.handle(stream), False)), stream, False
+    return GpuSession(make(provider_options(device.handle(stream), False)), stream, False, partly=True)
 
 
 class Bindings:
@@ -86,16 +100,16 @@ class Bindings:
     forgotten, and all runs of a session with graphs are made by one thread, which belongs to it.
 
     Args:
-        session: On the CUDA provider, with :func:`provider_options`.
+        opened: The session. One that runs partly on the CPU is waited for in each run, as memory of the host is in it.
         image: Name of the input.
-        graphs: As for :func:`provider_options`.
     """
 
     forgets = False
 
-    def __init__(self, session: Any, image: str, graphs: bool) -> None:
-        self._session, self._image, self._recorded = session, image, 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="evovit-onnxruntime") if graphs else None
+    def __init__(self, opened: GpuSession, image: str) -> None:
+        self._session, self._image, self._wait = opened.session, image, opened.partly
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="evovit-onnxruntime") if opened.graphs else None
+        self._recorded = 0
 
     def tensors(self, spec: ModelSpec) -> tuple[TensorInfo, tuple[TensorInfo, ...]]:
         """Return the input and the outputs; where the file does not say how large an output is, one run does.
@@ -125,7 +139,7 @@ class Bindings:
 
     def enqueue(self, tensors: Mapping[str, torch.Tensor], stream: Any) -> None:
         """See :class:`Program`."""
-        self._run(self._bound(tensors), self._options(_NO_GRAPH, wait=False))
+        self._run(self._bound(tensors), self._options(_NO_GRAPH, wait=self._wait))
 
     def record(self, tensors: Mapping[str, torch.Tensor], stream: Any) -> Callable[[], None]:
         """See :class:`Program`. ONNX Runtime warms up and records within the first run that has a new number.
