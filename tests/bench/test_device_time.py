@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from evovit_deploy.bench import Settings, benchmark
 from evovit_deploy.bench.answers import answers
 from evovit_deploy.bench.costs import open_measured
-from evovit_deploy.bench.device_time import EAGER, GRAPH, DeviceCall, device_call, device_times, on_device
+from evovit_deploy.bench.device_time import EAGER, GRAPH, CudaTimer, DeviceCall, device_call, device_times, on_device
 from evovit_deploy.bench.markdown import figures
 from evovit_deploy.bench.reading import parse
 from evovit_deploy.bench.report import BenchReport, Latency, Speedup
@@ -274,3 +275,35 @@ def test_an_older_record_does_not_say() -> None:
     assert "launched" not in evo
     assert "device ms" not in figures([found])
     assert any("does not say whether gaps" in line for line in lines(found))
+
+
+class Cuda:
+    """``torch.cuda`` with a clock of a billion cycles a second."""
+
+    def __init__(self) -> None:
+        self.cycles, self.spins = 0, list[int]()
+
+    def _sleep(self, cycles: int) -> None:
+        self.spins.append(cycles)
+        self.cycles += cycles
+
+    def synchronize(self) -> None: ...
+
+    def Event(self, *, enable_timing: bool) -> Any:
+        assert enable_timing
+        at: list[int] = []
+        return SimpleNamespace(
+            at=at, record=lambda: at.append(self.cycles), elapsed_time=lambda later: (later.at[0] - at[0]) / 1e6
+        )
+
+
+def test_a_gpu_is_held_for_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Cuda()
+    monkeypatch.setattr("torch.cuda", cuda)
+    timer = CudaTimer()
+    for seconds in (0.002, 0.01):
+        timer.hold(seconds)
+    assert cuda.spins[-2:] == [2_000_000, 10_000_000]
+    assert len(cuda.spins) == 4  # its clock is measured once
+    monkeypatch.delattr(Cuda, "_sleep")
+    timer.hold(1.0)  # a PyTorch without it holds nothing, and the rows say that there are gaps
