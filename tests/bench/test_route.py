@@ -10,6 +10,7 @@ import pytest
 
 from evovit_deploy.bench import route as routes
 from evovit_deploy.bench.route import Route
+from evovit_deploy.bench.runs import BenchOptions
 from evovit_deploy.bench.session import Options
 from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.engines import Engine, FakeEngine
@@ -167,3 +168,12 @@ def test_a_gpu_that_onnxruntime_cannot_use_is_none(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert not Route("onnxruntime").on_gpu
     assert Route("pytorch").on_gpu
+
+
+def test_what_gpu_check_measures_on_a_gpu() -> None:
+    asked = BenchOptions(
+        model="evo_deit_tiny_patch16_224", random_weights=True, provider="cuda", precision="fp16", quick=True
+    )
+    [one] = asked.runs()
+    assert one.route.export is not None
+    assert one.route.export.model == ModelOptions("fp16", "uint8")
