@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ REFERENCE = Path(__file__).resolve().parents[1].parent / "shared" / "reference"
 # Before torch is imported, here or in a process that a test starts. The models here are small: a second thread mostly waits for
 # the first, and where workers share the cores it takes from the others what it waits.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# 150 MB for each header, which PyTorch keeps in the temporary folder for good.
+os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
 # An export makes millions of objects that live long; looking through them every 700 is a tenth of its time.
 gc.set_threshold(50_000, 20, 20)
 
@@ -89,9 +92,19 @@ def one_thread_in_onnx_runtime() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_exports(session_folder: Path) -> None:
-    """Let equal modules be exported once, here and in the processes that ask for it."""
+    """Let equal modules be exported and compiled once, here and in the processes that ask for it."""
     os.environ[exports.FOLDER] = str(session_folder / "exports")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(session_folder / "torchinductor")
     exports.install()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove what a session shares, also where files of tests that failed are kept."""
+    if not hasattr(session.config, "workerinput"):
+        base = session.config._tmp_path_factory._basetemp  # type: ignore[attr-defined]  # None if nothing was made
+        for name in ("exports", "inductor", "torchinductor"):
+            if base is not None:
+                shutil.rmtree(base / name, ignore_errors=True)
 
 
 @pytest.fixture

@@ -274,6 +274,9 @@ def test_code_and_weights_are_in_the_package_and_nowhere_else(
     """Where PyTorch is told nothing, they stay in its cache too, 90 MB for a small model."""
 
     def aot_compile(module: Any, *inputs: Any, options: dict[str, Any]) -> list[str]:
+        assert (
+            options["aot_inductor.precompile_headers"] is False
+        )  # PyTorch would keep them outside of its cache as well
         code = Path(options["aot_inductor.output_path"], "model.so")
         code.write_bytes(b"%d" % len(inputs[0][0]))
         return [str(code)]
