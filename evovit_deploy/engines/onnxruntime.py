@@ -90,7 +90,7 @@ class OrtEngine(Engine):
             self.device = device.name
             self.spec = spec_of(self.session, self._path)
             self._input = self.session.get_inputs()[0].name
-            self._bindings = bindings = Bindings(opened, self._input)
+            self._bindings = bindings = Bindings(opened, self._input, device.name)
             image, outputs = bindings.tensors(self.spec)
         largest = self.spec.batch or self.spec.max_batch
 

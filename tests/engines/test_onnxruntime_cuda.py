@@ -8,16 +8,20 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from evovit_deploy import Engine
 from evovit_deploy.engines import OrtEngine
+from evovit_deploy.engines.ort.cuda import Bindings, GpuSession
+from evovit_deploy.engines.ort.session import session
 from evovit_deploy.errors import EngineError, InputError, ModelFileError
 from tests.engines.fake_cuda import FakeGpu
 from tests.engines.fake_ort import Provider
@@ -321,3 +325,25 @@ def test_a_forked_child_refuses_closes_and_leaves_the_parent_alone(opened: Open,
 
     assert "CUDA does not work in a forked process" in in_child(child)
     np.testing.assert_array_equal(engine(images)["scores"], expected(images))
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize(
+    "kind", ["float32", "float64", "float16", "bfloat16", "uint8", "int8", "int32", "int64", "bool"]
+)
+def test_the_real_library_takes_the_bindings(tmp_path: Path, kind: str, graphs: bool) -> None:
+    """On the CPU, where numbers of graphs mean nothing."""
+    names = {"float32": "FLOAT", "float64": "DOUBLE"}
+    number = getattr(TensorProto, names.get(kind, kind.upper()))
+    x, y = (helper.make_tensor_value_info(name, number, ["n", 2]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "i.onnx")
+    bindings = Bindings(GpuSession(session(str(tmp_path / "i.onnx"), "cpu", 1), None, graphs), "x", "cpu")
+    tensors = {"x": torch.tensor([[1, 0], [0, 1], [1, 1]]).to(getattr(torch, kind))}
+    tensors["y"] = torch.zeros_like(tensors["x"])
+    again = bindings.record(tensors, None) if graphs else partial(bindings.enqueue, tensors, None)
+    for _ in range(2):
+        again()
+        assert torch.equal(*tensors.values())
+        tensors["x"].zero_()
+    bindings.close()

@@ -102,14 +102,16 @@ class Bindings:
     Args:
         opened: The session. One that runs partly on the CPU is waited for in each run, as memory of the host is in it.
         image: Name of the input.
+        device: Where the memory is, such as ``cuda:0``.
     """
 
     forgets = False
 
-    def __init__(self, opened: GpuSession, image: str) -> None:
+    def __init__(self, opened: GpuSession, image: str, device: str) -> None:
         self._session, self._image, self._wait = opened.session, image, opened.partly
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evovit-onnxruntime") if opened.graphs else None
-        self._recorded = 0
+        kind, _, index = device.partition(":")
+        self._recorded, self._place = 0, (kind, int(index or 0))
 
     def tensors(self, spec: ModelSpec) -> tuple[TensorInfo, tuple[TensorInfo, ...]]:
         """Return the input and the outputs; where the file does not say how large an output is, one run does.
@@ -170,7 +172,7 @@ class Bindings:
         for name, tensor in tensors.items():
             bind = binding.bind_input if name == self._image else binding.bind_output
             number = _NUMBERS[str(tensor.dtype).removeprefix("torch.")]
-            bind(name, "cuda", 0, number, tuple(tensor.shape), tensor.data_ptr())
+            bind(name, *self._place, number, tuple(tensor.shape), tensor.data_ptr())
         return binding
 
     def _run(self, binding: Any, options: Any) -> None:
