@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evovit_deploy.engines.cuda.gate import Gate
+from evovit_deploy.engines.cuda.gate import GpuGate
 from evovit_deploy.engines.cuda.pool import Pool
 from evovit_deploy.engines.cuda.slot import GraphCache
 from evovit_deploy.errors import EngineError
@@ -89,7 +89,7 @@ def test_closing_a_pool_waits_for_who_is_at_work() -> None:
 
 
 def test_one_who_is_alone_in_the_gate_waits_for_the_others_and_they_for_it() -> None:
-    gate, order = Gate(), list[str]()
+    gate, order = GpuGate(), list[str]()
     inside, leave, left = threading.Event(), threading.Event(), threading.Event()
 
     def alone() -> None:

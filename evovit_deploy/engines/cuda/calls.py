@@ -16,8 +16,12 @@ __all__ = ["is_on", "run_there"]
 
 
 def is_on(images: Any, device: str) -> TypeGuard[torch.Tensor]:
-    """Return whether images are a tensor on a device, such as ``cuda:0``; imports nothing to find out."""
-    return str(getattr(images, "device", "")) == device and not isinstance(images, np.ndarray)
+    """Return whether images are a tensor on a device, such as ``cuda:0``; PyTorch is not imported for an array."""
+    if isinstance(images, np.ndarray) or str(getattr(images, "device", "")) != device:
+        return False
+    import torch
+
+    return isinstance(images, torch.Tensor)
 
 
 def run_there(

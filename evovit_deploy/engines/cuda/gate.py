@@ -10,10 +10,10 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-__all__ = ["GATE", "Gate"]
+__all__ = ["GATE", "GpuGate"]
 
 
-class Gate:
+class GpuGate:
     """Many may be in it at once, or one alone. Whoever is in it must not enter again."""
 
     def __init__(self) -> None:
@@ -55,4 +55,4 @@ class Gate:
                 self._changed.notify_all()
 
 
-GATE = Gate()  # of this process
+GATE = GpuGate()  # of this process

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["MAX_GRAPHS", "GraphCache", "Program", "Slot", "TensorInfo"]
+__all__ = ["MAX_GRAPHS", "GraphCache", "Program", "Slot", "SlotTensor"]
 
 T = TypeVar("T")
 Given = ParamSpec("Given")
@@ -26,7 +26,7 @@ MAX_GRAPHS = 16  # each holds a few MB on the device
 
 
 @dataclass(frozen=True)
-class TensorInfo:
+class SlotTensor:
     """An input or output of an engine: name, shape without the batch, torch dtype."""
 
     name: str
@@ -105,7 +105,7 @@ class Slot:
     """
 
     def __init__(
-        self, device: Device, program: Program, image: TensorInfo, outputs: tuple[TensorInfo, ...], *,
+        self, device: Device, program: Program, image: SlotTensor, outputs: tuple[SlotTensor, ...], *,
         max_batch: int | None, graphs: bool, static_buffers: bool = False, stream: Any = None,
     ) -> None:  # fmt: skip
         self.device, self.stream = device, device.stream() if stream is None else stream
@@ -179,13 +179,13 @@ class Slot:
     def _own(self, n: int) -> dict[str, torch.Tensor]:
         return {info.name: self._buffer(info, n) for info in (self._image, *self._outputs)}
 
-    def _buffer(self, info: TensorInfo, n: int) -> torch.Tensor:
+    def _buffer(self, info: SlotTensor, n: int) -> torch.Tensor:
         held = self._device_buffers.get(info.name)
         if held is None or len(held) < n:
             held = self._device_buffers[info.name] = self.device.empty((self._max or n, *info.shape), info.dtype)
         return held[:n]
 
-    def _host(self, info: TensorInfo, n: int) -> torch.Tensor:
+    def _host(self, info: SlotTensor, n: int) -> torch.Tensor:
         held = self._host_buffers.get(info.name)
         if held is None or len(held) < n:
             held = self._host_buffers[info.name] = self.device.pinned((self._max or n, *info.shape), info.dtype)

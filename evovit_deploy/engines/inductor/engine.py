@@ -17,7 +17,7 @@ from ..cuda.calls import is_on, run_there
 from ..cuda.device import CudaDevice
 from ..cuda.gate import GATE
 from ..cuda.pool import Pool
-from ..cuda.slot import Slot, TensorInfo
+from ..cuda.slot import Slot, SlotTensor
 from ..forking import keep_for_ever
 from ..pytorch import check_child, check_threads, leave_threads, tensor_of
 from .gpu_runs import GpuRuns
@@ -93,11 +93,11 @@ class InductorEngine(Engine):
         import torch
 
         device, spec = CudaDevice(), self.spec
-        image = TensorInfo("images", spec.image_shape, getattr(torch, spec.input))
+        image = SlotTensor("images", spec.image_shape, getattr(torch, spec.input))
         # How large the results are is not in the manifest; this run says it.
         values = self._run(device.empty((self._batches.of(1), *image.shape), image.dtype))
         outputs = tuple(
-            TensorInfo(name, tuple(value.shape[1:]), value.dtype) for name, value in zip(spec.outputs, values)
+            SlotTensor(name, tuple(value.shape[1:]), value.dtype) for name, value in zip(spec.outputs, values)
         )
         runs = GpuRuns(device, self._run, image.name, spec.outputs)
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...errors import EngineError
-from ..cuda.slot import TensorInfo
+from ..cuda.slot import SlotTensor
 from .session import GraphsRefused
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Bindings:
         kind, _, index = device.partition(":")
         self._recorded, self._place = 0, (kind, int(index or 0))
 
-    def tensors(self, spec: ModelSpec) -> tuple[TensorInfo, tuple[TensorInfo, ...]]:
+    def tensors(self, spec: ModelSpec) -> tuple[SlotTensor, tuple[SlotTensor, ...]]:
         """Return the input and the outputs; where the file does not say how large an output is, one run does.
 
         Raises:
@@ -135,8 +135,8 @@ class Bindings:
             shapes = [value.shape[1:] for value in values]
         types = [getattr(torch, _TYPES[output.type][0]) for output in outputs]
         return (
-            TensorInfo(self._image, spec.image_shape, getattr(torch, spec.input)),
-            tuple(TensorInfo(*each) for each in zip(spec.outputs, shapes, types)),
+            SlotTensor(self._image, spec.image_shape, getattr(torch, spec.input)),
+            tuple(SlotTensor(*each) for each in zip(spec.outputs, shapes, types)),
         )
 
     def enqueue(self, tensors: Mapping[str, torch.Tensor], stream: Any) -> None:

@@ -11,7 +11,7 @@ from ...errors import EngineError, ModelFileError
 from ...manifest.spec import ModelSpec
 from ...storage.files import sha256
 from ...storage.names import name_of
-from ..cuda.slot import TensorInfo
+from ..cuda.slot import SlotTensor
 from . import engine_manifest
 from .api import Api
 from .options import BatchProfile
@@ -57,7 +57,7 @@ def _refit(api: Api, logger: Any, engine: Any, path: Path, document: dict[str, A
         raise EngineError(f"{api.title} cannot put the weights of {onnx} into {path}: {logger.kept.problem()}.")
 
 
-def engine_tensors(engine: Any, path: Path) -> tuple[TensorInfo, tuple[TensorInfo, ...], BatchProfile]:
+def engine_tensors(engine: Any, path: Path) -> tuple[SlotTensor, tuple[SlotTensor, ...], BatchProfile]:
     """Return the image input, the outputs, and the batch profile of a deserialised engine.
 
     Raises:
@@ -65,15 +65,15 @@ def engine_tensors(engine: Any, path: Path) -> tuple[TensorInfo, tuple[TensorInf
     """
     import torch
 
-    inputs: list[tuple[TensorInfo, int]] = []
-    outputs: list[tuple[TensorInfo, int]] = []
+    inputs: list[tuple[SlotTensor, int]] = []
+    outputs: list[tuple[SlotTensor, int]] = []
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         kind = _enum_name(engine.get_tensor_dtype(name))
         if kind not in _TORCH:
             raise ModelFileError(f"{path}: {name} is {kind}; inputs and outputs must be one of {', '.join(_TORCH)}.")
         shape = tuple(int(size) for size in engine.get_tensor_shape(name))
-        info = TensorInfo(name, shape[1:], getattr(torch, _TORCH[kind]))
+        info = SlotTensor(name, shape[1:], getattr(torch, _TORCH[kind]))
         is_input = _enum_name(engine.get_tensor_mode(name)) == "INPUT"
         (inputs if is_input else outputs).append((info, shape[0]))
     if len(inputs) != 1 or not outputs:
@@ -91,8 +91,8 @@ def engine_tensors(engine: Any, path: Path) -> tuple[TensorInfo, tuple[TensorInf
 
 def model_spec(
     document: dict[str, Any] | None,
-    image: TensorInfo,
-    outputs: tuple[TensorInfo, ...],
+    image: SlotTensor,
+    outputs: tuple[SlotTensor, ...],
     profile: BatchProfile,
     path: Path,
 ) -> ModelSpec:
