@@ -178,7 +178,7 @@ def _recorded(engine: TorchEngine, given: torch.Tensor, device: Device) -> Calla
 
 
 @dataclass
-class _Measured:
+class _Calls:
     """The calls of one model: seconds, and whether each was queued ahead; how long the device is held for the next."""
 
     seconds: list[float] = field(default_factory=list)
@@ -202,7 +202,7 @@ def device_times(calls: Mapping[str, DeviceCall], rounds: int, turn: int, timer:
         rounds, turn: How many.
         timer: The device's.
     """
-    found = {label: _Measured() for label in calls}
+    found = {label: _Calls() for label in calls}
     order = list(calls.items())
     for label, call in order:
         found[label].hold = _first_hold(call, timer)
@@ -240,7 +240,7 @@ def _first_hold(call: DeviceCall, timer: Timer) -> float:
     return min(HOLD_MOST, HOLD_FIRST + HOLD_FACTOR * median(seen))
 
 
-def _summary(measured: _Measured, launched: str) -> DeviceTime:
+def _summary(measured: _Calls, launched: str) -> DeviceTime:
     kept = [seconds for seconds, ahead in zip(measured.seconds, measured.ahead) if ahead]
     queued = len(kept) >= ENOUGH * len(measured.seconds)
     return DeviceTime(statistics.latency(np.array(kept if queued else measured.seconds)), launched, queued)
