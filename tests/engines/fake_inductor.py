@@ -68,31 +68,31 @@ class OnGpu:
     """
 
     def __init__(self, gpu: FakeGpu, model: Any, alone: bool) -> None:
-        self._gpu, self._model, self._alone = gpu, model, alone
+        self.gpu, self._model, self._alone = gpu, model, alone
         self._busy = threading.Lock()
         self._ran: set[tuple[int, int]] = set()
 
     def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        if self._gpu.current.recording is not None and not self._alone:
+        if self.gpu.current.recording is not None and not self._alone:
             raise RuntimeError("its events cannot be recorded")
-        ran = (self._gpu.current.cuda_stream, len(inputs[0]))
-        if self._gpu.current.recording is not None and ran not in self._ran:
+        ran = (self.gpu.current.cuda_stream, len(inputs[0]))
+        if self.gpu.current.recording is not None and ran not in self._ran:
             raise RuntimeError("the first run on a stream loads and allocates, which cannot be recorded")
         self._ran.add(ran)
         if self._alone:
             assert self._busy.acquire(blocking=False), "two threads in a package that does not see to that"
         try:
-            image = self._gpu.later(inputs[0])
+            image = self.gpu.later(inputs[0])
             results = [
-                self._gpu.empty(tuple(v.shape), dtype=v.dtype) for v in self._model.run([torch.zeros_like(image)])
+                self.gpu.empty(tuple(v.shape), dtype=v.dtype) for v in self._model.run([torch.zeros_like(image)])
             ]
-            targets = [self._gpu.later(result) for result in results]
+            targets = [self.gpu.later(result) for result in results]
 
             def work() -> None:
                 for target, value in zip(targets, self._model.run([image.clone()])):
                     target.copy_(value)
 
-            self._gpu.current.put(work)
+            self.gpu.current.put(work)
             return results
         finally:
             if self._alone:

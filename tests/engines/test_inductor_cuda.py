@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from evovit_deploy.models.options import ModelOptions
 from tests.bench.test_work import recipe
 from tests.engines.fake_cuda import FakeGpu
 from tests.engines.fake_inductor import Compiler, OnGpu
+from tests.engines.test_forking import in_child
 from tests.engines.test_inductor import change
 
 Open = Callable[..., InductorEngine]
@@ -219,6 +221,40 @@ def test_closing_waits_for_a_call_and_refuses_the_next(opened: Open, gpu: FakeGp
     for given in (images_of(1), gpu.tensor(images_of(1))):
         with pytest.raises(EngineError, match="closed"):
             engine(given)
+
+
+def test_a_recording_that_fails_says_what_to_do_and_the_engine_goes_on(
+    opened: Open, checkpoint: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, run = opened(), OnGpu.run
+
+    def refuse(model: OnGpu, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        if model.gpu.current.recording is not None:
+            raise RuntimeError("out of memory")
+        return run(model, inputs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OnGpu, "run", refuse)
+        with pytest.raises(EngineError, match=r"batches of 2 could not be recorded.*out of memory.*cuda_graphs=False"):
+            engine(images_of(2))
+    check(checkpoint(images_of(2)), engine(images_of(2)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_refuses_closes_and_leaves_the_parent_alone(opened: Open, checkpoint: TorchEngine) -> None:
+    engine, images = opened(), images_of(2)
+    engine(images)
+
+    def child() -> str:
+        try:
+            engine(images)
+        except EngineError as error:
+            engine.close()
+            return str(error)
+        return "it ran"
+
+    assert "CUDA does not work in a forked process" in in_child(child)
+    check(checkpoint(images), engine(images))
 
 
 def test_graphs_of_a_package_for_the_cpu_are_refused(package: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
+from ...errors import EngineError, EvoVitError
 from .device import Device
 from .gate import GATE
 from .staging import send
@@ -174,7 +175,15 @@ class Slot:
 
     def _record(self, n: int) -> _Run:
         tensors = self._own(n)  # kept with the graph: where larger batches get larger buffers, it goes on with these
-        return tensors, self._program.record(tensors, self.stream)
+        try:
+            return tensors, self._program.record(tensors, self.stream)
+        except EvoVitError:
+            raise
+        except Exception as error:  # of any library
+            raise EngineError(
+                f"batches of {n} could not be recorded as a CUDA graph: {error}. If other code of this process used the GPU "
+                "meanwhile, run each batch size once before it does; else open the file with cuda_graphs=False."
+            ) from error
 
     def _own(self, n: int) -> dict[str, torch.Tensor]:
         return {info.name: self._buffer(info, n) for info in (self._image, *self._outputs)}

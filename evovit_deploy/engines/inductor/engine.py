@@ -99,7 +99,7 @@ class InductorEngine(Engine):
         outputs = tuple(
             SlotTensor(name, tuple(value.shape[1:]), value.dtype) for name, value in zip(spec.outputs, values)
         )
-        runs = GpuRuns(device, self._run, image.name, spec.outputs)
+        runs = GpuRuns(device, self._untranslated, image.name, spec.outputs)
 
         def slot() -> Slot:
             return Slot(device, runs, image, outputs, max_batch=self._batches.max, graphs=self.cuda_graphs)
@@ -138,12 +138,16 @@ class InductorEngine(Engine):
 
     def _run(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Run a batch of a size that there is code for."""
+        with self._translated(len(images)):
+            return self._untranslated(images)
+
+    def _untranslated(self, images: torch.Tensor) -> list[torch.Tensor]:
         import torch
 
         if not self._models:
             raise EngineError(f"{self.spec.name} is closed.")
         model = self._models[len(images) if len(self._models) > 1 else None]
-        with torch.inference_mode(), self._translated(len(images)):
+        with torch.inference_mode():
             return list(model.run([images]))
 
     def _translated(self, count: int) -> Any:

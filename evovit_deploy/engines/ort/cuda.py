@@ -144,21 +144,10 @@ class Bindings:
         self._run(self._bound(tensors), self._options(_NO_GRAPH, wait=self._wait))
 
     def record(self, tensors: Mapping[str, torch.Tensor], stream: Any) -> Callable[[], None]:
-        """See :class:`Program`. ONNX Runtime warms up and records within the first run that has a new number.
-
-        Raises:
-            EngineError: The model cannot be recorded, which shows only now.
-        """
+        """See :class:`Program`. ONNX Runtime warms up and records within the first run that has a new number."""
         self._recorded += 1
         run = partial(self._run, self._bound(tensors), self._options(self._recorded, wait=False))
-        try:
-            run()
-        except Exception as error:  # onnxruntime raises its own classes, which share no base
-            count = len(tensors[self._image])
-            raise EngineError(
-                f"ONNX Runtime could not record a batch of {count} as a CUDA graph: {error}. If another thread of this process "
-                "used the GPU meanwhile, run each batch size once before it does; else open the file with cuda_graphs=False."
-            ) from error
+        run()
         return run
 
     def close(self) -> None:
