@@ -60,8 +60,8 @@ ELSEWHERE = {
     "# ray data": "tests/serve/test_ray.py",
     "# ray\n": "tests/cluster/test_ray_options.py",
 }
-# What takes a command long and shows nothing more of it: what it is run with instead. `test_vit` has six blocks; the ViT of
-# the README that is put evolution on, and the one in timm.md's Python, are those that the pages name.
+# What takes a command long and shows nothing more of it: what it is run with instead. `test_vit` has six blocks; the ViT
+# that the README puts token evolution on is the one that it names.
 SHORTER = {
     "--ratios 0.5,0.7,0.9": "--ratios 0.5",
     "--max-drop 5 --tries 4": "--max-drop 5 --tries 3",
@@ -70,6 +70,7 @@ SHORTER = {
     "vit_tiny_patch16_224.augreg_in21k_ft_in1k --weights vit.safetensors": "test_vit --weights test_vit.safetensors",
     "vit_tiny_patch16_224 --weights vit.safetensors": "test_vit --weights test_vit.safetensors",
     "export vit.safetensors": "export test_vit.safetensors",
+    '"vit.safetensors", timm="vit_tiny_patch16_224.augreg_in21k_ft_in1k"': '"test_vit.safetensors", timm="test_vit"',
     "deit_tiny_patch16_224 --weights deit.safetensors --": "test_vit --weights test_vit.safetensors --",
     "evo_deit_small_patch16_224 --random-weights": "evo_deit_tiny_patch16_224 --random-weights",
 }
@@ -151,6 +152,13 @@ def place(prepared: Path, page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     return folder
 
 
+def shorter(text: str) -> str:
+    """A command or a script with what it is run with instead."""
+    for long, short in SHORTER.items():
+        text = text.replace(long, short)
+    return text
+
+
 class Shell:
     """Runs the commands of one page in order; a service goes on until another takes its port, or the page ends."""
 
@@ -165,9 +173,7 @@ class Shell:
         if assigned := re.fullmatch(r"(\w+)=(\S+)", line):
             self.variables[assigned[1]] = assigned[2]
             return ""
-        line = string.Template(line).safe_substitute(self.variables)
-        for long, short in SHORTER.items():
-            line = line.replace(long, short)
+        line = shorter(string.Template(line).safe_substitute(self.variables))
         line, _, target = line.partition(" > ")
         words = shlex.split(line)
         if words[:2] == ["evovit", "serve"]:
@@ -252,7 +258,7 @@ def run_commands(block: Block, shell: Shell) -> None:
 
 def run_python(block: Block, shell: Shell) -> None:
     """As a script in the folder: what it needs from outside is in the folder, and nothing else."""
-    text = re.sub(r"localhost:(\d+)", lambda at: f"localhost:{shell.ports[at[1]]}", block.text)
+    text = re.sub(r"localhost:(\d+)", lambda at: f"localhost:{shell.ports[at[1]]}", shorter(block.text))
     Path("example.py").write_text(text)
     where = f"{block.page}:{block.line}"
     if "__main__" in text:  # processes that it starts read the file
