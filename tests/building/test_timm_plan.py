@@ -100,29 +100,24 @@ def check(found: tuple[int, int, int], expected: tuple[int, int, int]) -> None:
     assert found[0] == expected[0]
 
 
-# In full by default: the model that has everything, LayerScale, registers and patches of 14.
-FULL = [("vit_small_patch14_reg4_dinov2", "evo"), ("vit_small_patch14_reg4_dinov2", "twin")]
-WHOLE = [
-    (name, kind)
-    for name in NAMES
-    for kind in KINDS
-    if (name, kind) not in FULL and (name != LIKE_DEIT or kind == "evo")
-]
+WHOLE = [(name, kind) for name in NAMES for kind in KINDS if name != LIKE_DEIT or kind == "evo"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "kind"), [*FULL, *(pytest.param(*case, marks=pytest.mark.whole) for case in WHOLE)])
+@pytest.mark.whole
+@pytest.mark.parametrize(("name", "kind"), WHOLE)
 def test_plan_is_the_documented_one(name: str, kind: str, tmp_path: Path) -> None:
     check(counted(timm_recipe(name, image_size=224), kind, tmp_path / "model.onnx"), documented(name, kind))
 
 
-# Kernels in four blocks, of what is not built in full by default and is no DeiT's.
+# Kernels in four blocks, of what is no DeiT's; tests/building/test_kernel_counts.py builds a DeiT in full.
 IN_FOUR_BLOCKS = [
     (LIKE_DEIT, "evo", 43),
     ("deit3_small_patch16_224", "evo", 43),
     ("deit3_small_patch16_224", "stock", 51),
     ("vit_small_patch14_dinov2", "evo", 42),
     ("vit_small_patch14_dinov2", "stock", 45),
+    ("vit_small_patch14_reg4_dinov2", "evo", 42),
+    ("vit_small_patch14_reg4_dinov2", "twin", 42),
     ("vit_small_patch14_reg4_dinov2", "stock", 50),
 ]
 

@@ -20,14 +20,17 @@ BATCHES = BuildOptions(target="tensorrt-rtx", min_batch=1, opt_batch=8, max_batc
 FP16 = ExportOptions(ModelOptions("fp16"), prove=False)
 
 
-def test_every_attention_of_a_small_model_is_fused(tmp_path: Path) -> None:
+def test_four_blocks(tmp_path: Path) -> None:
     path = export_onnx(merging_of("vit_small_patch14_reg4_dinov2", (4, 4, 0, 4)), tmp_path / "model.onnx", FP16).path
     report = build_engine(path, options=BATCHES, prove=False).report
     assert (report.fused, report.attentions, report.unfused) == (4, 4, ())
     assert report.precisions["fp16"] > report.precisions["fp32"]
+    if not trt.__version__.startswith("1.7."):
+        pytest.skip(f"kernels were counted with TensorRT-RTX 1.7, this is {trt.__version__}")
+    assert report.kernels == 56
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_kernels_are_the_documented_ones(tmp_path: Path) -> None:
     recipe = timm_recipe("vit_small_patch16_224", method="tome")
     assert recipe.evolution.r == (13,) * 12  # type: ignore[attr-defined]

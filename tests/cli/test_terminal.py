@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from typer.main import get_command
 from evovit_deploy.cli import app
 from evovit_deploy.cli.doctor import command_names
 
-from .terminal import BOX, COLOUR, ROOT, Said, Way, evovit, run_all, terminal
+from .terminal import BOX, COLOUR, ROOT, SHARED, Said, Way, evovit, run_all, terminal
 
 DIGITS = ROOT / "examples" / "digits"
 CHECKPOINT, LABELS, IMAGES = str(DIGITS / "evo_deit_digits.pth"), str(DIGITS / "labels.txt"), str(DIGITS / "test")
@@ -221,8 +222,11 @@ def test_ctrl_c(tmp_path: Path, words: tuple[str, ...], until: str) -> None:
 
 @pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
-    """`make demo` in a terminal."""
-    with terminal([str(DIGITS / "demo.py")], tmp_path, EVOVIT_CACHE=str(tmp_path / "cache")) as opened:
+    """`make demo` in a terminal; its processes share exports with other tests, and measure briefly."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SHARED)  # what every Python reads first
+    path = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
+    with terminal([str(DIGITS / "demo.py")], tmp_path, EVOVIT_CACHE=str(tmp_path / "cache"), PYTHONPATH=path) as opened:
         assert opened.wait() == 0, opened.out[-3000:] + opened.err[-3000:]
         assert "stopped, exit code 0" in opened.out
         check(Said(0, opened.out, opened.err), 0, 80)
