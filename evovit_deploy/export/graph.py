@@ -40,7 +40,7 @@ def to_onnx(
     import torch
 
     from ..models.ops import ONNX, lowered, onnx_translations
-    from .rules import applicable_rules_only
+    from .sparing import applicable_rules_only, few_collections
 
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not supported; valid: {OPSETS.start} to {OPSETS.stop - 1}.")
@@ -49,6 +49,7 @@ def to_onnx(
         quiet(*_LOGGERS),
         lowered(module, ONNX),
         applicable_rules_only(),
+        few_collections(),
         translate(ExportError, "torch.onnx could not export the model"),
     ):
         program = torch.onnx.export(

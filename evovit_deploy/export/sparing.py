@@ -1,12 +1,15 @@
-"""Spares the ONNX exporter the rules that cannot apply, which took it a seventh of an export."""
+"""Spares the ONNX exporter the rules that cannot apply, an eighth of an export, and collections that find nothing, a tenth."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["applicable_rules_only"]
+__all__ = ["applicable_rules_only", "few_collections"]
+
+_OBJECTS = 50_000  # made between two collections; Python's own number, 700 or 2,000, is for programs that make less
 
 
 class AtItsOperator:
@@ -47,6 +50,18 @@ def applicable_rules_only() -> Iterator[None]:
         yield
     finally:
         rewriter._DEFAULT_REWRITE_RULES = rules
+
+
+@contextlib.contextmanager
+def few_collections() -> Iterator[None]:
+    """Let Python look for garbage less often: an export makes millions of objects, and nearly all of them live until its end."""
+    young, *older = gc.get_threshold()
+    if young:  # 0 is off
+        gc.set_threshold(max(young, _OBJECTS), *older)
+    try:
+        yield
+    finally:
+        gc.set_threshold(young, *older)
 
 
 def _narrowed(rule: Any) -> Any:

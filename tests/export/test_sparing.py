@@ -1,6 +1,8 @@
-"""The exporter's optimiser tries a rule only where it can match, and makes the same graph."""
+"""What the exporter is spared: rules that cannot match, with the same graph, and looking for garbage that is not there."""
 
 from __future__ import annotations
+
+import gc
 
 import onnx
 import onnx.parser
@@ -10,7 +12,7 @@ from onnxscript import rewriter
 from onnxscript.optimizer import optimize
 
 from evovit_deploy import ExportOptions, export_onnx
-from evovit_deploy.export.rules import applicable_rules_only
+from evovit_deploy.export.sparing import applicable_rules_only, few_collections
 from evovit_deploy.models.options import ModelOptions
 
 # A match for rules of several kinds: of one operator after another, of a constant, and of two operators side by side.
@@ -70,19 +72,39 @@ def test_the_rules_are_back_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_export_tries_them_so(tiny, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = []
+    tried, thresholds = [], set()
     rule = type(rewriter._DEFAULT_REWRITE_RULES[0])
     real = rule.try_rewrite
 
     def try_rewrite(self, model, graph, node, **options):
         tried.append((self._target_pattern.output_nodes[0].op_identifier(), node.op_identifier()))
+        thresholds.add(gc.get_threshold()[0])
         return real(self, model, graph, node, **options)
 
     monkeypatch.setattr(rule, "try_rewrite", try_rewrite)
     monkeypatch.setattr("evovit_deploy.export.onnx.to_onnx", unshared())
-    export_onnx(tiny, tmp_path / "model.onnx", ExportOptions(ModelOptions(), prove=False))
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    try:
+        export_onnx(tiny, tmp_path / "model.onnx", ExportOptions(ModelOptions(), prove=False))
+        assert gc.get_threshold() == (700, 10, 10)
+    finally:
+        gc.set_threshold(*before)
+    assert thresholds == {50_000}
     assert any(pattern == node for pattern, node in tried)
     assert all(pattern in (None, node) for pattern, node in tried)
+
+
+@pytest.mark.parametrize("set_to", [(0, 10, 10), (100_000, 5, 5)])
+def test_what_the_caller_wants_less_often_stays(set_to: tuple[int, int, int]) -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(*set_to)
+    try:
+        with few_collections():
+            assert gc.get_threshold() == set_to
+        assert gc.get_threshold() == set_to
+    finally:
+        gc.set_threshold(*before)
 
 
 def unshared():
