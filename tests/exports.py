@@ -48,18 +48,19 @@ class SharedExports:
         folder.mkdir(exist_ok=True)
 
     def __call__(
-        self, module: Any, example: Any, output_names: Sequence[str], *, dynamic: bool, opset: int
+        self, module: Any, example: Any, output_names: Sequence[str], *, dynamic: bool, opset: int, attention: Any
     ) -> onnx.ModelProto:
+        asked = {"dynamic": dynamic, "opset": opset, "attention": attention}
         try:
-            request = f"{tuple(example.shape)} {example.dtype} {tuple(output_names)} {dynamic} {opset}"
+            request = f"{tuple(example.shape)} {example.dtype} {tuple(output_names)} {dynamic} {opset} {attention}"
             key = hashlib.sha256(f"{request}\n{fingerprint(module)}".encode()).hexdigest()
         except UnknownAttribute:
-            return self.to_onnx(module, example, output_names, dynamic=dynamic, opset=opset)
+            return self.to_onnx(module, example, output_names, **asked)
         path = self.folder / f"{key}.onnx"
         with FileLock(path.with_suffix(".lock")):
             if path.exists():
                 return onnx.load(path)
-            model = self.to_onnx(module, example, output_names, dynamic=dynamic, opset=opset)
+            model = self.to_onnx(module, example, output_names, **asked)
             partial = path.with_suffix(".partial")
             onnx.save(model, partial)
             partial.rename(path)

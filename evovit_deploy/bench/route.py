@@ -44,7 +44,7 @@ class Route:
         threads: CPU threads.
         batches: Batch sizes of the run; a TensorRT engine is built for these.
         first_batches: Batch sizes to call an engine with as soon as it is open; all of ``batches`` count if None.
-        export: Precision, input, outputs, selection, folding, opset; None is the export's own default.
+        export: Precision, input, outputs, selection, folding, opset, attention; None is the export's own default.
         build: Options of a TensorRT build; None is made from ``batches``.
     """
 
@@ -125,7 +125,8 @@ class Route:
             outputs=outputs,
             fold=manifest["folded"],
         )
-        export = ExportOptions(model, batch=manifest["batch"], opset=manifest["opset"])
+        attention = manifest.get("attention", "plain")
+        export = ExportOptions(model, batch=manifest["batch"], opset=manifest["opset"], attention=attention)
         return dataclasses.replace(route, export=export, build=_build_options(path))
 
     def open_file(self, path: Path) -> Opened:

@@ -123,4 +123,9 @@ def _conv(node: onnx.NodeProto, shapes: Shapes) -> int:
     return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
 
 
-COUNTED: dict[str, Any] = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv}
+def _attention(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """Heads joined or apart, every query and every element of the result takes as many as there are keys."""
+    return (math.prod(shapes[node.input[0]]) + math.prod(shapes[node.output[0]])) * shapes[node.input[1]][-2]
+
+
+COUNTED: dict[str, Any] = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "Attention": _attention}

@@ -142,6 +142,8 @@ def export(
     loaded = job.source.load()
     for text in loaded.notes:
         note(text)
+    if building is not None and options.attention == "operator":
+        note("attention operator: TensorRT needs more kernels for it than for plain (docs/graph.md).")
     path = job.output or Path(default_name(loaded.recipe, options))
     if building is not None and job.output is None:
         path = path.with_suffix(".engine")

@@ -69,6 +69,8 @@ def wanted(options: ExportOptions, build: Mapping[str, Any], device: str | None,
     foreign = [name for name in _OF_TENSORRT if build.get(name) is not None]
     if options.opset is not None:
         foreign.append("opset")
+    if options.attention != "plain":
+        foreign.append("attention")
     if foreign:
         listed = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
         raise InputError(f"{listed}: --target {TARGET} goes neither through ONNX nor through TensorRT. Leave it out.")

@@ -11,6 +11,7 @@ import typer
 __all__ = [
     "LATE",
     "Arrivals",
+    "AttentionForm",
     "BaselineKind",
     "ClassOrder",
     "Device",
@@ -134,6 +135,13 @@ class Format(str, Enum):
 
     onnx = "onnx"
     engine = "engine"
+
+
+class AttentionForm(str, Enum):
+    """How attention is written in ONNX."""
+
+    plain = "plain"
+    operator = "operator"
 
 
 class ImageInput(str, Enum):

@@ -10,7 +10,7 @@ import typer
 
 from . import _completion as complete
 from . import _options as shared
-from ._choices import BaselineKind, Format, ImageInput, Pool, Precision, SelectionPattern
+from ._choices import AttentionForm, BaselineKind, Format, ImageInput, Pool, Precision, SelectionPattern
 from ._console import note, out, print_json, progress
 from ._groups import grouped
 from ._mended import show_mended
@@ -71,8 +71,19 @@ class Graph:
     ] = SelectionPattern.auto
     opset: Annotated[
         int | None,
-        typer.Option(metavar="18-23", help="ONNX opset. Default: 20, and 22 for bf16.", rich_help_panel=GRAPH),
+        typer.Option(
+            metavar="18-23",
+            help="ONNX opset. Default: 20, 22 for bf16, and 23 for --attention operator.",
+            rich_help_panel=GRAPH,
+        ),
     ] = None
+    attention: Annotated[
+        AttentionForm,
+        typer.Option(
+            help="plain: MatMul, Softmax, MatMul, which TensorRT fuses. operator: one node Attention, for ONNX Runtime on a GPU.",
+            rich_help_panel=GRAPH,
+        ),
+    ] = AttentionForm.plain
     fold: Annotated[
         bool,
         typer.Option("--fold/--no-fold", help="Fold weights into fewer operations, exactly.", rich_help_panel=GRAPH),
@@ -101,7 +112,14 @@ class Graph:
         outputs = () if self.outputs is None else read_outputs(self.outputs)
         model = ModelOptions("fp32", self.input_.value, self.selection.value, outputs, self.fold)  # type: ignore[arg-type]
         islands = "auto" if self.islands == "auto" else words(self.islands) if self.islands else ()
-        return ExportOptions(model, batch_size(self.batch), self.opset, self.verify, islands)
+        return ExportOptions(
+            model,
+            batch_size(self.batch),
+            self.opset,
+            self.verify,
+            islands,
+            self.attention.value,  # type: ignore[arg-type]
+        )
 
 
 @dataclass(frozen=True)
@@ -244,9 +262,10 @@ def _show(result: ExportResult) -> None:
     size = result.path.stat().st_size / 1e6
     batch = "dynamic" if manifest["batch"] is None else manifest["batch"]
     weights = " [yellow](random weights)[/]" if manifest["weights"]["random"] else ""
+    opset = f"{manifest['opset']}{'  attention operator' if manifest.get('attention') == 'operator' else ''}"
     out().print(
         f"[bold]{escape(str(result.path))}[/]  {size:.1f} MB  {escape(manifest['name'])}{weights}  {manifest['precision']}  "
-        f"input {manifest['input']}  batch {batch}  opset {manifest['opset']}  outputs {', '.join(manifest['outputs'])}",
+        f"input {manifest['input']}  batch {batch}  opset {opset}  outputs {', '.join(manifest['outputs'])}",
         soft_wrap=True,
     )
     if manifest.get("islands") or manifest.get("scales"):

@@ -156,6 +156,7 @@ def _onnx_tables(document: dict[str, Any]) -> list[Table]:
         ("precision", d["precision"]),
         ("batch", batch if manifest else None),
         ("selection", manifest.get("selection")),
+        ("attention", manifest.get("attention")),
         ("proven at export", {True: "yes", False: "no"}.get(parity.get("passed"))),  # type: ignore[arg-type]
         ("opset", ", ".join(f"{domain} {version}" for domain, version in d["opsets"].items())),
         ("producer", d["producer"]),

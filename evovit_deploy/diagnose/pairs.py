@@ -104,11 +104,12 @@ def pair_graphs(reference: onnx.ModelProto, half: onnx.ModelProto | None) -> Pai
         keep = {node.name for node in reference.graph.node if WHOLE.search(node.name)}
         free = emulate_as_fp16(reference, keep)
         halves = {name for node in reference.graph.node if node.name not in keep for name in node.output} & floats
-        half = free
+        half, named = free, reference
     else:
+        named = half
         free = emulate_bf16(half) if kind == "bf16" else emulate_fp16(half)
         halves = {name for name, value in types_of(half).items() if value in HALVES}
-    partner = {key: node for key, node in _by_key(half).items() if node.op_type != "Cast"}
+    partner = {key: node for key, node in _by_key(named).items() if node.op_type != "Cast"}
     pairs: list[ValuePair] = []
     place: dict[str, int] = {}
     values: dict[str, str] = {}  # of the reference -> of the other

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
     from ..checkpoint import Checkpoint
+    from ..export.graph import AttentionForm
 
 __all__ = ["BothGraphs", "from_checkpoint", "from_file", "open_source", "prepare_images"]
 
@@ -167,6 +168,7 @@ def _export(
     step: Callable[[str], None],
     batch: int | None = None,
     opset: int | None = None,
+    attention: AttentionForm = "plain",
 ) -> tuple[onnx.ModelProto, Array | None]:
     """The graph of a checkpoint with all outputs that a proof compares, and the kernels of its patch embedding."""
     from ..export.onnx import ExportOptions, graph_of
@@ -179,7 +181,9 @@ def _export(
     looked_at = compared_outputs(options.outputs, checkpoint.recipe, family_of(checkpoint.recipe).outputs)
     options = resolve_options(dataclasses.replace(options, outputs=looked_at), checkpoint.recipe)
     module: Any = build_model(checkpoint.recipe, checkpoint.state, options)
-    return graph_of(module, ExportOptions(options, batch=batch, opset=opset)), patch_kernels(module)
+    return graph_of(module, ExportOptions(options, batch=batch, opset=opset, attention=attention)), patch_kernels(
+        module
+    )
 
 
 def from_file(path: Path, against: str | Path | Checkpoint | None, step: Callable[[str], None]) -> BothGraphs:
@@ -222,7 +226,7 @@ def from_file(path: Path, against: str | Path | Checkpoint | None, step: Callabl
             f"{name} was not exported by evovit, so its nodes are not a checkpoint's. Give an ONNX file in FP32."
         )
     options = dataclasses.replace(manifests.options_of(manifest), precision="fp32")
-    reference, kernels = _export(against, options, step, batch, manifest["opset"])
+    reference, kernels = _export(against, options, step, batch, manifest["opset"], manifest.get("attention", "plain"))
     told = printable(against.path) if against.path else against.recipe.name
     return BothGraphs(name, f"{told} in fp32", reference, half, recipe, image_input, batch, kernels)
 

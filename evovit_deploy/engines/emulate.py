@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from .unfused import stands_for, unfused
+
 if TYPE_CHECKING:
     import onnx
 
@@ -131,6 +133,8 @@ def _emulate(
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
+    if rounding:
+        model = unfused(model)
     fp32 = TensorProto.FLOAT
     rounded_to, kind = kind, kind if typed is None else typed
     half = {name for name, found in types_of(model).items() if found == kind}
@@ -154,7 +158,7 @@ def _emulate(
                 attribute.t.CopyFrom(numpy_helper.from_array(value, attribute.t.name))
         after = []
         for i, value in enumerate(node.output):
-            if value in half and rounding and node.name not in keep:
+            if value in half and rounding and stands_for(node.name) not in keep:
                 exact = node.output[i] = f"{value}.exact"
                 after.append(helper.make_node("Cast", [exact], [f"{value}.half"], to=rounded_to))
                 after.append(helper.make_node("Cast", [f"{value}.half"], [value], to=fp32))

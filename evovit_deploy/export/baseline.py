@@ -77,6 +77,7 @@ def prepare_baseline(
     from ..models.vanilla import build_stock, build_twin, vanilla_recipe
 
     recipe = vanilla_recipe(source)
+    options.check_attention(recipe)
     options = dataclasses.replace(
         options, model=dataclasses.replace(options.model, selection="auto", trim=kind == "trimmed")
     )

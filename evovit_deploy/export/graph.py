@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ExportError, translate
 from ..machine.quiet import quiet
@@ -14,16 +14,33 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-__all__ = ["BF16_OPSET", "DEFAULT_OPSET", "OPSETS", "drop_outputs", "name_nodes", "to_onnx"]
+__all__ = [
+    "ATTENTION_OPSET",
+    "BF16_OPSET",
+    "DEFAULT_OPSET",
+    "OPSETS",
+    "AttentionForm",
+    "drop_outputs",
+    "name_nodes",
+    "to_onnx",
+]
 
+AttentionForm = Literal["plain", "operator"]
 OPSETS = range(18, 24)
 DEFAULT_OPSET = 20  # the first with Gelu as one node
 BF16_OPSET = 22  # the first in which Conv takes BF16
+ATTENTION_OPSET = 23  # the first with Attention as one node
 _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 def to_onnx(
-    module: torch.nn.Module, example: torch.Tensor, output_names: Sequence[str], *, dynamic: bool, opset: int
+    module: torch.nn.Module,
+    example: torch.Tensor,
+    output_names: Sequence[str],
+    *,
+    dynamic: bool,
+    opset: int,
+    attention: AttentionForm = "plain",
 ) -> onnx.ModelProto:
     """Export with ``torch.onnx.export(dynamo=True)``.
 
@@ -33,13 +50,14 @@ def to_onnx(
         output_names: ONNX output names.
         dynamic: Whether the batch axis is dynamic, from 1.
         opset: ONNX opset, one of :data:`OPSETS`.
+        attention: See :class:`.ExportOptions`.
 
     Raises:
         ExportError: An opset outside :data:`OPSETS`, or whatever the exporter reports.
     """
     import torch
 
-    from ..models.ops import ONNX, lowered, onnx_translations
+    from ..models.ops import ONNX, ONNX_ATTENTION, lowered, onnx_translations
     from .sparing import applicable_rules_only, few_collections
 
     if opset not in OPSETS:
@@ -47,7 +65,7 @@ def to_onnx(
     shapes: Any = ({0: torch.export.Dim("batch", min=1)},) if dynamic else None
     with (
         quiet(*_LOGGERS),
-        lowered(module, ONNX),
+        lowered(module, ONNX if attention == "plain" else ONNX_ATTENTION),
         applicable_rules_only(),
         few_collections(),
         translate(ExportError, "torch.onnx could not export the model"),

@@ -128,6 +128,7 @@ class PreparedExport:
             outputs=self.names,
             weights=self.weights,
             variant=self.variant,
+            attention=self.options.attention,
         )
 
 
@@ -139,6 +140,7 @@ def prepare(checkpoint: Checkpoint, options: ExportOptions) -> PreparedExport:
     """
     from ..models.build import build_model, resolve_options
 
+    options.check_attention(checkpoint.recipe)
     options = dataclasses.replace(options, model=resolve_options(options.model, checkpoint.recipe))
     wanted = options.model.outputs
     family = family_of(checkpoint.recipe)
@@ -257,6 +259,7 @@ def graph_of(module: Any, options: ExportOptions) -> onnx.ModelProto:
         module.output_names,
         dynamic=options.batch is None,
         opset=options.opset_version,
+        attention=options.attention,
     )
 
 

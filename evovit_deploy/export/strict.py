@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.emulate import FP16_MAX, WATCH, emulate_fp16
+from ..engines.unfused import stands_for, unfused
 
 if TYPE_CHECKING:
     import onnx
@@ -40,12 +41,13 @@ class StrictRun:
     def __init__(self, model: onnx.ModelProto, batch: int | None = None) -> None:
         from ..engines.ort.session import session
 
+        model = unfused(model)
         self.outputs = [output.name for output in model.graph.output]
         self.input = model.graph.input[0].name
         self.batch = batch
         self.largest: dict[str, float] = {}
         self.worst: dict[str, int] = {}
-        self._nodes = node_names(model)
+        self._nodes = {value: stands_for(name) for value, name in node_names(model).items()}
         self.constants = broken_constants(model)
         self._session = session(emulate_fp16(model, watch=True).SerializeToString(), "cpu", None, optimise=False)
         self._names = [output.name for output in self._session.get_outputs()]
@@ -90,7 +92,9 @@ class StrictRun:
     @property
     def near(self) -> dict[str, float]:
         """Node -> share of FP16's range that its values use, largest first."""
-        used = {self._nodes[name]: size / FP16_MAX for name, size in self.largest.items()}
+        used: dict[str, float] = {}
+        for name, size in self.largest.items():
+            used[self._nodes[name]] = max(used.get(self._nodes[name], 0.0), size / FP16_MAX)
         return dict(sorted(used.items(), key=lambda item: -item[1]))
 
 

@@ -31,6 +31,7 @@ _SHAPE = {
     "selection": (str, None),
     "outputs": [str],
     "opset?": Between(1, 1000),
+    "attention?": frozenset({"plain", "operator"}),
     "folded": bool,
     "trim?": bool,
     "weights": {"source": str, "random": bool, "sha256": (str, None)},
@@ -49,6 +50,7 @@ def make(
     outputs: tuple[str, ...],
     weights: dict[str, Any],
     variant: str = "",
+    attention: str = "plain",
 ) -> dict[str, Any]:
     """Return the manifest of an export.
 
@@ -60,6 +62,7 @@ def make(
         outputs: Output names.
         weights: ``source``, ``random``, ``sha256`` of the checkpoint.
         variant: ``stock`` for a model as timm ships it, ``twin`` for the folded vanilla twin, else empty.
+        attention: ``operator`` where it is the ONNX operator Attention; ``plain``, which is not written down, else.
     """
     from importlib.metadata import version
 
@@ -76,6 +79,7 @@ def make(
         "selection": options.selection if evolves(recipe) else None,
         "outputs": list(outputs),
         **({} if opset is None else {"opset": opset}),
+        **({} if attention == "plain" else {"attention": attention}),
         "folded": options.fold and variant != "stock",
         "trim": options.trim and variant != "stock",
         "weights": weights,

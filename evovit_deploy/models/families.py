@@ -109,6 +109,7 @@ class Vanilla:
         stock: (recipe, seed) -> the module as its library ships it, in eval mode, FP32, with seeded random weights.
         twin: (recipe, its weights in the names of ``stock``, options) -> the same function in our code, folded and typed.
         outputs: Kinds of outputs (:mod:`.outputs`) that it can be exported with.
+        no_operator: As of a :class:`Family`.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Vanilla:
     stock: Callable[[Recipe, int], nn.Module]
     twin: Callable[[Recipe, Mapping[str, Tensor], ModelOptions], nn.Module]
     outputs: tuple[str, ...] = ("logits", "probabilities")
+    no_operator: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class Family:
         refused_patterns: Patterns that it cannot use -> why, after "selection NAME ".
         outputs: Kinds of outputs (:mod:`.outputs`) that it can be exported with.
         refused_outputs: Kinds that it cannot give -> why, after "NAME ".
+        no_operator: Why its attention cannot be the ONNX operator Attention; empty where it can.
         precisions: That it can be exported with.
         seams: FP32 module of ``build`` -> where it can be scaled by powers of two exactly, see :mod:`.seams`.
         method: Of a family that is put on any plain ViT of timm without training, its name (``evo``): nothing in the weights
@@ -180,6 +183,7 @@ class Family:
     refused_patterns: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ("logits", "probabilities", "kept")
     refused_outputs: Mapping[str, str] = field(default_factory=dict)
+    no_operator: str = ""
     precisions: tuple[str, ...] = PRECISIONS
     seams: Callable[[nn.Module], Sequence[Seam]] = lambda module: ()
     method: str = ""

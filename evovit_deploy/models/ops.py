@@ -2,7 +2,8 @@
 
 A compiler fuses what it knows. PyTorch's (`torch.compile`, AOTInductor) knows scaled_dot_product_attention, sort and gather, so
 modules run with these (:data:`NATIVE`). For ONNX (:data:`ONNX`) attention is MatMul-Softmax-MatMul, the shape that TensorRT
-fuses; `gather_tokens` becomes GatherND with batch_dims=1 (torch.gather would become GatherElements, which reads an index per
+fuses, or where that is asked for the one operator `Attention` (:data:`ONNX_ATTENTION`), which ONNX Runtime's CUDA provider fuses;
+`gather_tokens` becomes GatherND with batch_dims=1 (torch.gather would become GatherElements, which reads an index per
 channel); `topk_indices`, `sort_descending` and `best` become TopK (a stable sort, which torch needs to break ties as ONNX does,
 has no ONNX form; the largest and its place would be two operators). Who exports says so with :func:`lowered`; nothing asks
 `torch.compiler.is_exporting()`, which is true under `torch.compile` up to torch 2.11 and would unfuse attention there.
@@ -11,6 +12,7 @@ has no ONNX form; the largest and its place would be two operators). Who exports
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 __all__ = [
     "NATIVE",
     "ONNX",
+    "ONNX_ATTENTION",
     "Lowered",
     "Operators",
     "best",
@@ -136,6 +139,24 @@ def _plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Te
     return (logits if bias is None else logits + bias).softmax(-1) @ v
 
 
+@torch.library.custom_op("evovit::attention", mutates_args=())
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Map [B, H, M, D] queries (scaled already), [B, H, L, D] keys and values -> [B, H, M, D] (ONNX Attention)."""
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)
+
+
+@attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.empty_like(q)
+
+
+def _attention_operator(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Run one node; families that have a bias or wide values say so in their rows before anything is traced."""
+    if bias is not None or v.shape[-1] != q.shape[-1]:
+        raise NotImplementedError("the operator Attention is written without a bias, of heads of one width.")
+    return attention(q, k, v)
+
+
 def _sort(scores: Tensor) -> tuple[Tensor, Tensor]:
     values, indices = torch.sort(scores, dim=1, descending=True, stable=True)
     return values, indices
@@ -156,6 +177,7 @@ NATIVE = Operators(
     patches=lambda conv, images: (patches_by_gemm if images.is_cuda else patches_by_convolution)(conv, images),
 )
 ONNX = Operators(_plain_attention, gather_tokens, topk_indices, sort_descending, best, patches_by_convolution)
+ONNX_ATTENTION = dataclasses.replace(ONNX, attention=_attention_operator)
 
 
 class Lowered(nn.Module):
@@ -200,7 +222,12 @@ def onnx_translations(opset: int) -> dict[Any, Callable[..., Any]]:
         last = op.Constant(value_ints=[-1])
         return op.Squeeze(values, last), op.Squeeze(places, last)
 
+    def one_node(q: Any, k: Any, v: Any) -> Any:
+        found, *_ = op.Attention(q, k, v, scale=1.0)
+        return found
+
     return {
+        torch.ops.evovit.attention.default: one_node,
         torch.ops.evovit.best.default: top_one,
         torch.ops.evovit.gather_tokens.default: gather_nd,
         torch.ops.evovit.topk_indices.default: top_k,

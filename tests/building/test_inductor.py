@@ -196,6 +196,7 @@ def test_no_compiler_shows_before_anything_is_made(micro: Path, out: Path, monke
         ((*ENGINE, "--profile", "l4", "--max-kernels", "9"), InputError, "--profile, --max-kernels: --target inductor"),
         ((*ENGINE, "--require-fused-attention"), InputError, "--require-fused-attention: --target inductor"),
         ((*ENGINE, "--opset", "20"), InputError, "--opset: --target inductor"),
+        ((*ENGINE, "--attention", "operator"), InputError, "--attention: --target inductor"),
         ((*ENGINE, "--batch", "4", "--max-batch", "8"), InputError, "either static batch sizes"),
         ((*ENGINE, "--min-batch", "8", "--max-batch", "4"), InputError, "batch sizes 8 to 4"),
         ((*ENGINE, "-o", "m.engine"), InputError, r"m\.engine is not a name for an inductor engine.* name it m\.pt2"),

@@ -52,7 +52,18 @@ def _evo_levit(recipe: Recipe, state: Mapping[str, Tensor], options: ModelOption
     return build_evo_levit(recipe, state, options)
 
 
-LEVIT = Vanilla("levit", "LeViT", FORM, _levit, _stock_levit, _levit_twin, ("logits", "probabilities", "embedding"))
+# Fused kernels of ONNX Runtime take heads of one width, and its operator an attention bias for every image.
+WIDE_VALUES = "its values are wider than its queries and keys"
+LEVIT = Vanilla(
+    "levit",
+    "LeViT",
+    FORM,
+    _levit,
+    _stock_levit,
+    _levit_twin,
+    ("logits", "probabilities", "embedding"),
+    no_operator=f"{WIDE_VALUES}, and its attention has a bias",
+)
 # The places of its last tokens are a coarser grid than that of the patches, and their channels differ from stage to stage.
 NO_PATCHES = "is not there: the grid shrinks from stage to stage, and no token of the last one belongs to one patch"
 
@@ -78,6 +89,7 @@ register(
             "class_token": "is not there: the class token of Evo-LeViT is not trained for anything but selecting",
             **dict.fromkeys(("patch_tokens", "blocks", "norm_blocks"), NO_PATCHES),
         },
+        no_operator=WIDE_VALUES,
         space=space.space,
         work=space.work,
         mark="poss",

@@ -148,6 +148,8 @@ register(
             ("sort", "topk", "rank"), "is for methods that select tokens; merging is one GEMM"
         ),
         outputs=(*OUTPUTS, "sources", "sizes"),
+        no_operator="the sizes of merged tokens are a bias row of its attention, which ONNX Runtime's operator would want for "
+        "every query",
         space=tome_space.space,
         work=tome_space.work,
         method="tome",
