@@ -65,6 +65,14 @@ def test_both_files_and_what_describes_them(source: tuple[str, ...], out: Path) 
     assert {k: v for k, v in document.items() if k not in ("path", "notes", "export")} == written
 
 
+def test_the_operator_attention_is_built_with_a_note_on_its_cost(source: tuple[str, ...], out: Path) -> None:
+    result = run(
+        *source, *ENGINE, "-o", "m.engine", "--attention", "operator", "--no-verify", "--require-fused-attention"
+    )
+    assert "note: attention operator: TensorRT needs more kernels" in " ".join(result.stderr.split())
+    assert "2 of 2" in result.stdout
+
+
 def test_tables_of_both(source: tuple[str, ...], out: Path) -> None:
     result = run(*source, *ENGINE, "-o", "m.engine", "--batch", "2", "--precision", "fp32", "--no-verify")
     assert names(out) == {"m.engine", "m.engine.json", "m.onnx", "m.json"}
