@@ -16,6 +16,7 @@ from evovit_deploy.errors import OutputError
 from evovit_deploy.loadtest.ray_faults import prepare_environment
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.storage.ownership import is_page, is_picture, is_signed, signed
+from tests import measuring
 
 prepare_environment()  # before any test imports Ray
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,7 +194,8 @@ def test_an_engine_and_its_onnx_file_again(out: Path) -> None:
     assert "model.engine exists" in str(call(words))
 
 
-def test_records_are_appended_to_records_only(model: Path, out: Path) -> None:
+def test_records_are_appended_to_records_only(model: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measuring.install(monkeypatch.setattr)
     words = ["bench", model, "--baseline", "none", "--record", out / "runs.jsonl", "--batch", 1, "--threads", 1]
     words += ["--min-seconds", 0.01, "--min-calls", 3, "--max-seconds", 0.1, "--warmup", 0]
     (out / "runs.jsonl").write_bytes(FOREIGN)
