@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -178,11 +179,13 @@ def test_replicas_whose_engine_hangs_are_replaced(ray_: Ray, pair: TwoNodes) -> 
     assert len(before) == 2
     batch = numbered(HANGS, 8)
     tensor = {"name": "images", "datatype": "UINT8", "shape": batch.shape, "data": batch.ravel().tolist()}
-    for _ in range(200):  # four runs hang in each replica
-        if not before & pair.replicas():
-            break
+    until = time.monotonic() + 2 * PATIENCE
+    while (
+        before & pair.replicas() and time.monotonic() < until
+    ):  # until four runs hang in each; one that is full refuses at once
         status, _, _ = ray_.call("POST", f"/v2/models/{NAME}/infer", json.dumps({"inputs": [tensor]}))
         assert status in (500, 503)
+        time.sleep(0.02)
     assert asyncio.run(pair.complete(lambda now: not now & before))
     counts = asyncio.run(retried(pair, 20))
     assert counts["answered"] == counts["requests"] >= 20
