@@ -7,6 +7,7 @@ device came to it is known by its first event, which is then over already. Not r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
@@ -139,16 +140,13 @@ def device_call(engine: Engine, images: Array, device: Device | None = None) -> 
     if device is None:
         from ..engines.cuda.device import CudaDevice
 
-        device = CudaDevice(int(engine.device.partition(":")[2] or 0))
+        device = CudaDevice.of(engine.device)
     given = torch.from_numpy(images).to(device.name)
-    if not isinstance(engine, TorchEngine):
-        return DeviceCall(partial(engine, given), GRAPH if engine.cuda_graphs else EAGER)
-    if engine.compiled:
-        return DeviceCall(partial(_call, engine, given), GRAPH if engine.cuda_graphs else EAGER)
-    try:
-        return DeviceCall(_recorded(engine, given, device), GRAPH)
-    except RuntimeError:  # of CUDA: something in it cannot be recorded
-        return DeviceCall(partial(_call, engine, given), EAGER)
+    run = partial(_call, engine, given) if isinstance(engine, TorchEngine) else partial(engine, given)
+    if isinstance(engine, TorchEngine) and not engine.compiled:
+        with suppress(RuntimeError):  # of CUDA: something in it cannot be recorded
+            return DeviceCall(_recorded(engine, given, device), GRAPH)
+    return DeviceCall(run, GRAPH if engine.cuda_graphs else EAGER)
 
 
 def _call(engine: TorchEngine, given: torch.Tensor) -> Any:

@@ -41,7 +41,7 @@ def end_to_end(engine: Engine, images: Array, device: Device | None = None) -> C
     if device is None:
         from ..engines.cuda.device import CudaDevice
 
-        device = CudaDevice(int(engine.device.partition(":")[2] or 0))
+        device = CudaDevice.of(engine.device)
     from ..engines import TorchEngine
 
     if isinstance(engine, TorchEngine):

@@ -65,6 +65,18 @@ class CheckpointOptions:
         names = ("keep", "r", "method", "schedule", "ema", "num_heads", "image_size", "from_timm")
         return [name for name in names if getattr(self, name)]
 
+    def weights(self, argument: Path | None, named: Path | None) -> Path | None:
+        """Return the file with weights, given as the argument or, for a ViT of timm, as ``--weights``.
+
+        Raises:
+            InputError: Both are given.
+        """
+        if argument is not None and named is not None:
+            raise InputError(
+                f"{argument} and --weights {named} are both weights of --from-timm {self.from_timm}. Leave out one."
+            )
+        return argument or named
+
     def refuse_for(self, path: Path, fix: str = "Leave it out.") -> None:
         """Raise InputError for options that a file which is no checkpoint has settled."""
         if given := self.fixed_in_files:

@@ -69,13 +69,12 @@ def sweep(
     """
     from ..sweep.files import SweepOptions, sweep_files
 
-    given = checkpoint or source.weights
     if source.from_timm is None and (checkpoint is None or source.weights is not None):
         raise InputError("give a checkpoint; for a ViT of timm: its weights and --from-timm NAME.")
-    if checkpoint is not None and source.weights is not None:
-        raise InputError(f"{checkpoint} and --weights {source.weights} are both weights of --from-timm. Leave out one.")
+    understood = source.options()
+    given = understood.weights(checkpoint, source.weights)
     options = SweepOptions(
-        checkpoint=source.options(),
+        checkpoint=understood,
         ratios=None if tried.ratios is None else ratios("--ratios", tried.ratios, "0.3,0.5,0.7"),
         r=None if tried.r is None else amounts("--r", tried.r),
         methods=source.methods,

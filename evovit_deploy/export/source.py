@@ -59,8 +59,8 @@ class ExportSource:
 
     def __post_init__(self) -> None:
         timm, path, weights = self.options.from_timm, self.checkpoint, self.weights
-        if timm is not None and path is not None and weights is not None:
-            raise InputError(f"{path} and --weights {weights} are both weights of --from-timm {timm}. Leave out one.")
+        if timm is not None:
+            self.options.weights(path, weights)
         given = (
             path is not None and not timm,
             self.random_weights and not timm,
@@ -83,7 +83,7 @@ class ExportSource:
             )
         if timm is None and weights is not None:
             raise InputError(f"--weights {weights} needs the name of the model in timm: --from-timm NAME.")
-        file = weights or path
+        file = self.options.weights(path, weights)
         if file is not None and self.random_weights:
             raise InputError(f"--random-weights goes without the weights in {file}. Leave out one.")
         if file is not None and self.seed is not None:
@@ -121,7 +121,7 @@ class ExportSource:
                 partial(export_baseline, self.baseline, **named),
                 partial(prepare_baseline, self.baseline, **named),
             )
-        path = self.checkpoint or self.weights
+        path = self.options.weights(self.checkpoint, self.weights)
         found = self.options.random(self.seed or 0) if path is None else self.options.load(path)
         if self.original:
             weighted: dict[str, Any] = {"kind": kind, "weights": found}

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from evovit_deploy.serve.repository import ModelRepository
 from evovit_deploy.serve.settings import ModelSource, ServiceSettings
 from tests.cli.test_bench import MICRO, SHORT
 from tests.conftest import DIGITS
+from tests.engines.conduct import logits_from_threads
 from tests.engines.fake_inductor import Compiler
 from tests.engines.test_forking import in_child
 from tests.modules import module_of
@@ -108,18 +108,7 @@ def test_a_fresh_process_compiles_nothing_and_needs_no_code_of_the_model(
 def test_threads_get_their_own_answers(engine: Engine) -> None:
     inputs = [batch(1 + seed % 3, seed) for seed in range(8)]
     expected = [engine(images)["logits"] for images in inputs]
-    found: list[Any] = [None] * len(inputs)
-
-    def work(place: int) -> None:
-        for _ in range(3):
-            found[place] = engine(inputs[place])["logits"]
-
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(inputs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for wanted, got in zip(expected, found):
+    for wanted, got in zip(expected, logits_from_threads(engine, inputs, times=3)):
         np.testing.assert_array_equal(wanted, got)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,9 +24,9 @@ from evovit_deploy.engines.inductor.package import manifest_path
 from evovit_deploy.errors import EngineError, InputError
 from evovit_deploy.models.options import ModelOptions
 from tests.bench.test_work import recipe
+from tests.engines.conduct import closing_during_a_call, refusal_in_a_child
 from tests.engines.fake_cuda import FakeGpu
 from tests.engines.fake_inductor import Compiler, OnGpu
-from tests.engines.test_forking import in_child
 from tests.engines.test_inductor import change
 
 Open = Callable[..., InductorEngine]
@@ -211,13 +210,8 @@ def test_wrong_images_and_tensors_elsewhere(opened: Open, checkpoint: TorchEngin
 @pytest.mark.parametrize("graphs", [True, False])
 def test_closing_waits_for_a_call_and_refuses_the_next(opened: Open, gpu: FakeGpu, graphs: bool) -> None:
     engine = opened(cuda_graphs=graphs)
-    with engine._pool.borrow():  # type: ignore[union-attr]
-        closing = threading.Thread(target=engine.close)
-        closing.start()
-        closing.join(0.05)
-        assert closing.is_alive()
-    closing.join(5)
-    assert not closing.is_alive()
+    with closing_during_a_call(engine):
+        pass
     for given in (images_of(1), gpu.tensor(images_of(1))):
         with pytest.raises(EngineError, match="closed"):
             engine(given)
@@ -244,16 +238,7 @@ def test_a_recording_that_fails_says_what_to_do_and_the_engine_goes_on(
 def test_a_forked_child_refuses_closes_and_leaves_the_parent_alone(opened: Open, checkpoint: TorchEngine) -> None:
     engine, images = opened(), images_of(2)
     engine(images)
-
-    def child() -> str:
-        try:
-            engine(images)
-        except EngineError as error:
-            engine.close()
-            return str(error)
-        return "it ran"
-
-    assert "CUDA does not work in a forked process" in in_child(child)
+    assert "CUDA does not work in a forked process" in refusal_in_a_child(engine, images)
     check(checkpoint(images), engine(images))
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from evovit_deploy.errors import EngineError
 from evovit_deploy.export.onnx import ExportOptions
 from evovit_deploy.export.source import ExportSource
 from evovit_deploy.models.options import ModelOptions
+from tests.engines.conduct import logits_from_threads
 from tests.engines.test_forking import WAYS, in_child
 from tests.serve.running import running
 
@@ -128,17 +128,7 @@ def test_it_is_embedded_in_every_way(built: tuple[Case, Path]) -> None:
     with Engine.open(built[1], threads=1) as engine:
         inputs = [batch(engine, 1 + seed % 3, seed) for seed in range(6)]
         expected = [engine(images)["logits"] for images in inputs]
-        found: list[Any] = [None] * len(inputs)
-
-        def work(place: int) -> None:
-            found[place] = engine(inputs[place])["logits"]
-
-        threads = [threading.Thread(target=work, args=(place,)) for place in range(len(inputs))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for wanted, got in zip(expected, found):
+        for wanted, got in zip(expected, logits_from_threads(engine, inputs)):
             np.testing.assert_array_equal(got, wanted)
         np.testing.assert_array_equal(engine(torch.from_numpy(inputs[2]))["logits"].numpy(), expected[2])
         for way in WAYS.values():

@@ -23,10 +23,10 @@ from evovit_deploy.engines import OrtEngine
 from evovit_deploy.engines.ort.cuda import Bindings, GpuSession
 from evovit_deploy.engines.ort.session import session
 from evovit_deploy.errors import EngineError, InputError, ModelFileError
+from tests.engines.conduct import closing_during_a_call, refusal_in_a_child
 from tests.engines.fake_cuda import FakeGpu
 from tests.engines.fake_ort import Provider
 from tests.engines.foreign_onnx import SIZE, make_onnx, random_images
-from tests.engines.test_forking import in_child
 
 Open = Callable[..., OrtEngine]
 REFUSED = (
@@ -295,14 +295,8 @@ def test_closing_waits_for_a_call_and_refuses_the_next(opened: Open, gpu: FakeGp
     engine = opened(cuda_graphs=graphs)
     images = random_images(2)
     engine(images)
-    with engine._pool.borrow():  # type: ignore[union-attr]
-        closing = threading.Thread(target=engine.close)
-        closing.start()
-        closing.join(0.05)
-        assert closing.is_alive()
+    with closing_during_a_call(engine):
         assert engine.session is not None
-    closing.join(5)
-    assert not closing.is_alive()
     engine.close()
     for given in (images, gpu.tensor(images)):
         with pytest.raises(EngineError, match="closed"):
@@ -314,16 +308,7 @@ def test_closing_waits_for_a_call_and_refuses_the_next(opened: Open, gpu: FakeGp
 def test_a_forked_child_refuses_closes_and_leaves_the_parent_alone(opened: Open, expected: Any) -> None:
     engine, images = opened(), random_images(2)
     engine(images)
-
-    def child() -> str:
-        try:
-            engine(images)
-        except EngineError as error:
-            engine.close()
-            return str(error)
-        return "it ran"
-
-    assert "CUDA does not work in a forked process" in in_child(child)
+    assert "CUDA does not work in a forked process" in refusal_in_a_child(engine, images)
     np.testing.assert_array_equal(engine(images)["scores"], expected(images))
 
 

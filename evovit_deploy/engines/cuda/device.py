@@ -52,6 +52,11 @@ class CudaDevice:
         self._device = torch.device("cuda", index)
         self.name = f"cuda:{index}"
 
+    @classmethod
+    def of(cls, name: str) -> CudaDevice:
+        """Return the device of this name, such as ``cuda:1``; ``cuda`` is the first."""
+        return cls(int(name.partition(":")[2] or 0))
+
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """See :class:`Device`."""
         memory: torch.Tensor = self._torch.empty(shape, dtype=dtype, device=self._device)
