@@ -75,6 +75,13 @@ def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
+@pytest.fixture(scope="module", autouse=True)
+def old_objects_are_not_looked_through() -> None:
+    """Spare collections what was there before a file's tests: modules, their caches, what a session shares, all here to stay."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_in_onnx_runtime() -> Iterator[None]:
     """Let sessions have one thread where a test does not say how many; a proof in FP16 takes a fifteenth of the CPU so."""
