@@ -58,7 +58,7 @@ def to_onnx(
     import torch
 
     from ..models.ops import ONNX, ONNX_ATTENTION, lowered, onnx_translations
-    from .sparing import applicable_rules_only, few_collections
+    from .sparing import spared
 
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not supported; valid: {OPSETS.start} to {OPSETS.stop - 1}.")
@@ -66,8 +66,7 @@ def to_onnx(
     with (
         quiet(*_LOGGERS),
         lowered(module, ONNX if attention == "plain" else ONNX_ATTENTION),
-        applicable_rules_only(),
-        few_collections(),
+        spared(),
         translate(ExportError, "torch.onnx could not export the model"),
     ):
         program = torch.onnx.export(
