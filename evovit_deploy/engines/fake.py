@@ -84,5 +84,6 @@ class FakeEngine(Engine):
 
     def _default_logits(self, images: NDArray[Any]) -> NDArray[Any]:
         winners = np.floor(images.reshape(len(images), -1).sum(1, dtype=np.float64)).astype(np.int64)
-        logits: NDArray[Any] = np.eye(self.spec.num_classes, dtype=np.float32)[winners % self.spec.num_classes]
+        logits = np.zeros((len(images), self.spec.num_classes), np.float32)
+        logits[np.arange(len(images)), winners % self.spec.num_classes] = 1.0
         return logits

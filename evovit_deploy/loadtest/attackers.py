@@ -21,6 +21,7 @@ __all__ = ["ATTACKERS", "SIZE", "Attacker"]
 
 MIB = 1 << 20
 SIZE = 64  # pixels of the stand-in's images
+SENDING = 1.0  # seconds that a service has to take what is sent to it
 LINES = 250  # of log for each attacker: one of them fills the pipe
 Attacker = Callable[[Served, contextlib.ExitStack], None]
 
@@ -28,7 +29,7 @@ Attacker = Callable[[Served, contextlib.ExitStack], None]
 def _connect(address: str, stack: contextlib.ExitStack, data: bytes = b"") -> socket.socket:
     """Open a connection that stays open until the end, the first bytes sent as far as the service takes them."""
     host, _, port = address.rpartition(":")
-    connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=1.0))
+    connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=SENDING))
     with contextlib.suppress(OSError):
         connection.sendall(data)
     return connection
@@ -124,7 +125,7 @@ def _grpc_unread(served: Served, stack: contextlib.ExitStack) -> None:
 def _grpc_half(served: Served, stack: contextlib.ExitStack) -> None:
     connection = _connect(served.grpc, stack)
     with contextlib.suppress(OSError):
-        send_part(connection, "ModelInfer", bytes(8 * MIB), 9 * MIB, seconds=2.0)
+        send_part(connection, "ModelInfer", bytes(8 * MIB), 9 * MIB, seconds=2 * SENDING)
 
 
 def _long_waits(served: Served, stack: contextlib.ExitStack) -> None:

@@ -19,6 +19,7 @@ SIZE = 224  # pixels: with 150 kB a request, memory that stays behind is soon se
 AT_ONCE = 200
 WARM_UP = 3  # storms until buffers have the size they keep
 CALM = 8  # looks at the memory in a row that show no less
+LOOK = 0.1  # seconds between them
 SECONDS = 30.0  # for the queue to become empty
 MIB = 1 << 20
 # glibc keeps freed memory for later, how much depends on how its threads come to run. Bodies are larger than this and go back at
@@ -108,7 +109,7 @@ async def _settled(served: Served) -> int:
     """Bytes of memory once they get no fewer: requests whose clients are gone end a moment after the storm."""
     least, calm = served.resident_bytes() or 0, 0
     while calm < CALM:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(LOOK)
         now = served.resident_bytes() or 0
         least, calm = (now, 0) if now < least else (least, calm + 1)
     return least

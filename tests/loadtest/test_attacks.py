@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evovit_deploy.loadtest import attacks
+from evovit_deploy.loadtest import attackers, attacks
 from evovit_deploy.loadtest.attackers import ATTACKERS
 from evovit_deploy.loadtest.attacks import attack, broken
 
@@ -15,6 +15,8 @@ from evovit_deploy.loadtest.attacks import attack, broken
 @pytest.mark.parametrize("name", list(ATTACKERS))
 def test_nothing_stops_the_service(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attacks, "GOOD", 10)
+    monkeypatch.setattr(attackers, "SENDING", 0.3)
+    monkeypatch.setitem(attacks.SETTINGS, "drain", 1)
     counts = asyncio.run(attack(ATTACKERS[name], 2))
     assert broken(counts, timed=False) == []
     assert counts["requests"] == 16

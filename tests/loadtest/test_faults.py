@@ -35,7 +35,8 @@ def test_a_hot_swap_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize("storms", [deadline_storms, disconnect_storms])
-def test_storms_leave_an_empty_queue_and_flat_memory(storms: Any) -> None:
+def test_storms_leave_an_empty_queue_and_flat_memory(storms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evovit_deploy.loadtest.storms.LOOK", 0.03)
     counts = asyncio.run(partial(storms, storms=7, requests=200)())
     assert storm_broken(counts) == [], counts
     assert counts["late"] + counts["turned_away"] > 0

@@ -12,9 +12,18 @@ import numpy as np
 import pytest
 
 from evovit_deploy.engines import FakeEngine
+from evovit_deploy.serve import http_protocol
 
 from .engines import PATIENCE, NumberEngine, images
 from .running import Running, always, running, until
+
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service looks at its connections often, so that what it lets go goes soon."""
+    monkeypatch.setattr(http_protocol, "SWEEP", 0.02)
+
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"GET /v2 HTTP/1.1\r\nHost: x\r\nX: a"

@@ -48,7 +48,8 @@ def infer(service: Running) -> None:
 
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer", "ServerMetadata"])
 @pytest.mark.parametrize("clients", [1, 20])
-def test_a_client_that_does_not_read_is_let_go(method: str, clients: int) -> None:
+def test_a_client_that_does_not_read_is_let_go(method: str, clients: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_service, "SWEEP", 0.1)
     data = b"" if method == "ServerMetadata" else message("x" * 200)
     with running(always(NumberEngine()), body_timeout=0.5, max_streams=100) as service, contextlib.ExitStack() as stack:
         capacity = service.service.capacity
