@@ -104,7 +104,9 @@ def ray_cluster() -> Iterator[TwoNodes]:
     if ray.is_initialized():
         raise EngineError("Ray runs in this process already; a cluster of two nodes needs a separate process.")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it talks at every step
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    # Nothing reads what Ray's own processes for logs and for autoscaling would do.
+    unneeded = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **unneeded})
     try:
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         port = free_port("127.0.0.1", 0)

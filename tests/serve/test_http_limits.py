@@ -18,7 +18,6 @@ from .engines import PATIENCE, NumberEngine, images
 from .running import Running, always, running, until
 
 
-
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The service looks at its connections often, so that what it lets go goes soon."""

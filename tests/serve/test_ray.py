@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,27 +18,24 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from evovit_deploy.cli import app as cli
+from evovit_deploy.cluster import predicting
 from evovit_deploy.cluster.application import application
 from evovit_deploy.cluster.options import RayOptions
-from evovit_deploy.cluster.predicting import Job, describe
+from evovit_deploy.cluster.predicting import describe
 from evovit_deploy.cluster.predicting import predict as predict_files
-from evovit_deploy.engines import Engine, FakeEngine
+from evovit_deploy.engines import Engine
 from evovit_deploy.errors import EngineError, ModelFileError
 from evovit_deploy.loadtest.faults import RAY_SCENARIOS
 from evovit_deploy.loadtest.ray_faults import HANGS, TwoNodes, deploy, ray_cluster, retried
 from evovit_deploy.loadtest.stand_in import NAME, numbered
-from evovit_deploy.serve.settings import ModelSource, ServiceSettings
 
 from .conftest import DIGITS
-from .engines import PATIENCE, NumberEngine
+from .engines import PATIENCE
+from .on_ray import Deadly, slow
 from .test_docs import definitions
 from .test_http import document, some_images, tensor
 
 pytestmark = pytest.mark.slow
-
-
-def slow(source: ModelSource, settings: ServiceSettings) -> Engine:
-    return NumberEngine(latency=iter(lambda: 0.2, None))
 
 
 class Ray:
@@ -62,6 +58,153 @@ class Ray:
 def ray_() -> Iterator[Ray]:
     with ray_cluster() as pair:
         yield Ray(pair)
+
+
+# Offline, while one node is all there is
+
+
+@pytest.fixture
+def pictures(ray_: Ray, tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, source in enumerate(sorted((DIGITS / "test").rglob("*.png"))[:40]):
+        (folder / f"{number:02}.png").write_bytes(source.read_bytes())
+    return folder
+
+
+def predict(model: Path, folder: Path, *more: object) -> tuple[int, Any, str]:
+    arguments = ["predict", model, folder, "--provider", "cpu", "--threads", 1, "--batch", 2, "--json", *more]
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, json.loads(result.stdout) if result.stdout else None, result.stderr
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+RAY = ("--ray", "--cpus", 0.5)
+
+
+def test_predict_names_unreadable_images(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
+    (pictures / "39.png").write_bytes(b"no image")
+    code, document_, errors = predict(digits_model, pictures, *RAY)
+    assert (code, document_["failures"]) == (1, 1)
+    assert "not an image" in document_["results"][39]["error"]
+    assert "39.png: not an image" in errors
+    assert document_ == predict(digits_model, pictures)[1]
+    assert not list(cache.rglob("*.json"))  # everything is done
+
+
+def test_predict_goes_on_after_an_interruption_and_is_the_same_with_ray(
+    ray_: Ray, digits_model: Path, pictures: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, kept = predicting.Parts.write, []
+
+    def interrupted(self: Any, number: int, rows: Any) -> None:
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+        real(self, number, rows)
+        kept.append(number)
+
+    monkeypatch.setattr(predicting.Parts, "write", interrupted)
+    code, _, errors = predict(digits_model, pictures, *RAY)
+    assert code == 130
+    assert "the same command resumes there" in errors
+    [first, second] = sorted(cache.rglob("*.json"))
+    second.write_bytes(second.read_bytes()[:-9])  # as a disk that filled up may leave it
+
+    again: list[int] = []
+    monkeypatch.setattr(predicting.Parts, "write", lambda self, number, rows: again.append(number))
+    code, document_, errors = predict(digits_model, pictures, *RAY)
+    assert code == 0
+    assert "8 of 40 images were done by an earlier run" in errors
+    assert sorted(again) == sorted(set(range(5)) - {int(first.stem)})
+    assert document_ == predict(digits_model, pictures)[1]
+
+
+def test_errors_of_a_worker_are_told(ray_: Ray, pictures: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    result = CliRunner().invoke(
+        cli, ["predict", str(tmp_path / "x.onnx"), str(pictures), *map(str, RAY), "--provider", "cpu"]
+    )
+    assert isinstance(result.exception, ModelFileError)
+    assert "x.onnx" in str(result.exception)
+
+
+def test_a_worker_that_dies_every_time_ends_the_run(
+    ray_: Ray, digits_model: Path, pictures: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predicting, "RETRIES", 1)
+    job = Deadly(digits_model, 1, 8, {}, 0.5)
+    with pytest.raises(EngineError, match=r"failed over .*00.png to .*31.png; what is done is kept"):
+        predict_files(job, describe(job), sorted(pictures.iterdir()), replicas=1)
+
+
+def test_more_than_the_cluster_has_is_refused(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
+    for option, reason in (("--cpus", "asks for 99 CPU"), ("--gpus", "asks for 99 GPU")):
+        result = CliRunner().invoke(cli, ["predict", str(digits_model), str(pictures), "--ray", option, "99"])
+        assert isinstance(result.exception, EngineError)
+        assert reason in str(result.exception)
+
+
+@pytest.fixture
+def few_blocks(ray_: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Data makes two tasks of what is read, not one for each file."""
+    from ray.data import DataContext
+
+    for name in ("read_op_min_num_blocks", "min_parallelism"):
+        monkeypatch.setattr(DataContext.get_current(), name, 2)
+
+
+def test_a_stage_of_ray_data(few_blocks: None, digits_model: Path, pictures: Path) -> None:
+    import ray.data
+
+    from evovit_deploy.cluster import score
+
+    (pictures / "00.png").write_bytes(b"no image")
+    paths = sorted(map(str, pictures.iterdir()))[:12]
+    common: dict[str, Any] = {"provider": "cpu", "num_cpus": 0.5, "batch_size": 4, "top_k": 2}
+    by_path = {
+        row["path"]: row
+        for row in score(ray.data.from_items([{"path": path} for path in paths]), digits_model, **common).take_all()
+    }
+    assert set(by_path) == set(paths)
+    assert "not an image" in by_path[paths[0]]["error"]
+    assert by_path[paths[0]]["classes"].tolist() == [-1, -1]
+    _, alone, _ = predict(digits_model, pictures)
+    for entry in alone["results"][1:12]:
+        row = by_path[entry["path"]]
+        assert row["error"] == ""
+        assert row["classes"].tolist() == [top["class"] for top in entry["top"]][:2]
+        np.testing.assert_allclose(row["probabilities"], [top["probability"] for top in entry["top"]][:2], atol=1e-5)
+
+    pixels = [{"id": path, "image": np.asarray(Image.open(path).convert("RGB"))} for path in paths[1:3]]
+    for row in score(ray.data.from_items(pixels), digits_model, column="image", **common).take_all():
+        assert set(row) == {"id", "classes", "probabilities", "error"}
+        assert row["probabilities"].tolist() == pytest.approx(by_path[row["id"]]["probabilities"].tolist(), abs=1e-5)
+
+
+def test_the_stage_of_the_documentation(few_blocks: None, digits_model: Path, pictures: Path, tmp_path: Path) -> None:
+    """Encoded images in a column of bytes."""
+    from pyarrow import parquet
+
+    classify = definitions("ray data")["classify"]
+    (pictures / "00.png").write_bytes(b"no image")
+    classify(str(pictures), str(tmp_path / "scored"), str(digits_model), replicas=1)
+    rows = {Path(row["path"]).name: row for row in parquet.read_table(tmp_path / "scored").to_pylist()}
+    assert set(rows) == {path.name for path in pictures.iterdir()}
+    assert {frozenset(row) for row in rows.values()} == {frozenset({"path", "classes", "probabilities", "error"})}
+    assert "not an image" in rows["00.png"]["error"]
+    _, alone, _ = predict(digits_model, pictures)
+    for entry in alone["results"][1:]:
+        row = rows[Path(entry["path"]).name]
+        assert (list(row["classes"]), row["error"]) == ([top["class"] for top in entry["top"]][:3], "")
+
+
+# Online
 
 
 def run(name: str, options: RayOptions, **more: Any) -> None:
@@ -189,147 +332,3 @@ def test_replicas_whose_engine_hangs_are_replaced(ray_: Ray, pair: TwoNodes) -> 
     assert asyncio.run(pair.complete(lambda now: not now & before))
     counts = asyncio.run(retried(pair, 20))
     assert counts["answered"] == counts["requests"] >= 20
-
-
-# Offline
-
-
-@pytest.fixture
-def pictures(ray_: Ray, tmp_path: Path) -> Path:
-    from ray import serve
-
-    serve.delete("pair")  # it would hold the CPUs
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number, source in enumerate(sorted((DIGITS / "test").rglob("*.png"))[:40]):
-        (folder / f"{number:02}.png").write_bytes(source.read_bytes())
-    return folder
-
-
-def predict(model: Path, folder: Path, *more: object) -> tuple[int, Any, str]:
-    arguments = ["predict", model, folder, "--provider", "cpu", "--threads", 1, "--batch", 2, "--json", *more]
-    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, json.loads(result.stdout) if result.stdout else None, result.stderr
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-RAY = ("--ray", "--cpus", 0.5)
-
-
-def test_predict_names_unreadable_images(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
-    (pictures / "39.png").write_bytes(b"no image")
-    code, document_, errors = predict(digits_model, pictures, *RAY)
-    assert (code, document_["failures"]) == (1, 1)
-    assert "not an image" in document_["results"][39]["error"]
-    assert "39.png: not an image" in errors
-    assert document_ == predict(digits_model, pictures)[1]
-    assert not list(cache.rglob("*.json"))  # everything is done
-
-
-def test_predict_goes_on_after_an_interruption_and_is_the_same_with_ray(
-    ray_: Ray, digits_model: Path, pictures: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from evovit_deploy.cluster import predicting
-
-    real, kept = predicting.Parts.write, []
-
-    def interrupted(self: Any, number: int, rows: Any) -> None:
-        if len(kept) == 2:
-            raise KeyboardInterrupt
-        real(self, number, rows)
-        kept.append(number)
-
-    monkeypatch.setattr(predicting.Parts, "write", interrupted)
-    code, _, errors = predict(digits_model, pictures, *RAY)
-    assert code == 130
-    assert "the same command resumes there" in errors
-    [first, second] = sorted(cache.rglob("*.json"))
-    second.write_bytes(second.read_bytes()[:-9])  # as a disk that filled up may leave it
-
-    again: list[int] = []
-    monkeypatch.setattr(predicting.Parts, "write", lambda self, number, rows: again.append(number))
-    code, document_, errors = predict(digits_model, pictures, *RAY)
-    assert code == 0
-    assert "8 of 40 images were done by an earlier run" in errors
-    assert sorted(again) == sorted(set(range(5)) - {int(first.stem)})
-    assert document_ == predict(digits_model, pictures)[1]
-
-
-def test_errors_of_a_worker_are_told(ray_: Ray, pictures: Path, cache: Path, tmp_path: Path) -> None:
-    (tmp_path / "x.onnx").write_bytes(b"no model")
-    result = CliRunner().invoke(
-        cli, ["predict", str(tmp_path / "x.onnx"), str(pictures), *map(str, RAY), "--provider", "cpu"]
-    )
-    assert isinstance(result.exception, ModelFileError)
-    assert "x.onnx" in str(result.exception)
-
-
-class Deadly(Job):
-    """A model that takes its process down, as a damaged image may do to a decoder."""
-
-    def engine(self) -> Engine:
-        return FakeEngine(2, 4, image_input="uint8", fail=lambda: os._exit(1))
-
-
-def test_a_worker_that_dies_every_time_ends_the_run(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
-    job = Deadly(digits_model, 1, 8, {}, 0.5)
-    with pytest.raises(EngineError, match=r"failed over .*00.png to .*31.png; what is done is kept"):
-        predict_files(job, describe(job), sorted(pictures.iterdir()), replicas=1)
-
-
-def test_more_than_the_cluster_has_is_refused(ray_: Ray, digits_model: Path, pictures: Path, cache: Path) -> None:
-    for option, reason in (("--cpus", "asks for 99 CPU"), ("--gpus", "asks for 99 GPU")):
-        result = CliRunner().invoke(cli, ["predict", str(digits_model), str(pictures), "--ray", option, "99"])
-        assert isinstance(result.exception, EngineError)
-        assert reason in str(result.exception)
-
-
-def test_a_stage_of_ray_data(ray_: Ray, digits_model: Path, pictures: Path) -> None:
-    import ray.data
-
-    from evovit_deploy.cluster import score
-
-    (pictures / "00.png").write_bytes(b"no image")
-    paths = sorted(map(str, pictures.iterdir()))[:12]
-    common: dict[str, Any] = {"provider": "cpu", "num_cpus": 0.5, "batch_size": 4, "top_k": 2}
-    by_path = {
-        row["path"]: row
-        for row in score(ray.data.from_items([{"path": path} for path in paths]), digits_model, **common).take_all()
-    }
-    assert set(by_path) == set(paths)
-    assert "not an image" in by_path[paths[0]]["error"]
-    assert by_path[paths[0]]["classes"].tolist() == [-1, -1]
-    _, alone, _ = predict(digits_model, pictures)
-    for entry in alone["results"][1:12]:
-        row = by_path[entry["path"]]
-        assert row["error"] == ""
-        assert row["classes"].tolist() == [top["class"] for top in entry["top"]][:2]
-        np.testing.assert_allclose(row["probabilities"], [top["probability"] for top in entry["top"]][:2], atol=1e-5)
-
-    pixels = [{"id": path, "image": np.asarray(Image.open(path).convert("RGB"))} for path in paths[1:3]]
-    for row in score(ray.data.from_items(pixels), digits_model, column="image", **common).take_all():
-        assert set(row) == {"id", "classes", "probabilities", "error"}
-        assert row["probabilities"].tolist() == pytest.approx(by_path[row["id"]]["probabilities"].tolist(), abs=1e-5)
-
-
-def test_the_stage_of_the_documentation(ray_: Ray, digits_model: Path, pictures: Path, tmp_path: Path) -> None:
-    """Encoded images in a column of bytes."""
-    import ray.data
-
-    classify = definitions("ray data")["classify"]
-    (pictures / "00.png").write_bytes(b"no image")
-    classify(str(pictures), str(tmp_path / "scored"), str(digits_model), replicas=1)
-    rows = {Path(row["path"]).name: row for row in ray.data.read_parquet(str(tmp_path / "scored")).take_all()}
-    assert set(rows) == {path.name for path in pictures.iterdir()}
-    assert {frozenset(row) for row in rows.values()} == {frozenset({"path", "classes", "probabilities", "error"})}
-    assert "not an image" in rows["00.png"]["error"]
-    _, alone, _ = predict(digits_model, pictures)
-    for entry in alone["results"][1:]:
-        row = rows[Path(entry["path"]).name]
-        assert (list(row["classes"]), row["error"]) == ([top["class"] for top in entry["top"]][:3], "")
