@@ -86,8 +86,7 @@ def _source(engine: Engine, against: str | Path | Checkpoint, step: Step) -> Bot
     if told is None:
         raise InputError(f"{engine.spec.name} does not say what it was built from. Give an ONNX file with --against.")
     options = dataclasses.replace(options_of(told), outputs=engine.spec.outputs)
-    precision = "fp16" if engine.spec.precision == "fp32" else engine.spec.precision
-    return from_checkpoint(against, precision, options, say)
+    return from_checkpoint(against, engine.spec.precision, options, say)
 
 
 def _reference(source: BothGraphs, images: Array, names: tuple[str, ...]) -> Examined:

@@ -37,7 +37,7 @@ class BothGraphs:
     Attributes:
         model, against: In words.
         reference: FP32 graph.
-        half: The half-precision graph; None where it is the reference in FP16.
+        half: The half-precision graph; None where it is the reference in FP16, or nobody asks for it.
         recipe: Transform and tolerances.
         image_input: ``float32`` or ``uint8``.
         batch: Static batch, or None.
@@ -146,9 +146,11 @@ def _with_equal_outputs(graphs: BothGraphs) -> BothGraphs:
 def from_checkpoint(
     checkpoint: Checkpoint, precision: str, options: ModelOptions, step: Callable[[str], None]
 ) -> BothGraphs:
-    """Export a checkpoint in FP32 and in half precision."""
+    """Export a checkpoint in FP32, and in half precision if that is the precision."""
     reference, kernels = _export(checkpoint, dataclasses.replace(options, precision="fp32"), step)
-    half, _ = _export(checkpoint, dataclasses.replace(options, precision=precision), step)  # type: ignore[arg-type]
+    half = None
+    if precision != "fp32":
+        half, _ = _export(checkpoint, dataclasses.replace(options, precision=precision), step)  # type: ignore[arg-type]
     name = printable(checkpoint.path) if checkpoint.path else checkpoint.recipe.name
     return BothGraphs(
         f"{name} in {precision}",

@@ -12,7 +12,6 @@ from evovit_deploy.diagnose import diagnose
 from evovit_deploy.engines.onnxruntime import OrtEngine
 from evovit_deploy.engines.registry import Backend, register, unregister
 from evovit_deploy.errors import InputError, ModelFileError
-from tests.conftest import DIGITS
 
 from .faults import ALL, healthy
 
@@ -50,11 +49,14 @@ def test_layers_are_those_of_what_it_was_built_from(tmp_path):
         assert (found.passed, found.culprits[0].reason) == (False, reason)
 
 
-def test_an_engine_in_fp32_has_outputs_to_compare_and_no_layers(digits_package):
-    found = diagnose(digits_package, against=DIGITS)
+def test_an_engine_in_fp32_has_outputs_to_compare_and_no_layers(inductor_package):
+    steps = []
+    against = inductor_package.with_suffix(".pth")
+    found = diagnose(inductor_package, against=against, step=lambda text, done, total: steps.append(text))
+    assert steps == ["exporting in fp32", "running the engine"]  # half precision is looked at by nobody
     assert (found.passed, found.precision, found.layers, found.culprits) == (True, "fp32", (), ())
     assert found.parity.jaccard == {"kept_1": 1.0, "kept_2": 1.0}
-    with pytest.raises(InputError, match=r"digits\.pt2 is an engine.*--against"):
-        diagnose(digits_package)
+    with pytest.raises(InputError, match=r"tiny\.pt2 is an engine.*--against"):
+        diagnose(inductor_package)
     with pytest.raises(ModelFileError, match=r"no\.pth"):
-        diagnose(digits_package, against="no.pth")
+        diagnose(inductor_package, against="no.pth")

@@ -74,11 +74,8 @@ SHORTER = {
     "deit_tiny_patch16_224 --weights deit.safetensors --": "test_vit --weights test_vit.safetensors --",
     "evo_deit_small_patch16_224 --random-weights": "evo_deit_tiny_patch16_224 --random-weights",
 }
-# Pages on which `ckpt.pth` is the trained model of the examples; on the others a model of four blocks has its place, since
-# exporting is what takes long and its time goes by the blocks.
-TRAINED = {
-    "docs/inductor.md": "model.pt2 was compiled from it, once for all tests",
-}
+# Pages on which `ckpt.pth` is what `model.pt2` was compiled from, once for all tests; on the others it is an EViT of four blocks.
+COMPILED = {"docs/inductor.md"}
 NEEDS_GPU = "# on a machine with the GPU"
 # Commands that cannot end well on a machine without a GPU: the engine that they would run needs one.
 NO_GPU = {
@@ -119,8 +116,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     if RTX:
         build_engine(folder / "model.onnx", folder / "model.engine", BuildOptions(target="tensorrt-rtx"), prove=False)
     if CXX:
-        package = request.getfixturevalue("digits_package")
-        for suffix in (".pt2", ".pt2.json"):
+        package = request.getfixturevalue("inductor_package")
+        for suffix in (".pt2", ".pt2.json", ".pth"):
             shutil.copy(package.with_suffix(suffix), folder / f"model{suffix}")
     for name, model in (("deit", "deit_tiny_patch16_224"), ("vit", "vit_tiny_patch16_224")):
         save_file(timm.create_model(model).state_dict(), folder / f"{name}.safetensors")
@@ -142,8 +139,8 @@ def place(prepared: Path, page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     """A copy of the prepared folder to work in."""
     folder = tmp_path / "here"
     shutil.copytree(prepared, folder, symlinks=True)
-    if page.relative_to(ROOT).as_posix() in TRAINED:
-        shutil.copy(DIGITS / "evo_deit_digits.pth", folder / "ckpt.pth")
+    if CXX and page.relative_to(ROOT).as_posix() in COMPILED:
+        shutil.copy(folder / "model.pth", folder / "ckpt.pth")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("EVOVIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "100")
@@ -314,7 +311,7 @@ def test_the_tables_of_this_file_name_nothing_that_is_gone() -> None:
     lines += [line.replace("$NAME", value) for line in lines for value in values]
     for long in SHORTER:
         assert any(long in line for line in lines), long
-    assert set(TRAINED) <= {block.page for block in printed}
+    assert set(COMPILED) <= {block.page for block in printed}
 
 
 def test_every_option_that_a_page_names_exists() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,8 +22,10 @@ from evovit_deploy.engines.inductor import engine as engine_module
 from evovit_deploy.engines.inductor.engine import InductorEngine
 from evovit_deploy.engines.inductor.options import Batches
 from evovit_deploy.engines.inductor.package import manifest_path, rebuild_command
+from evovit_deploy.engines.pytorch import TorchEngine
 from evovit_deploy.errors import EngineError
 from evovit_deploy.packages import ServiceOptions, read_contents
+from evovit_deploy.recipes.write import recipe_toml
 from evovit_deploy.serve.metrics import Metrics
 from evovit_deploy.serve.repository import ModelRepository
 from evovit_deploy.serve.settings import ModelSource, ServiceSettings
@@ -31,6 +34,7 @@ from tests.conftest import DIGITS
 from tests.engines.conduct import logits_from_threads
 from tests.engines.fake_inductor import Compiler
 from tests.engines.test_forking import in_child
+from tests.export.conftest import TINY
 from tests.modules import module_of
 
 Evovit = Callable[..., tuple[int, str, str]]
@@ -51,8 +55,8 @@ def batch(count: int, seed: int = 0) -> np.ndarray[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def engine(digits_package: Path) -> Any:
-    with Engine.open(digits_package, threads=1) as opened:
+def engine(inductor_package: Path) -> Any:
+    with Engine.open(inductor_package, threads=1) as opened:
         yield opened
 
 
@@ -81,24 +85,24 @@ def change(package: Path, *keys: str, value: Any) -> None:
     beside.write_text(json.dumps(document))
 
 
-def test_it_is_the_checkpoints_function(engine: Engine, digits_package: Path) -> None:
-    with Engine.open(DIGITS, provider="cpu") as reference:
+def test_it_is_the_checkpoints_function(engine: Engine, inductor_package: Path) -> None:
+    with TorchEngine.from_checkpoint(random_checkpoint(TINY), provider="cpu") as reference:
         logits = reference(batch(11))["logits"]
     assert engine.spec.max_batch == 8
     np.testing.assert_allclose(engine(batch(11))["logits"], logits, atol=1e-4 * max(1, np.abs(logits).max()))
-    parity = json.loads(manifest_path(digits_package).read_text())["parity"]
+    parity = json.loads(manifest_path(inductor_package).read_text())["parity"]
     assert parity["passed"] is True
     assert parity["jaccard"] == {"kept_1": 1.0, "kept_2": 1.0}
-    with Engine.open(digits_package) as again:
+    with Engine.open(inductor_package) as again:
         assert verify(engine, again).passed
 
 
 def test_a_fresh_process_compiles_nothing_and_needs_no_code_of_the_model(
-    engine: Engine, digits_package: Path, tmp_path: Path
+    engine: Engine, inductor_package: Path, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "x.npy", batch(3))
     subprocess.run(
-        [sys.executable, "-c", FRESH, digits_package, tmp_path / "x.npy", tmp_path / "y.npy"],
+        [sys.executable, "-c", FRESH, inductor_package, tmp_path / "x.npy", tmp_path / "y.npy"],
         check=True,
         env={**os.environ, "CXX": "no-such-compiler"},
     )
@@ -142,41 +146,51 @@ def test_a_forked_child_answers(engine: Engine) -> None:
     np.testing.assert_array_equal(in_child(lambda: engine(batch(2))["logits"]), expected)
 
 
-def test_commands_take_it(digits_package: Path, evovit: Evovit) -> None:
-    code, out, err = evovit("verify", DIGITS, digits_package, "--json", "--provider", "cpu")
+def test_commands_take_it(inductor_package: Path, evovit: Evovit, tmp_path: Path) -> None:
+    weights = inductor_package.with_suffix(".pth")
+    code, out, err = evovit("verify", weights, inductor_package, "--json", "--provider", "cpu")
     assert code == 0, err
     assert json.loads(out)["passed"]
-    images = DIGITS.parent / "test" / "3"
-    code, out, err = evovit("predict", digits_package, images, "--json", "--backend", "inductor")
-    assert code == 0, err
-    answers = json.loads(out)
-    assert (answers["backend"], answers["results"][0]["top"][0]["class"]) == ("inductor", 3)
-    code, out, err = evovit("inspect", digits_package)
+    images = tmp_path / "images"
+    images.mkdir()
+    for image in sorted((DIGITS.parent / "test" / "3").iterdir())[:9]:
+        shutil.copy(image, images)
+    (tmp_path / "tiny.toml").write_text(recipe_toml(TINY, "for tests"))
+    answers = []
+    for words in ((inductor_package, "--backend", "inductor"), (weights, "--recipe", tmp_path / "tiny.toml")):
+        code, out, err = evovit("predict", *words, images, "--json", "--provider", "cpu")
+        assert code == 0, err
+        answers.append(json.loads(out))
+    assert answers[0]["backend"] == "inductor"
+    found, expected = ([(r["top"][0]["class"]) for r in answer["results"]] for answer in answers)
+    assert found == expected
+    assert len(found) == 9
+    code, out, err = evovit("inspect", inductor_package)
     assert code == 0, err
     assert "1 to 8" in out
     assert "native code" in out
-    code, _, err = evovit("predict", digits_package, images, "--provider", "cuda")
+    code, _, err = evovit("predict", inductor_package, images, "--provider", "cuda")
     assert code == 4
     assert "was compiled for cpu, and cuda is asked for" in err
 
 
-def test_the_service_and_packages_take_it(digits_package: Path) -> None:
-    models = ModelRepository(ModelSource.parse_all([f"m={digits_package}"]), ServiceSettings(), Metrics())
+def test_the_service_and_packages_take_it(inductor_package: Path) -> None:
+    models = ModelRepository(ModelSource.parse_all([f"m={inductor_package}"]), ServiceSettings(), Metrics())
     models.load_all()
     try:
-        assert models.find("m").batcher.submit(batch(2)).result(60)["logits"].shape == (2, 10)
+        assert models.find("m").batcher.submit(batch(2)).result(60)["logits"].shape == (2, 7)
     finally:
         models.close(1.0)
-    contents = read_contents(digits_package)
-    assert (contents.backend, contents.max_batch, contents.num_classes, contents.gpu_only) == ("inductor", 8, 10, False)
+    contents = read_contents(inductor_package)
+    assert (contents.backend, contents.max_batch, contents.num_classes, contents.gpu_only) == ("inductor", 8, 7, False)
     assert contents.version == torch.__version__.partition("+")[0]
-    assert set(ServiceOptions().files(contents)) == {"digits.pt2", "digits.pt2.json"}
+    assert set(ServiceOptions().files(contents)) == {"tiny.pt2", "tiny.pt2.json"}
 
 
-def test_what_it_says_of_itself(digits_package: Path) -> None:
-    found = describe(digits_package)
+def test_what_it_says_of_itself(inductor_package: Path) -> None:
+    found = describe(inductor_package)
     assert (found["kind"], found["device"], found["batch"]) == ("inductor", "cpu", "1 to 8")
-    assert found["manifest"]["graph"] == {"attention": 12}
+    assert found["manifest"]["graph"] == {"attention": TINY.structure.depth}
     assert found["keep_ratios"]
     rows = {entry.name: entry for entry in doctor.examine({"torch": {"state": "ok", "version": "9"}}).findings}
     assert (rows["backend inductor"].status, rows["backend inductor"].value) == ("ok", "torch 9, on cpu")

@@ -248,12 +248,12 @@ def test_graphs_of_a_package_for_the_cpu_are_refused(package: Path) -> None:
         Engine.open(package, cuda_graphs=True)
 
 
-def test_a_real_package(digits_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_package(inductor_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).normal(size=(11, 3, 64, 64)).astype(np.float32)
-    with Engine.open(digits_package) as engine:
+    with Engine.open(inductor_package) as engine:
         expected = engine(images)
-    path = tmp_path / digits_package.name
-    for file, copy in ((digits_package, path), (manifest_path(digits_package), manifest_path(path))):
+    path = tmp_path / inductor_package.name
+    for file, copy in ((inductor_package, path), (manifest_path(inductor_package), manifest_path(path))):
         shutil.copy(file, copy)
     change(path, "machine", "device", value="cuda")
     loader = Loader().install(monkeypatch, module._load)
