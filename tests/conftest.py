@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from . import exports
+from . import exports, measuring
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits" / "evo_deit_digits.pth"
 REFERENCE = Path(__file__).resolve().parents[1].parent / "shared" / "reference"
@@ -98,6 +98,14 @@ def one_thread_in_onnx_runtime() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnxruntime, "SessionOptions", OneThread)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_in_measurements() -> Iterator[None]:
+    """Let commands that measure have one thread where a test does not say how many."""
+    with pytest.MonkeyPatch.context() as patch:
+        measuring.one_thread(patch.setattr)
         yield
 
 

@@ -32,3 +32,20 @@ def install(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(Settings, "__post_init__", short)
     put(SpeedSettings, "__init__", brief)
     put(session, "_peaks", lambda report: ())  # what the machine reaches
+    one_thread(put)
+
+
+def one_thread(put: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Let what measures have one thread where nobody says how many.
+
+    The models here are small, and a second thread of PyTorch waits for the first, busily, in every layer; where workers share the
+    cores that costs ten times as much, and PyTorch would keep the threads for all tests that follow.
+
+    Args:
+        put: As for :func:`install`.
+    """
+    from evovit_deploy.bench import runs
+    from evovit_deploy.machine import facts
+
+    for module in (facts, runs):
+        put(module, "physical_cores", lambda: 1)

@@ -11,18 +11,19 @@ from typing import Any
 import pytest
 
 from evovit_deploy.machine import facts as env
+from evovit_deploy.machine.facts import physical_cores
 
 
 def test_cores_are_at_least_one_and_at_most_the_cpus() -> None:
-    assert 1 <= env.physical_cores() <= len(env.available_cpus())
+    assert 1 <= physical_cores() <= len(env.available_cpus())
 
 
 def test_a_container_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(env, "available_cpus", lambda: list(range(1000, 1016)))  # no such CPUs: each is a core
     monkeypatch.setattr(env, "cpu_quota", lambda: None)
-    assert env.physical_cores() == 16
+    assert physical_cores() == 16
     monkeypatch.setattr(env, "cpu_quota", lambda: 2.5)
-    assert env.physical_cores() == 3
+    assert physical_cores() == 3
 
 
 def test_gpus_are_read_from_nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> None:
