@@ -87,11 +87,22 @@ class WarmProcess:
 
 
 class Piped(WarmProcess):
-    """A forked child whose output is read here, used like ``subprocess.Popen(..., stdout=PIPE, stderr=PIPE, text=True)``."""
+    """A forked child whose output is read here, used like ``subprocess.Popen(..., stdout=PIPE, stderr=PIPE, text=True)``.
 
-    def __init__(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    Args:
+        arguments, folder, environment: As of :class:`WarmProcess`.
+        stdin: A descriptor, of nothing unless given.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        stdin: int | None = None,
+    ) -> None:
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-        nothing = os.open(os.devnull, os.O_RDONLY)
+        nothing = os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin)
         try:
             super().__init__(arguments, (nothing, out_end, err_end), folder, environment or os.environ)
         finally:
@@ -148,7 +159,14 @@ def _server() -> str:
 
 def _serve(address: str) -> None:
     """Fork a child for each connection, until stdin is closed."""
-    for name in ("torch", "onnxruntime", "evovit_deploy.cli", "evovit_deploy.engines", "evovit_deploy.serve.server"):
+    for name in (
+        "torch",
+        "timm",
+        "onnxruntime",
+        "evovit_deploy.cli",
+        "evovit_deploy.engines",
+        "evovit_deploy.serve.server",
+    ):
         importlib.import_module(name)  # for its children
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those who wait for the children are nobody's to wait for
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

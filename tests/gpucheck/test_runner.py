@@ -8,15 +8,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from evovit_deploy import ExportOptions, export_onnx, load_recipe, random_checkpoint
 from evovit_deploy.bench.reading import read_records
 from evovit_deploy.engines.registry import for_checkpoints
 from evovit_deploy.errors import InputError
+from evovit_deploy.export import export_baseline
 from evovit_deploy.gpucheck import CheckOptions, CheckResult, runner
 from evovit_deploy.gpucheck.jobs import CheckJob, jobs
+from evovit_deploy.models.options import ModelOptions
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 Evovit = Callable[..., tuple[Any, str, str]]
@@ -24,17 +29,17 @@ MICRO = """
 name = "evo_deit_check"
 family = "evo_deit"
 [structure]
-image_size = 32
+image_size = 64
 patch_size = 16
 embed_dim = 64
-depth = 3
+depth = 4
 num_heads = 1
-num_classes = 5
+num_classes = 7
 [evolution]
-keep_ratios = [1.0, 0.5, 0.5]
-tradeoff = [1.0, 1.0, 0.5]
-stage_starts = [1]
-"""
+keep_ratios = [1.0, 0.5, 0.5, 0.5]
+tradeoff = [1.0, 0.5, 0.5, 0.5]
+stage_starts = [1, 3]
+"""  # TINY of tests/export, which other tests export too
 JOB = CheckJob("check", "evo_deit_tiny_patch16_224", "onnxruntime", "cpu", "fp32", (1,), 0.1)
 EVERYTHING = {name: {"state": "ok", "gpu": "a GPU"} for name in ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx")}
 
@@ -46,6 +51,34 @@ def micro(tmp_path: Path) -> Path:
     return path
 
 
+WORKER = """
+from tests import exports, measuring
+exports.install()
+measuring.install()
+import runpy
+runpy.run_module("evovit_deploy.gpucheck.worker", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch, micro: Path, tmp_path: Path) -> None:
+    """Let workers be forked from a Python that has everything imported, share exports, and measure shortly.
+
+    The exports are made here already: the exporter loads for seconds in a new process.
+    """
+    model, plain = random_checkpoint(load_recipe(str(micro))), ExportOptions(prove=False)
+    kept = ExportOptions(ModelOptions(outputs=("logits", "kept")), prove=False)
+    export_onnx(model, tmp_path / "model.onnx", kept)
+    export_baseline(model.recipe, tmp_path / "twin.onnx", plain, kind="twin")
+
+    def popen(words: list[str], *, stdin: int, env: dict[str, str], **streams: Any) -> warm.Piped:
+        assert words[1:3] == ["-m", "evovit_deploy.gpucheck.worker"]
+        return warm.Piped(["-c", WORKER, *words[3:]], ROOT, env, stdin=stdin)
+
+    monkeypatch.setattr(runner, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": popen}))
+
+
+@pytest.mark.usefixtures("warm_workers")
 def test_a_run_without_a_gpu(micro: Path, tmp_path: Path, evovit: Evovit) -> None:
     out = tmp_path / "found"
     words = ["gpu-check", "--device", "cpu", "--models", micro, "--backend", "onnxruntime,tensorrt"]
