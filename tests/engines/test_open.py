@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,16 @@ def test_cuda_is_refused_without_a_gpu(tmp_path: Path) -> None:
     assert caught.value.exit_code == 4
     with Engine.open(path) as engine:  # auto takes the CPU
         assert engine.device == "cpu"
+
+
+def test_without_a_driver_torch_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert cuda_problem() == "no usable NVIDIA GPU or driver was found"
 
 
 @pytest.mark.parametrize(

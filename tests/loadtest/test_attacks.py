@@ -13,7 +13,7 @@ from evovit_deploy.loadtest.attacks import attack, broken
 
 
 @pytest.mark.parametrize("name", list(ATTACKERS))
-def test_nothing_stops_the_service(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_stops_the_service(name: str, forked: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attacks, "GOOD", 10)
     monkeypatch.setattr(attackers, "SENDING", 0.3)
     monkeypatch.setitem(attacks.SETTINGS, "drain", 1)

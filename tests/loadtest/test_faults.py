@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "hot swap"])
-def test_every_request_is_answered_or_refused_and_none_is_lost_or_crossed(name: str) -> None:
+def test_every_request_is_answered_or_refused_and_none_is_lost_or_crossed(name: str, forked: None) -> None:
     run = partial(overload, "http", 2_000) if name == "overload over HTTP" else SCENARIOS[name].run
     counts = asyncio.run(run())  # type: ignore[arg-type]
     assert SCENARIOS[name].broken(counts) == [], counts
@@ -27,7 +27,7 @@ def test_every_request_is_answered_or_refused_and_none_is_lost_or_crossed(name: 
         assert counts["images_run"] == counts["answered"]
 
 
-def test_a_hot_swap_loses_nothing() -> None:
+def test_a_hot_swap_loses_nothing(forked: None) -> None:
     counts = asyncio.run(hot_swap(requests=1_000, swaps=3))
     assert SCENARIOS["hot swap"].broken(counts) == [], counts
     assert counts["swaps"] == 3

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from filelock import FileLock
 from onnx import TensorProto, helper, numpy_helper
 
 from evovit_deploy import ExportOptions, export_onnx, load_checkpoint
@@ -26,11 +27,14 @@ DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 
 
 @pytest.fixture(scope="session")
-def digits_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's checkpoint as ONNX: uint8 images, every kind of output."""
-    path = tmp_path_factory.mktemp("serve") / "digits.onnx"
-    model = ModelOptions("fp32", "uint8", "topk", ("logits", "probabilities", "kept"))
-    export_onnx(load_checkpoint(DIGITS / "evo_deit_digits.pth"), path, ExportOptions(model, prove=False))
+def digits_model(session_folder: Path) -> Path:
+    """The demo's checkpoint as ONNX: uint8 images, every kind of output; made once a session."""
+    path = session_folder / "serve" / "digits.onnx"
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            model = ModelOptions("fp32", "uint8", "topk", ("logits", "probabilities", "kept"))
+            export_onnx(load_checkpoint(DIGITS / "evo_deit_digits.pth"), path, ExportOptions(model, prove=False))
     return path
 
 

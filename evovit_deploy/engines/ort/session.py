@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,20 @@ def cuda_problem() -> str | None:
 
     if PROVIDERS["cuda"] not in ort.get_available_providers():
         return "this onnxruntime has no CUDA provider (pip install onnxruntime-gpu)"
-    import torch
+    if _driver_is_there():  # else torch, which takes seconds to import, has nothing to ask
+        import torch
 
-    return None if torch.cuda.is_available() else "no usable NVIDIA GPU or driver was found"
+        if torch.cuda.is_available():
+            return None
+    return "no usable NVIDIA GPU or driver was found"
+
+
+def _driver_is_there() -> bool:
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def check_provider(provider: str) -> None:
