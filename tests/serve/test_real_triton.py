@@ -30,7 +30,7 @@ from .triton_server import Triton, require_triton, triton_server
 pytestmark = pytest.mark.slow
 
 CI = "--model-config-name=ci_cpu"
-WAIT = 2_000_000  # microseconds that a request waits for company
+WAIT = 1_000_000  # microseconds that a request waits for company
 
 
 def some_images(count: int) -> np.ndarray[Any, Any]:
@@ -45,7 +45,10 @@ def tensor(client: Any, batch: np.ndarray[Any, Any], name: str = "images") -> An
 
 @pytest.fixture(scope="module")
 def repository(digits_model: Path, sums_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's model in two versions, as three that batch differently, and one of another tool with a static batch."""
+    """The demo's model in two versions, as three that batch differently, and one of another tool with a static batch.
+
+    A third version and another model were begun, and their packaging was killed.
+    """
     require_triton()
     place = tmp_path_factory.mktemp("triton")
     labels = (DIGITS / "labels.txt").read_text().split()
@@ -59,6 +62,12 @@ def repository(digits_model: Path, sums_model: Path, tmp_path_factory: pytest.Te
         value.type.tensor_type.shape.dim[0].dim_value = 2
     onnx.save(model, str(place / "static.onnx"))
     package_triton(place / "static.onnx", place / "models")
+    with pytest.MonkeyPatch.context() as kill:  # what was begun stays where it was begun
+        kill.setattr("tempfile.TemporaryDirectory", lambda **options: nullcontext(tempfile.mkdtemp(**options)))
+        kill.setattr(Path, "rename", lambda self, target: (_ for _ in ()).throw(OSError("killed")))
+        for options in (TritonOptions(version=3), TritonOptions(name="new")):
+            with pytest.raises(OutputError):
+                package_triton(digits_model, place / "models", options, labels=labels)
     return place / "models"
 
 
@@ -224,24 +233,9 @@ def test_the_main_configuration_and_a_version_that_comes_later(digits_model: Pat
         ]
 
 
-def test_a_killed_packaging_does_not_keep_triton_from_starting(
-    digits_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    models = tmp_path / "models"
-    package_triton(digits_model, models)
-    # As after a kill: what was begun stays where it was begun.
-    monkeypatch.setattr("tempfile.TemporaryDirectory", lambda **options: nullcontext(tempfile.mkdtemp(**options)))
-    monkeypatch.setattr(Path, "rename", lambda self, target: (_ for _ in ()).throw(OSError("killed")))
-    for options in (TritonOptions(version=2), TritonOptions(name="new")):
-        with pytest.raises(OutputError):
-            package_triton(digits_model, models, options)
-    monkeypatch.undo()
-    left = [path for path in tmp_path.rglob(".evovit-*") if path.is_dir()]
+def test_a_killed_packaging_does_not_keep_triton_from_starting(repository: Path, grpc: Any) -> None:
+    left = [path for path in repository.parent.rglob(".evovit-*") if path.is_dir()]
     assert len(left) == 2
-    with (
-        triton_server(models, tmp_path / "server", CI) as server,
-        triton_grpc.InferenceServerClient(server.grpc) as client,
-    ):
-        assert [(model.name, model.version) for model in client.get_model_repository_index().models] == [
-            ("digits", "1")
-        ]
+    index = [(model.name, model.version, model.state) for model in grpc.get_model_repository_index().models]
+    loaded = [("digits", "1"), ("digits", "2"), ("narrow", "1"), ("shared", "1"), ("static", "1")]
+    assert sorted(index) == [(*model, "READY") for model in loaded]
