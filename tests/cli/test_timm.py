@@ -10,9 +10,10 @@ import torch
 
 from evovit_deploy.checkpoint.options import CheckpointOptions
 from evovit_deploy.export.source import ExportSource
-from tests import measuring
+from tests import measuring, shallow_vit
 
 NAME = "test_vit"
+SHALLOW = shallow_vit.NAME  # where something is exported
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 QUICK = ("--batch", "1", "--min-seconds", "0", "--min-calls", "2", "--json")
 
@@ -23,14 +24,22 @@ def evovit(evovit_on_a_line, monkeypatch):
     return evovit_on_a_line
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
+def saved(name, path) -> Path:
     """Ten classes, 96 px, in timm's names."""
     torch.manual_seed(0)
-    model = timm.create_model(NAME, pretrained=False, num_classes=10, img_size=96)
-    path = tmp_path_factory.mktemp("timm") / "weights.pth"
+    model = timm.create_model(name, pretrained=False, num_classes=10, img_size=96)
     torch.save({"state_dict": model.state_dict()}, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return saved(NAME, tmp_path_factory.mktemp("timm") / "weights.pth")
+
+
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory) -> Path:
+    return saved(SHALLOW, tmp_path_factory.mktemp("timm") / "weights.pth")
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +53,16 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-def test_export_and_what_comes_after(evovit, weights, data, tmp_path):
+def test_export_and_what_comes_after(evovit, shallow, data, tmp_path):
     evolved, original = tmp_path / "evolved.onnx", tmp_path / "original.onnx"
-    source = ("--from-timm", f"timm/{NAME}.r160_in1k", "--weights", weights)
+    source = ("--from-timm", f"timm/{SHALLOW}.r160_in1k", "--weights", shallow)
     code, out, err = evovit("export", *source, "--keep", "0.6,0.3", "--outputs", "logits,kept", "-o", evolved, "--json")
     assert code == 0
     assert "keep ratio 0.3, 0.6 costs in accuracy is yours to check, with `evovit eval`" in err
     assert "evovit sweep" in err
     manifest = json.loads(out)
-    assert (manifest["family"], manifest["recipe"]["baseline"]) == ("evo_vit", f"{NAME}.r160_in1k")
-    assert manifest["recipe"]["evolution"]["keep_ratios"] == [1, 1, 0.6, 0.6, 0.3, 0.3]
+    assert (manifest["family"], manifest["recipe"]["baseline"]) == ("evo_vit", f"{SHALLOW}.r160_in1k")
+    assert manifest["recipe"]["evolution"]["keep_ratios"] == [1, 0.6, 0.3]
     assert manifest["recipe"]["transform"]["mean"] == [0.5, 0.5, 0.5]
     assert manifest["weights"]["random"] is False
     assert manifest["parity"]["jaccard"] == {"kept_1": 1.0, "kept_2": 1.0}
@@ -65,7 +74,7 @@ def test_export_and_what_comes_after(evovit, weights, data, tmp_path):
     assert json.loads(out)["weights"]["sha256"] == manifest["weights"]["sha256"]
 
     for model in (evolved, original):
-        code, _, err = evovit("verify", weights, model)
+        code, _, err = evovit("verify", shallow, model)
         assert code == 0, err
     code, out, _ = evovit("inspect", evolved)
     assert code == 0
@@ -79,18 +88,18 @@ def test_export_and_what_comes_after(evovit, weights, data, tmp_path):
     assert code == 0
     code, out, _ = evovit("bench", evolved, *QUICK)
     assert code == 0
-    assert f"{NAME}.r160_in1k twin" in out
+    assert f"{SHALLOW}.r160_in1k twin" in out
 
 
-def test_keep_ratio_1_says_nothing_of_accuracy(evovit, weights, tmp_path):
-    source = ("--from-timm", NAME, "--weights", weights)
+def test_keep_ratio_1_says_nothing_of_accuracy(evovit, shallow, tmp_path):
+    source = ("--from-timm", SHALLOW, "--weights", shallow)
     code, _, err = evovit("export", *source, "--keep", "1", "-o", tmp_path / "m.onnx", "--no-verify")
     assert code == 0
     assert "accuracy" not in err
 
 
 def test_random_weights_are_marked(evovit, tmp_path):
-    arguments = ("export", "--from-timm", NAME, "--img-size", "32", "--no-verify", "--json")
+    arguments = ("export", "--from-timm", SHALLOW, "--img-size", "32", "--no-verify", "--json")
     code, out, err = evovit(*arguments, "-o", tmp_path / "m.onnx")
     assert code == 0
     assert json.loads(out)["weights"] == {"source": "random weights (seed 0)", "random": True, "sha256": None}
@@ -171,19 +180,19 @@ def test_sweeps_of_methods_that_cannot_be(evovit, weights, data, tmp_path, optio
     assert not (tmp_path / "sweep").exists()
 
 
-def test_sweep_and_the_recipe_it_writes(evovit, weights, data, tmp_path):
+def test_sweep_and_the_recipe_it_writes(evovit, shallow, data, tmp_path):
     arguments = ("--ratios", "0.5", "--quick", "--workers", "0", "--max-drop", "100", "-o", tmp_path / "sweep")
     arguments += ("--backend", "pytorch")  # tests/sweep/test_runner.py sweeps exports
-    code, out, _ = evovit("sweep", "--from-timm", NAME, "--weights", weights, "--data", data, *arguments)
+    code, out, _ = evovit("sweep", "--from-timm", SHALLOW, "--weights", shallow, "--data", data, *arguments)
     assert code == 0
     following = re.search(r"next: evovit export (\S+) --recipe (\S+)", out)
     assert following
-    assert following[1] == str(weights)
+    assert following[1] == str(shallow)
     recipe = following[2]
-    code, out, _ = evovit("export", weights, "--recipe", recipe, "-o", tmp_path / "m.onnx", "--json")
+    code, out, _ = evovit("export", shallow, "--recipe", recipe, "-o", tmp_path / "m.onnx", "--json")
     assert code == 0
-    assert json.loads(out)["recipe"]["baseline"] == NAME
-    code, out, _ = evovit("bench", weights, "--recipe", recipe, "--backend", "pytorch", *QUICK)
+    assert json.loads(out)["recipe"]["baseline"] == SHALLOW
+    code, out, _ = evovit("bench", shallow, "--recipe", recipe, "--backend", "pytorch", *QUICK)
     assert code == 0
     assert "random weights" not in out, "the twin has the weights too"
 

@@ -11,17 +11,20 @@ import pytest
 import timm
 import torch
 
+from tests import shallow_vit
+
 NAME = "test_vit"
+SHALLOW = shallow_vit.NAME  # where something is exported
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "test"
-HOW = ("--from-timm", NAME, "--method", "tome", "--r", "6,-1")
+HOW = ("--from-timm", SHALLOW, "--method", "tome", "--r", "6,-1")
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten classes, 96 px, in timm's names: 36 patches, six blocks."""
+    """Ten classes, 96 px, in timm's names: 36 patches, three blocks."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("timm") / "weights.pth"
-    torch.save(timm.create_model(NAME, pretrained=False, num_classes=10, img_size=96).state_dict(), path)
+    torch.save(timm.create_model(SHALLOW, pretrained=False, num_classes=10, img_size=96).state_dict(), path)
     return path
 
 
@@ -29,20 +32,20 @@ def test_export_and_what_comes_after(evovit: Callable[..., Any], weights: Path, 
     model, picture = tmp_path / "model.onnx", sorted((DIGITS / "3").iterdir())[0]
     outputs = ("--outputs", "logits,sources,sizes", "--input", "uint8")
     code, out, err = evovit(
-        "export", "--from-timm", NAME, "--weights", weights, *HOW[2:4], "--r", "5,-1", *outputs, "-o", model
+        "export", "--from-timm", SHALLOW, "--weights", weights, *HOW[2:4], "--r", "5,-1", *outputs, "-o", model
     )
     assert code == 0, err
-    assert "sources_5, sizes" in out  # the last block of a decreasing schedule merges nothing
+    assert "sources_2, sizes" in out  # the last block of a decreasing schedule merges nothing
     assert "what r 0 to 10 costs in accuracy" in err
     code, out, _ = evovit("inspect", model)
     assert code == 0
     assert "class token and 36 patch tokens, of which 10 are merged" in out
     code, out, err = evovit("verify", weights, model)
     assert code == 0, err
-    assert "sources_5: same groups" in out
+    assert "sources_2: same groups" in out
     assert "sources to see them" not in err
     plain = tmp_path / "plain.onnx"
-    code, _, err = evovit("export", "--from-timm", NAME, "--weights", weights, *HOW[2:], "--no-verify", "-o", plain)
+    code, _, err = evovit("export", *HOW, "--weights", weights, "--no-verify", "-o", plain)
     assert code == 0, err
     code, _, err = evovit("verify", weights, plain)
     assert code == 0, err
@@ -55,7 +58,7 @@ def test_export_and_what_comes_after(evovit: Callable[..., Any], weights: Path, 
     assert code == 0, err
     assert "class attention" not in err
     parts = json.loads(out)["summary"]["selections"]
-    assert [part["tokens"] for part in parts] == [26, 18, 12, 8, 6]
+    assert [part["tokens"] for part in parts] == [26, 21]
     code, _, err = evovit("package", "triton", model, "-o", tmp_path / "repository")
     assert code == 0, err
     config = " ".join(next((tmp_path / "repository").rglob("config.pbtxt")).read_text().split())
@@ -66,8 +69,8 @@ def test_bench_beside_the_twin(evovit: Callable[..., Any], weights: Path) -> Non
     quick = ("--batch", "1", "--min-seconds", "0", "--min-calls", "2", "--backend", "pytorch", "--json")
     code, out, err = evovit("bench", weights, *HOW, *quick)
     assert code == 0, err
-    assert "tome_test_vit" in out
-    assert "tome_test_vit twin" not in out, "the twin is the ViT itself"
+    assert "tome_shallow_vit" in out
+    assert "tome_shallow_vit twin" not in out, "the twin is the ViT itself"
 
 
 @pytest.mark.parametrize(
