@@ -75,15 +75,6 @@ def test_the_graph_keeps_one_fused_attention_a_block_and_no_operator_of_ours(
     assert not [target for target in targets if "evovit" in target]
 
 
-def test_the_graph_of_a_levit() -> None:
-    recipe = load_recipe("evo_levit_128s_224")
-    module = evolved(recipe)
-    program = export_program(module, module.output_names, 1, 8)
-    depths = recipe.structure.depths
-    assert attentions(program) == sum(depths) + len(depths) - 1  # the last: between the stages
-    assert not [node for node in program.graph.nodes if "evovit" in str(node.target)]
-
-
 def test_outputs_that_are_not_asked_for_are_left_out(micro: Path) -> None:
     module = evolved(load_recipe(str(micro)), outputs=("logits", "kept"))
     both, one = (export_program(module, chosen, 2, 2) for chosen in (("logits", "kept_1"), ("kept_1",)))

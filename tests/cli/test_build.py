@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from evovit_deploy.cli.build import build
 from evovit_deploy.errors import EvoVitError, InputError, PlanError, RecipeError
-from tests.trt_models import tiny_onnx
+from tests.trt_models import DEPTH, tiny_onnx
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -28,7 +28,7 @@ def test_a_table_on_stdout_and_notes_on_stderr(tmp_path: Path) -> None:
     result = run(tiny_onnx(), "-o", tmp_path / "m.engine", "--target", "tensorrt-rtx", "--no-verify")
     assert result.exit_code == 0
     assert "evo_deit_test (random weights)" in result.stdout
-    assert "3 of 3" in result.stdout
+    assert f"{DEPTH} of {DEPTH}" in result.stdout
     assert "batch 1/8/64" in result.stdout
     assert "built, not run here" in result.stderr
     assert "built, not run here" not in result.stdout
@@ -44,7 +44,7 @@ def test_one_json_document(tmp_path: Path) -> None:
     assert document["path"] == str(target)
     assert document["batch"] == {"min": 1, "opt": 4, "max": 4}
     assert document["compute_capabilities"] == ["8.9"]
-    assert document["report"]["attention"]["fused"] == 3
+    assert document["report"]["attention"]["fused"] == DEPTH
     assert document["options"]["require_fused_attention"] is True
     assert {**document} == {
         "path": str(target),
