@@ -20,6 +20,7 @@ from evovit_deploy.export import ExportOptions, export_baseline, export_onnx
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Evolution, Recipe, Structure
 from tests import timm_models
+from tests.export.conftest import PAIR
 from tests.levit_reference import TINY
 
 
@@ -68,40 +69,32 @@ def test_shapes_that_are_not_known(tmp_path: Path) -> None:
     assert onnx_work(save(tmp_path / "m.onnx", nodes, {})) is None
 
 
-def recipe() -> Recipe:
-    structure = Structure(image_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=5)
-    evolution = Evolution((1, 0.5), (1, 0.5), stage_starts=(1,))
-    return Recipe("evo_micro", "evo_deit", structure, evolution, baseline="deit_micro")
-
-
-def vit_macs(tokens: list[int], c: int = 16, patches: int = 16) -> int:
+def vit_macs(tokens: list[int], c: int = 64, patches: int = 16) -> int:
     """Patch embedding, and for each block with n tokens: qkv, scores, values, proj, MLP."""
     blocks = sum(n * c * 3 * c + 2 * n * n * c + n * c * c + 2 * n * c * 4 * c for n in tokens)
-    return patches * c * 3 * 64 + blocks + c * 5
+    return patches * c * 3 * 256 + blocks + c * 7
 
 
 @pytest.mark.parametrize("selection", ["topk", "rank"])
 def test_the_exported_model_has_the_work_of_its_schedule(tmp_path: Path, selection: str) -> None:
     options = ExportOptions(ModelOptions(selection=selection, trim=False), prove=False)
-    found = onnx_work(export_onnx(random_checkpoint(recipe()), tmp_path / "evo.onnx", options).path)
+    found = onnx_work(export_onnx(random_checkpoint(PAIR), tmp_path / "evo.onnx", options).path)
     assert found is not None
-    class_rows = 2 * (2 * 17 * 16)  # q_cls k^T of the blocks whose class attention is alive, at most
+    class_rows = 2 * (2 * 17 * 64)  # q_cls k^T of the blocks whose class attention is alive, at most
     expected = vit_macs([17, 9])
     assert expected <= found.macs <= expected + class_rows
 
 
 def test_the_twin_has_the_work_counted_by_hand(tmp_path: Path) -> None:
-    twin = onnx_work(export_baseline(recipe(), tmp_path / "twin.onnx", ExportOptions(prove=False)).path)
+    twin = onnx_work(export_baseline(PAIR, tmp_path / "twin.onnx", ExportOptions(prove=False)).path)
     assert twin is not None
     assert twin.macs == vit_macs([17] * 2)
 
 
 CHECKPOINTS: dict[str, Callable[[], Checkpoint]] = {
-    "evo_deit": lambda: random_checkpoint(recipe()),
+    "evo_deit": lambda: random_checkpoint(PAIR),
     "evo_levit": lambda: random_checkpoint(TINY),
-    "timm": lambda: timm_models.checkpoint_of(
-        "vit_small_patch14_reg4_dinov2 avg", recipe().parts(Structure, Evolution)[1]
-    ),
+    "timm": lambda: timm_models.checkpoint_of("vit_small_patch14_reg4_dinov2", PAIR.parts(Structure, Evolution)[1]),
 }
 
 
@@ -120,7 +113,7 @@ def test_a_module_has_the_work_of_its_export(tmp_path: Path, family: str, monkey
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize(("kind", "source"), [("trimmed", recipe()), ("stock", recipe()), ("stock", TINY)])
+@pytest.mark.parametrize(("kind", "source"), [("trimmed", PAIR), ("stock", PAIR), ("stock", TINY)])
 def test_a_baseline_has_the_work_of_its_export(tmp_path: Path, source: Recipe, kind: str) -> None:
     options = ExportOptions(ModelOptions(), prove=False)
     exported = Route(provider="cpu", export=options).open_vanilla(kind, source, tmp_path)

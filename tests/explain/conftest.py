@@ -15,8 +15,8 @@ from evovit_deploy.recipes import Evolution, Recipe, Structure
 RECIPE = Recipe(
     "micro",
     "evo_deit",
-    Structure(image_size=64, patch_size=16, embed_dim=64, depth=4, num_heads=2, num_classes=5),
-    Evolution((1, 0.5, 0.5, 0.25), (1, 0.5, 0.5, 0.5), stage_starts=(1, 3)),
+    Structure(image_size=64, patch_size=16, embed_dim=64, depth=3, num_heads=2, num_classes=5),
+    Evolution((1, 0.5, 0.25), (1, 0.5, 0.5), stage_starts=(1, 2)),
 )
 
 

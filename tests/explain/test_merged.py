@@ -57,20 +57,32 @@ def test_a_group_has_its_mean_colour_and_a_line_around_it() -> None:
 
 
 def test_explain_a_file_against_its_checkpoint(picture: Path, tmp_path: Path) -> None:
-    path = export_onnx(CHECKPOINT, tmp_path / "m.onnx", ExportOptions(OUTPUTS, prove=False)).path
+    checkpoint = merging_of(FAMILY, (4, 4))
+    path = export_onnx(checkpoint, tmp_path / "m.onnx", ExportOptions(OUTPUTS, prove=False)).path
     with (
         OrtEngine(path, provider="cpu") as engine,
-        TorchEngine.from_checkpoint(CHECKPOINT, OUTPUTS, provider="cpu") as reference,
+        TorchEngine.from_checkpoint(checkpoint, OUTPUTS, provider="cpu") as reference,
     ):
         result = explain(engine, [picture], tmp_path / "out", reference=reference)
     parts = result.summary["selections"]
     assert [(part["name"], part["tokens"], part["identical"]) for part in parts] == [
         ("sources_1", 32, 1),
         ("sources_2", 28, 1),
-        ("sources_3", 24, 1),
-        ("sources_4", 20, 1),
     ]
     assert result.summary["overlap"] == []
+    assert len(result.images[0]["sources"]) == 2
+
+
+def test_three_of_four_merges_are_drawn(picture: Path, tmp_path: Path) -> None:
+    with TorchEngine.from_checkpoint(CHECKPOINT, OUTPUTS, provider="cpu") as engine:
+        result = explain(engine, [picture], tmp_path / "out", reference=engine)
+    parts = result.summary["selections"]
+    assert [(part["name"], part["tokens"]) for part in parts] == [
+        ("sources_1", 32),
+        ("sources_2", 28),
+        ("sources_3", 24),
+        ("sources_4", 20),
+    ]
     assert len(result.images[0]["sources"]) == 4
     page = result.gallery.read_text(encoding="utf-8")
     assert "mean colour" in page

@@ -28,7 +28,7 @@ from tests.exporting import run
 from tests.levit_reference import TINY as LEVIT
 from tests.timm_models import merging_of
 
-from .conftest import TINY
+from .conftest import PAIR
 
 OPERATOR = ExportOptions(attention="operator")
 FP16 = dataclasses.replace(OPERATOR, model=ModelOptions("fp16"))
@@ -39,11 +39,11 @@ def operators(path: Path) -> Counter[str]:
 
 
 @pytest.fixture(scope="module")
-def files(tiny: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def files(pair: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An FP32 export with plain attention, and one with the operator; both proven."""
     folder = tmp_path_factory.mktemp("attention")
-    plain = export_onnx(tiny, folder / "plain.onnx", ExportOptions())
-    operator = export_onnx(tiny, folder / "operator.onnx", OPERATOR)
+    plain = export_onnx(pair, folder / "plain.onnx", ExportOptions())
+    operator = export_onnx(pair, folder / "operator.onnx", OPERATOR)
     assert "attention" not in plain.manifest
     assert (operator.manifest["attention"], operator.manifest["opset"]) == ("operator", 23)
     return plain.path, operator.path
@@ -52,9 +52,9 @@ def files(tiny: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 def test_every_block_has_one_and_the_values_are_those_of_plain(files: tuple[Path, Path]) -> None:
     plain, operator = files
     before, after = operators(plain), operators(operator)
-    assert (before["Attention"], after["Attention"]) == (0, TINY.structure.depth)
-    assert before["Softmax"] - after["Softmax"] == TINY.structure.depth  # the class rows keep theirs
-    assert before["MatMul"] - after["MatMul"] == 2 * TINY.structure.depth
+    assert (before["Attention"], after["Attention"]) == (0, PAIR.structure.depth)
+    assert before["Softmax"] - after["Softmax"] == PAIR.structure.depth  # the class rows keep theirs
+    assert before["MatMul"] - after["MatMul"] == 2 * PAIR.structure.depth
     images = np.random.default_rng(0).standard_normal((3, 3, 64, 64)).astype(np.float32)
     with Engine.open(plain, provider="cpu") as one, Engine.open(operator, provider="cpu") as other:
         for some in (images, images[:1]):
@@ -70,18 +70,22 @@ def test_as_much_work_is_counted(files: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize(("precision", "batch"), [("fp16", None), ("bf16", 2)])
-def test_half_precision_is_proven(tiny: Checkpoint, tmp_path: Path, precision: str, batch: int | None) -> None:
+def test_half_precision_is_proven(pair: Checkpoint, tmp_path: Path, precision: str, batch: int | None) -> None:
     model = ModelOptions(precision)  # type: ignore[arg-type]
     options = dataclasses.replace(OPERATOR, model=model, batch=batch)
-    result = export_onnx(tiny, tmp_path / "model.onnx", options)
+    result = export_onnx(pair, tmp_path / "model.onnx", options)
     assert result.parity is not None
     assert result.parity.passed
-    assert operators(result.path)["Attention"] == TINY.structure.depth
+    assert operators(result.path)["Attention"] == PAIR.structure.depth
 
 
-def test_an_overflow_within_it_is_seen_named_and_mended(tmp_path: Path) -> None:
+def test_an_overflow_within_it_is_seen_named_and_mended(pair: Checkpoint, tmp_path: Path) -> None:
     """Queries and keys fit into FP16, their products in block 1 do not. A kernel may keep those in FP32 or round them."""
-    overflowing = next(fault for fault in FAULTS if str(fault) == "deit-logits-1").checkpoint()
+    state = {
+        key: 6 * tensor if tensor.dim() == 2 and "head" not in key else tensor for key, tensor in pair.state.items()
+    }
+    next(fault for fault in FAULTS if str(fault) == "deit-logits-1").inject(state, 1)
+    overflowing = dataclasses.replace(pair, state=state)
     with pytest.raises(ParityError, match=r"Overflow begins at blocks\.1/attn/attend/Attention: "):
         export_onnx(overflowing, tmp_path / "model.onnx", FP16)
     assert not list(tmp_path.iterdir())
@@ -92,13 +96,13 @@ def test_an_overflow_within_it_is_seen_named_and_mended(tmp_path: Path) -> None:
     assert "blocks.1/attn/attend/Attention" in result.manifest["islands"]
 
 
-def test_diagnose_measures_it(files: tuple[Path, Path], tiny: Checkpoint, tmp_path: Path) -> None:
+def test_diagnose_measures_it(files: tuple[Path, Path], pair: Checkpoint, tmp_path: Path) -> None:
     """Of an FP32 file alone; and of an FP16 file against the checkpoint, which is exported the same way."""
-    half = export_onnx(tiny, tmp_path / "half.onnx", dataclasses.replace(FP16, prove=False)).path
+    half = export_onnx(pair, tmp_path / "half.onnx", dataclasses.replace(FP16, prove=False)).path
     images = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
-    for found in (diagnose(files[1], images=images), diagnose(half, against=tiny, images=images)):
+    for found in (diagnose(files[1], images=images), diagnose(half, against=pair, images=images)):
         measured = {layer.node: layer for layer in found.layers if layer.node.endswith("/Attention")}
-        assert list(measured) == [f"blocks.{block}/attn/attend/Attention" for block in range(TINY.structure.depth)]
+        assert list(measured) == [f"blocks.{block}/attn/attend/Attention" for block in range(PAIR.structure.depth)]
         assert all(0 < layer.error < 0.01 for layer in measured.values())
         assert found.passed
 
@@ -107,11 +111,11 @@ def test_diagnose_measures_it(files: tuple[Path, Path], tiny: Checkpoint, tmp_pa
 def test_the_baseline_takes_the_same_way(files: tuple[Path, Path], tmp_path: Path, kind: str) -> None:
     route = Route(provider="cpu", threads=1, batches=(1,))
     with route.open_file(files[1]).engine as engine:
-        twin = route.like(engine).open_vanilla(kind, TINY, tmp_path)
+        twin = route.like(engine).open_vanilla(kind, PAIR, tmp_path)
     twin.engine.close()
     assert (twin.engine.spec.manifest or {})["attention"] == "operator"
-    assert operators(next(tmp_path.glob("*.onnx")))["Attention"] == TINY.structure.depth
-    plain = export_baseline(TINY, tmp_path / "plain.onnx", ExportOptions(prove=False), kind=kind)  # type: ignore[arg-type]
+    assert operators(next(tmp_path.glob("*.onnx")))["Attention"] == PAIR.structure.depth
+    plain = export_baseline(PAIR, tmp_path / "plain.onnx", ExportOptions(prove=False), kind=kind)  # type: ignore[arg-type]
     counted = onnx_work(plain.path)
     assert counted is not None
     assert twin.subject.facts.macs == counted.macs
@@ -148,10 +152,10 @@ def test_options_that_do_not_go_together() -> None:
 
 def test_the_command_says_it(tmp_path: Path) -> None:
     recipe, path = tmp_path / "tiny.toml", tmp_path / "tiny.onnx"
-    write_recipe(recipe, TINY, "")
+    write_recipe(recipe, PAIR, "")
     result = run("--recipe", recipe, "--random-weights", "--attention", "operator", "--no-verify", "-o", path)
     assert "opset 23  attention operator" in result.output
-    assert operators(path)["Attention"] == TINY.structure.depth
+    assert operators(path)["Attention"] == PAIR.structure.depth
     told = CliRunner().invoke(app, ["inspect", str(path)]).output
     assert ["attention", "operator"] in [line.split() for line in told.splitlines()]
 

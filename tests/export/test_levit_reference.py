@@ -3,12 +3,15 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto
 
 from evovit_deploy import Engine, ExportOptions, export_onnx, load_checkpoint, random_checkpoint
 from evovit_deploy.export import export_baseline
+from evovit_deploy.images.transform import normalise
 from evovit_deploy.models.options import ModelOptions
 from tests.levit_reference import NAME, TINY
+from tests.modules import module_of
 
 BOTH = ("logits", "kept")
 
@@ -19,19 +22,31 @@ def case(reference):
     return load_checkpoint(reference / f"{NAME}.pth"), dict(np.load(reference / f"{NAME}.npz"))
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp16", "bf16"])
-def tiny(request, tmp_path_factory):
-    """(precision, path) of a small export with every output, proven."""
+ALL = (*BOTH, "probabilities")
+SMALL = {
+    "fp32": ModelOptions(outputs=BOTH),
+    "fp16": ModelOptions("fp16", "uint8", outputs=ALL),
+    "bf16": ModelOptions("bf16", outputs=ALL),
+}
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def result(request, tmp_path_factory):
+    """A small export, proven."""
     path = tmp_path_factory.mktemp("levit") / "model.onnx"
-    options = ExportOptions(ModelOptions(request.param, outputs=("logits", "kept", "probabilities")))
-    return request.param, export_onnx(random_checkpoint(TINY), path, options).path
+    return export_onnx(random_checkpoint(TINY), path, ExportOptions(SMALL[request.param]))
 
 
-# The default and what is least like it; all six combinations run in PyTorch (tests/models/test_levit.py).
-@pytest.mark.parametrize(("selection", "fold"), [("topk", True), ("onehot", False)])
-def test_fp32(case, tmp_path, selection, fold):
+@pytest.fixture
+def tiny(result):
+    """(precision, path) of it."""
+    return result.manifest["precision"], result.path
+
+
+def test_fp32(case, tmp_path):
+    """What is least like the default, from end to end; all six combinations in PyTorch: tests/models/test_levit.py."""
     checkpoint, data = case
-    options = ExportOptions(ModelOptions(selection=selection, outputs=BOTH, fold=fold), prove=False)
+    options = ExportOptions(ModelOptions(selection="onehot", outputs=BOTH, fold=False), prove=False)
     with Engine.open(export_onnx(checkpoint, tmp_path / "model.onnx", options).path, provider="cpu") as engine:
         for images in (slice(None), slice(0, 1), slice(2, 5)):
             got = engine(data["images"][images])
@@ -39,13 +54,15 @@ def test_fp32(case, tmp_path, selection, fold):
             assert np.array_equal(got["kept_1"], data["sel1_kept"][images])
 
 
-def test_half_precision_keeps_the_top_class(case, tmp_path):
-    """In BF16, the coarser one; that both compute the module is proven for the ``tiny`` exports."""
-    checkpoint, data = case
-    options = ExportOptions(ModelOptions("bf16", outputs=BOTH), prove=False)
-    with emulated(export_onnx(checkpoint, tmp_path / "model.onnx", options).path) as engine:
-        got = engine(data["images"])
-    assert np.array_equal(got["logits"].argmax(1), data["logits"].argmax(1))
+def test_half_precision_keeps_the_top_class(result):
+    """The authors' in half precision in PyTorch: tests/models/test_levit.py."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    images = normalise(pixels, TINY.transform)
+    with torch.inference_mode():
+        expected = module_of(random_checkpoint(TINY))(torch.from_numpy(images))[0].numpy()
+    with emulated(result.path) as engine:
+        got = engine(pixels if result.manifest["input"] == "uint8" else images)
+    assert np.array_equal(got["logits"].argmax(1), expected.argmax(1))
 
 
 def test_rank_is_proven(tmp_path):
@@ -56,18 +73,20 @@ def test_rank_is_proven(tmp_path):
     assert report.jaccard == {"kept_1": 1.0, "kept_2": 1.0}
 
 
-def test_uint8_is_proven_in_fp16(tmp_path):
-    options = ExportOptions(ModelOptions("fp16", "uint8"))
-    result = export_onnx(random_checkpoint(TINY), tmp_path / "model.onnx", options)
+def test_is_proven(result):
+    """In FP16 with uint8 images."""
+    asked = SMALL[result.manifest["precision"]]
     assert result.parity.passed
-    assert result.manifest["input"] == "uint8"
+    assert result.manifest["input"] == asked.image_input
 
 
 def test_outputs_and_manifest(tiny):
     precision, path = tiny
     with Engine.open(path, provider="cpu") if precision != "bf16" else emulated(path) as engine:
-        assert engine.spec.outputs == ("logits", "kept_1", "kept_2", "probabilities")
-        got = engine(np.zeros((3, 3, 64, 64), np.float32))
+        assert engine.spec.outputs == ("logits", "kept_1", "kept_2", *SMALL[precision].outputs[2:])
+        got = engine(
+            np.zeros((3, 64, 64, 3), np.uint8) if precision == "fp16" else np.zeros((3, 3, 64, 64), np.float32)
+        )
     assert (got["kept_1"].shape, got["kept_2"].shape) == ((3, 8), (3, 2))
     assert got["kept_1"].dtype == np.int64
 

@@ -79,7 +79,7 @@ def test_the_rules_are_back_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not hasattr(rewriter, "_DEFAULT_REWRITE_RULES")
 
 
-def test_an_export_tries_them_so(tiny, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_tries_them_so(pair, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried, thresholds = [], set()
     rule = type(rewriter._DEFAULT_REWRITE_RULES[0])
     real = rule.try_rewrite
@@ -94,7 +94,7 @@ def test_an_export_tries_them_so(tiny, tmp_path, monkeypatch: pytest.MonkeyPatch
     before = gc.get_threshold()
     gc.set_threshold(700, 10, 10)
     try:
-        export_onnx(tiny, tmp_path / "model.onnx", ExportOptions(ModelOptions(), prove=False))
+        export_onnx(pair, tmp_path / "model.onnx", ExportOptions(ModelOptions(), prove=False))
         assert gc.get_threshold() == (700, 10, 10)
     finally:
         gc.set_threshold(*before)

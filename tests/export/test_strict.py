@@ -85,9 +85,9 @@ def test_a_weight_beyond_fp16_is_named(tiny, tmp_path):
         export_onnx(changed(tiny, blocks__2__mlp__fc1__weight=2.0**23), tmp_path / "model.onnx", FP16)
 
 
-def test_a_healthy_model_has_nothing_beyond_fp16(tiny, tmp_path):
-    for batch in (None, 2):
-        result = export_onnx(tiny, tmp_path / "model.onnx", dataclasses.replace(FP16, batch=batch))
+def test_a_healthy_model_has_nothing_beyond_fp16(tiny, pair, tmp_path):
+    for checkpoint, batch in ((tiny, None), (pair, 2)):
+        result = export_onnx(checkpoint, tmp_path / "model.onnx", dataclasses.replace(FP16, batch=batch))
         gate = next(gate for gate in result.parity.gates if gate.name == "overflow")
         assert (gate.found, gate.passed, result.parity.overflows) == (0, True, ())
     run = StrictRun(onnx.load(result.path), 2)

@@ -28,8 +28,8 @@ PLACES = Fusion((1.0, 0.6, 0.7, 0.5), (1, 2, 3))
 DROPPED = dataclasses.replace(PLACES, fuse=False)
 
 
-def small(family: str, evolution: Fusion) -> Checkpoint:
-    model, name = timm_model(family), family.split()[0]
+def small(family: str, evolution: Fusion, depth: int = SMALL["depth"]) -> Checkpoint:
+    model, name = timm_model(family, depth), family.split()[0]
     recipe = Recipe(f"evit_{name}", "evit_vit", structure_of(model, name), evolution, baseline=name)
     return Checkpoint(None, recipe, dict(model.state_dict()), "test", "float32", None)
 

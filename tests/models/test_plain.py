@@ -20,11 +20,11 @@ from .plain import PlainEvoDeit
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 
 
-def plain_of(checkpoint) -> PlainEvoDeit:
+def plain_of(checkpoint, schedule: str = "stage") -> PlainEvoDeit:
     structure, evolution = checkpoint.recipe.parts(Structure, Evolution)
-    return PlainEvoDeit(
-        checkpoint.state, structure.num_heads, evolution.keep_ratios, evolution.tradeoff, evolution.stage_starts
-    )
+    keep = evolution.keep_ratios
+    starts = evolution.stage_starts if schedule == "stage" else [i for i, ratio in enumerate(keep) if ratio < 1]
+    return PlainEvoDeit(checkpoint.state, structure.num_heads, keep, evolution.tradeoff, starts)
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +42,16 @@ def case(checkpoint):
     return images, np.stack(logits), [np.array([stages[i] for stages in kept]) for i in (0, 1)]
 
 
-def test_the_plain_model_is_the_authors(reference):
+@pytest.mark.parametrize("schedule", ["stage", "layer"])
+def test_the_plain_model_is_the_authors(reference, schedule):
     checkpoint = load_checkpoint(reference / "evo_deit_micro.pth")
     data = np.load(reference / "evo_deit_micro.npz")
-    plain = plain_of(checkpoint)
+    plain, expected = plain_of(checkpoint, schedule), data["logits" if schedule == "stage" else "logits_layerwise"]
     for i, image in enumerate(data["images"]):
         logits, kept = plain(image)
-        assert np.abs(logits - data["logits"][i]).max() <= 1e-5
-        assert [kept[0], kept[1]] == [data["stage1_kept"][i].tolist(), data["stage2_kept"][i].tolist()]
+        assert np.abs(logits - expected[i]).max() <= 1e-5
+        if schedule == "stage":
+            assert [kept[0], kept[1]] == [data["stage1_kept"][i].tolist(), data["stage2_kept"][i].tolist()]
 
 
 @pytest.mark.parametrize("fold", [True, False], ids=["folded", "unfolded"])
