@@ -176,7 +176,8 @@ def test_a_message_that_never_comes() -> None:
             never.set()
 
 
-def test_what_does_not_arrive_does_not_hold_up_the_stop() -> None:
+def test_what_does_not_arrive_does_not_hold_up_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evovit_deploy.serve.server.GRACE", 0.2)
     with running(always(NumberEngine()), drain=1000.0, body_timeout=1000.0) as service:  # noqa: SIM117
         with grpc.insecure_channel(service.grpc) as channel:
             sent: queue.Queue[Any] = queue.Queue()
