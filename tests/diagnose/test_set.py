@@ -19,7 +19,7 @@ from evovit_deploy.models.build import build_model
 
 from .faults import ALL, Fault, healthy
 
-SAMPLE = ("timm-mlp-0", "deit-tie-0")
+SAMPLE = ("deit-mlp-0", "timm-tie-0")
 pytestmark = pytest.mark.usefixtures("weights_into_one_export")
 
 

@@ -21,7 +21,7 @@ from evovit_deploy.engines.inductor.compiling import attentions, export_program
 from evovit_deploy.models.evolution import PATTERNS
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes import Evolution, LevitEvolution, LevitStructure, Recipe, Structure
-from tests.models.test_evit import PLACES
+from tests.models.test_evit import FEW
 from tests.models.test_evit import small as fusing
 from tests.modules import module_of
 from tests.timm_models import checkpoint_of, merging_of
@@ -41,7 +41,7 @@ def levit() -> Checkpoint:
 
 
 def evit() -> Checkpoint:
-    return fusing("deit_small_patch16_224", PLACES)
+    return fusing("deit_small_patch16_224", FEW, 3)
 
 
 def tome() -> Checkpoint:
@@ -58,7 +58,7 @@ KEPT, FEATURES = ("logits", "kept"), ("embedding", "class_token", "patch_tokens"
 MODELS: dict[str, tuple[Callable[[], Checkpoint], tuple[str, ...], str, int]] = {
     **{f"evo_deit {pattern}": (evo_deit, KEPT, pattern, 3) for pattern in PATTERNS},
     **{f"levit {pattern}": (levit, KEPT, pattern, 5) for pattern in ("topk", "rank", "onehot")},
-    "evit": (evit, KEPT, "auto", 4),
+    "evit": (evit, KEPT, "auto", 3),
     "tome": (tome, ("logits", "sources", "sizes"), "auto", 2),
     "registers, features": (evolved_dinov2, FEATURES, "auto", 2),
 }

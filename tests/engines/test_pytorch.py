@@ -19,12 +19,11 @@ from tests.engines.foreign_onnx import CLASSES
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    ones = (1.0,) * 4
     return Recipe(
         "tiny",
         "evo_deit",
-        Structure(image_size=32, patch_size=8, embed_dim=32, depth=5, num_heads=2, num_classes=CLASSES),
-        Evolution(keep_ratios=(*ones, 0.5), tradeoff=(*ones, 0.5), stage_starts=(4,)),
+        Structure(image_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, num_classes=CLASSES),
+        Evolution(keep_ratios=(1.0, 1.0, 0.5), tradeoff=(1.0, 1.0, 0.5), stage_starts=(2,)),
         transform=Transform(mean=(0.5, 0.5, 0.5)),
     )
 

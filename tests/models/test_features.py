@@ -1,6 +1,7 @@
 """Features as outputs: timm's own at keep ratio 1; below it tokens at their places, as plain loops over timm's blocks do it."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.models.outputs import KINDS, check_outputs, kind_of, read_outputs
 from evovit_deploy.models.vanilla import build_stock, build_twin, vanilla_recipe
 from evovit_deploy.recipes import Evolution, Structure
+from tests.levit_reference import TINY as LEVIT
 from tests.modules import module_of
 from tests.timm_models import FAMILIES, checkpoint_of, evolved, images_for, timm_model
 
@@ -76,23 +78,30 @@ def test_keep_ratio_1_is_timm(family, fold):
         assert_features(got, model, model.forward_features(images), whole)
 
 
+@functools.cache
+def states_by_hand(family, schedule):
+    """[B, P + N, C] after every block."""
+    model, by_image = timm_model(family), []
+    evolved(model, images_for(model), dataclasses.replace(UNEVEN, schedule=schedule), by_image)
+    return list(torch.stack(by_image, 1))
+
+
 @pytest.mark.parametrize("fold", [True, False], ids=["folded", "unfolded"])
 @pytest.mark.parametrize("selection", sorted(PATTERNS))
 @pytest.mark.parametrize("schedule", ["stage", "layer"])
 @pytest.mark.parametrize("family", [REGISTERS, "vit_small_patch16_224 avg, normed before", "deit3_small_patch16_224"])
 def test_every_patch_is_at_its_place(family, schedule, selection, fold):
     model, evolution = timm_model(family), dataclasses.replace(UNEVEN, schedule=schedule)
-    images, by_image = images_for(model), []
-    evolved(model, images, evolution, by_image)
-    states = list(torch.stack(by_image, 1))
+    images, states = images_for(model), states_by_hand(family, schedule)
     options = ModelOptions(selection=selection, outputs=("kept", *wanted_of(model), "block_1"), fold=fold)
     got = run(module_of(checkpoint_of(family, evolution), options), images)
     assert_features(got, model, model.norm(states[-1]), states)
 
 
-@pytest.mark.parametrize("output", [*wanted_of(timm_model(REGISTERS)), "kept"])
+@pytest.mark.parametrize("output", [*PLAIN, "norm_block_1", "kept"])
 def test_an_output_is_the_same_alone(output):
     model = timm_model(REGISTERS)
+    assert output in (*wanted_of(model), "kept")
     checkpoint, images = checkpoint_of(REGISTERS, UNEVEN), images_for(model)
     every = run(module_of(checkpoint, ModelOptions(outputs=(*wanted_of(model), "kept", "logits"))), images)
     for name, value in run(module_of(checkpoint, ModelOptions(outputs=(output,))), images).items():
@@ -177,16 +186,17 @@ def test_scores_of_a_model_without_a_head_are_refused(output):
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "outputs", "words"),
+    ("model", "outputs", "words"),
     [
-        (checkpoint_of(REGISTERS), ("block_4",), "block_4: evo_vit_small_patch14_reg4_dinov2 has 4 blocks, from 0 to 3"),
-        (checkpoint_of(REGISTERS), ("norm_block_12",), "has 4 blocks"),
-        (random_checkpoint(TINY), ("norm_block_3",), "no token.*--outputs blocks=3"),
-        (random_checkpoint(load_recipe("evo_levit_128s_224")), ("patch_tokens",), "patch_tokens is not there.*embedding"),
-        (random_checkpoint(load_recipe("evo_levit_128s_224")), ("block_1",), "block_1 is not there: the grid shrinks"),
+        (REGISTERS, ("block_4",), "block_4: evo_vit_small_patch14_reg4_dinov2 has 4 blocks, from 0 to 3"),
+        (REGISTERS, ("norm_block_12",), "has 4 blocks"),
+        (TINY, ("norm_block_3",), "no token.*--outputs blocks=3"),
+        (LEVIT, ("patch_tokens",), "patch_tokens is not there.*embedding"),
+        (LEVIT, ("block_1",), "block_1 is not there: the grid shrinks"),
     ],
 )  # fmt: skip
-def test_what_a_model_cannot_give_is_refused(checkpoint, outputs, words):
+def test_what_a_model_cannot_give_is_refused(model, outputs, words):
+    checkpoint = checkpoint_of(model) if isinstance(model, str) else random_checkpoint(model)
     with pytest.raises(InputError, match=words):
         module_of(checkpoint, ModelOptions(outputs=outputs))
 

@@ -8,12 +8,18 @@ import torch
 from evovit_deploy import InputError, RecipeError, load_recipe
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.models.vanilla import build_stock, build_twin, vanilla_recipe
+from evovit_deploy.models.vit.timm_source import scaled_evolution
 from evovit_deploy.models.vit.vanilla import timm_deit
 
 SMALL = dataclasses.replace(
-    load_recipe("evo_deit_tiny_patch16_224").structure, image_size=64, embed_dim=128, num_heads=2, num_classes=7
+    load_recipe("evo_deit_tiny_patch16_224").structure,
+    image_size=64,
+    embed_dim=128,
+    depth=4,
+    num_heads=2,
+    num_classes=7,
 )
-RECIPE = dataclasses.replace(load_recipe("evo_deit_tiny_patch16_224"), structure=SMALL)
+RECIPE = dataclasses.replace(load_recipe("evo_deit_tiny_patch16_224"), structure=SMALL, evolution=scaled_evolution(4))
 
 
 @pytest.mark.parametrize("fold", [True, False])
