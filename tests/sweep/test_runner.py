@@ -28,8 +28,10 @@ CHECKPOINT = DIGITS / "evo_deit_digits.pth"
 pytestmark = pytest.mark.usefixtures("short")
 
 
-def call(*arguments: object, code: int = 0) -> Any:
-    command = ["sweep", CHECKPOINT, *arguments, "--provider", "cpu", "--threads", 1]
+def call(*arguments: object, code: int = 0, model: tuple[Path, Path] | None = None) -> Any:
+    """Run the command, on the shipped checkpoint or another one and its recipe."""
+    source = (CHECKPOINT,) if model is None else (model[0], "--recipe", model[1])
+    command = ["sweep", *source, *arguments, "--provider", "cpu", "--threads", 1]
     result = CliRunner().invoke(app, list(map(str, command)))
     if isinstance(result.exception, EvoVitError):
         raise result.exception
@@ -38,7 +40,9 @@ def call(*arguments: object, code: int = 0) -> Any:
 
 
 @pytest.mark.slow
-def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_is_interrupted_goes_on_and_picks(
+    some: Path, shallow: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, ran = running.evaluate, []
 
     def evaluated(subject: Subject, *rest: Any, **options: Any) -> Any:
@@ -50,11 +54,11 @@ def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, mo
     monkeypatch.setattr(running, "evaluate", evaluated)
     folder = tmp_path / "out"
     command = ("--data", some, "-o", folder, "--ratios", "0.25,1")
-    result = call(*command, code=130)
+    result = call(*command, model=shallow, code=130)
     assert "the same command resumes there" in result.stderr
     assert [one.name for one in read_outcomes(folder / "outcomes.jsonl")] == ["full"]
 
-    document = json.loads(call(*command, "--max-drop", "100", "--json").stdout)
+    document = json.loads(call(*command, "--max-drop", "100", "--json", model=shallow).stdout)
     assert ran == ["full", "stage_0.25_0.25", "stage_0.25_0.25"]
     full, quarter = document["outcomes"]
     assert (full["speedup"], full["drop"], full["agreement"], full["images"]) == (1, 0, 1, 20)
@@ -63,37 +67,38 @@ def test_a_sweep_is_interrupted_goes_on_and_picks(some: Path, tmp_path: Path, mo
     assert quarter["full_ms"] > 0
     middle = (full["latency_ms"] + quarter["full_ms"]) / 2
     assert quarter["comparable_ms"] == pytest.approx(middle / quarter["speedup"])
+    assert full["top1"] > quarter["top1"] > 0
     assert quarter["drop"] == pytest.approx(100 * (full["top1"] - quarter["top1"]))
     assert document["picked"] in ("full", "stage_0.25_0.25")
     picked = next(one for one in document["outcomes"] if one["name"] == document["picked"])
     recipe = read_recipe(folder / "recipe.toml")
     assert [recipe.evolution.keep_ratios[first] for first, _ in recipe.evolution.stages()] == picked["keep_ratios"]
-    assert load_checkpoint(CHECKPOINT, recipe=recipe).recipe.evolution == recipe.evolution
+    assert load_checkpoint(shallow[0], recipe=recipe).recipe.evolution == recipe.evolution
     assert ElementTree.parse(folder / "front.svg").getroot().tag.endswith("svg")
     assert "| stage_0.25_0.25 |" in (folder / "front.md").read_text()
 
     # Nothing is run again for another question; other data are another sweep, with the models that are there.
-    table = call(*command, "--budget", "100s").stdout
+    table = call(*command, "--budget", "100s", model=shallow).stdout
     assert "stage_0.25_0.25" in table
     assert "next: evovit export" in table
     assert len(ran) == 3
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "matplotlib", None)
-        result = call(*command, "--json")
+        result = call(*command, "--json", model=shallow)
         assert "no front.svg: the plot of a sweep needs matplotlib, which is not installed" in result.stderr
         assert json.loads(result.stdout)["plot"] is None
         assert not (folder / "front.svg").exists()
     times = {path: path.stat().st_mtime_ns for path in (folder / "models").iterdir()}
     shutil.rmtree(some / "9")
-    call(*command)
+    call(*command, model=shallow)
     assert len(ran) == 5
     assert {path: path.stat().st_mtime_ns for path in (folder / "models").iterdir()} == times
     with pytest.raises(InputError, match="no candidate drops by"):
-        call(*command, "--max-drop", "-100")
+        call(*command, "--max-drop", "-100", model=shallow)
 
     (some / "8" / "x.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"1 images could not be evaluated; the first, .*x\.png"):
-        call(*command, "--restart")
+        call(*command, "--restart", model=shallow)
     assert len(ran) == 6
 
 
@@ -121,12 +126,12 @@ def test_a_damaged_record(tmp_path: Path) -> None:
     assert read_outcomes(tmp_path / "none.jsonl") == []
 
 
-def test_another_backend_runs_the_candidates(some: Path, tmp_path: Path) -> None:
+def test_another_backend_runs_the_candidates(some: Path, shallow: tuple[Path, Path], tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    call("--data", some, "-o", folder, "--ratios", "0.25", "--backend", "pytorch")
+    call("--data", some, "-o", folder, "--ratios", "0.25", "--backend", "pytorch", model=shallow)
     in_torch = read_outcomes(folder / "outcomes.jsonl")
     assert not list((folder / "models").iterdir())
-    call("--data", some, "-o", folder, "--ratios", "0.25", "--backend", "onnxruntime")
+    call("--data", some, "-o", folder, "--ratios", "0.25", "--backend", "onnxruntime", model=shallow)
     exported = read_outcomes(folder / "outcomes.jsonl")[2:]
     assert [one.name for one in in_torch] == [one.name for one in exported] == ["full", "stage_0.25_0.25"]
     for one, other in zip(in_torch, exported):  # the same models, another measurement
@@ -135,9 +140,9 @@ def test_another_backend_runs_the_candidates(some: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(find_gpu() is not None, reason="there is a GPU")
-def test_a_tensorrt_engine_needs_a_gpu_to_be_measured(some: Path, tmp_path: Path) -> None:
+def test_a_tensorrt_engine_needs_a_gpu_to_be_measured(some: Path, shallow: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="NVIDIA GPU, and none was found"):
-        call("--data", some, "-o", tmp_path / "out", "--backend", "tensorrt-rtx", "--precision", "fp16")
+        call("--data", some, "-o", tmp_path / "out", "--backend", "tensorrt-rtx", "--precision", "fp16", model=shallow)
     assert read_outcomes(tmp_path / "out" / "outcomes.jsonl") == []
 
 
