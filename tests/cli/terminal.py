@@ -175,7 +175,7 @@ def evovit(*words: str, columns: int = 200) -> list[str]:
 
 def run_all(ways: Sequence[Way], folder: Path, **variables: str) -> list[Said]:
     """Run commands in turn, in one process and one terminal."""
-    with terminal(["-c", SHARED + DRIVER, json.dumps(ways)], folder, **variables) as opened:
+    with terminal(["-c", f"import tests.shallow\n{SHARED}{DRIVER}", json.dumps(ways)], folder, **variables) as opened:
         opened.wait()
         out, err = (text.split("\0") for text in (opened.out, opened.err))
     assert len(out) == len(err) == 2 * len(ways) + 1, f"the process ended early: {out[-1]} {err[-1]}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
+import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from typer.main import get_command
 
 from evovit_deploy.cli import app
 from evovit_deploy.cli.doctor import command_names
+from evovit_deploy.recipes.write import write_recipe
+from tests import shallow
+from tests.export.conftest import TINY
 
 from .terminal import BOX, COLOUR, ROOT, SHARED, Said, Way, evovit, run_all, terminal
 
@@ -34,30 +39,31 @@ SHORT = (
     "1",
 )
 
-# In this order, in one folder: what one writes another reads. A command may be called in several ways.
+# In this order, in one folder: what one writes another reads. A command may be called in several ways. `small.pth` and
+# `small.toml` are models of few blocks; the demo below measures and serves the digits.
 WAYS: dict[str, list[tuple[str, ...]]] = {
     "inspect": [("inspect", CHECKPOINT)],
     "export": [
         ("export", CHECKPOINT, "-o", "model.onnx", "--outputs", "logits,kept"),
-        ("export", "--from-timm", "test_vit", "-o", "timm.onnx", "--no-verify"),
-        ("export", "--recipe", "evo_deit_tiny_patch16_224", "--random-weights", "-o", "random.onnx", "--no-verify"),
+        ("export", "--from-timm", "shallow_vit", "-o", "timm.onnx", "--no-verify"),
+        ("export", "--recipe", "small.toml", "--random-weights", "-o", "random.onnx", "--no-verify"),
     ],
     "verify": [("verify", CHECKPOINT, "model.onnx")],
-    "diagnose": [("diagnose", CHECKPOINT, "--images", IMAGE, "-o", "diagnosis.svg")],
+    "diagnose": [("diagnose", "small.pth", "--images", IMAGE, "-o", "diagnosis.svg")],
     "predict": [("predict", "model.onnx", IMAGE, "--labels", LABELS), ("predict", "model.onnx", f"{IMAGES}/3")],
     "eval": [("eval", "model.onnx", "--data", "few", "--labels", LABELS, "--workers", "0")],
     "explain": [("explain", CHECKPOINT, IMAGE, "-o", "explained")],
     "sweep": [
-        ("sweep", CHECKPOINT, "--data", "few", "-o", "swept", "--ratios", "0.5", "--workers", "0", "--quick",
+        ("sweep", "small.pth", "--data", "few", "-o", "swept", "--ratios", "0.5", "--workers", "0", "--quick",
          "--backend", "pytorch"),
     ],
-    "build": [("build", "model.onnx", "-o", "model.engine", "--target", "tensorrt-rtx")],
+    "build": [("build", "timm.onnx", "-o", "model.engine", "--target", "tensorrt-rtx")],
     "gpu-check": [
-        ("gpu-check", "--device", "cpu", "--models", "evo_deit_tiny_patch16_224", "--backend", "pytorch", "--minutes", "0.001"),
+        ("gpu-check", "--device", "cpu", "--models", "small.toml", "--backend", "pytorch", "--minutes", "0.001"),
     ],
     "list": [("list",)],
     "doctor": [("doctor",)],
-    "bench": [("bench", "model.onnx", *SHORT, "--record", "runs.jsonl")],
+    "bench": [("bench", "timm.onnx", *SHORT, "--record", "runs.jsonl")],
     "bench report": [("bench", "report", "runs.jsonl"), ("bench", "report", "runs.jsonl", "-o", "page.html")],
     "bench compare": [("bench", "compare", "runs.jsonl", "runs.jsonl")],
     "bench serve": [("bench", "serve", "--seconds", "0.1", "--clients", "1")],
@@ -68,7 +74,10 @@ WAYS: dict[str, list[tuple[str, ...]]] = {
 }  # fmt: skip
 WITHOUT_RESULT = {("bench", "report", "runs.jsonl", "-o", "page.html")}  # what was written is a note
 # At one width only: as others of the command in any width; or narrow, since it takes long.
-ONCE = {**dict.fromkeys([*WAYS["export"][1:], WAYS["bench report"][1]], 200), WAYS["bench serve"][0]: 60}
+ONCE = {
+    **dict.fromkeys([*WAYS["export"][1:], WAYS["bench report"][1]], 200),
+    **dict.fromkeys([WAYS["bench serve"][0], WAYS["gpu-check"][0], WAYS["doctor"][0]], 60),
+}
 FAILURES: dict[str, tuple[str, ...]] = {
     "inspect": ("inspect", "no.pth"),
     "export": ("export", "no.pth"),
@@ -113,6 +122,8 @@ def said_by(tmp_path_factory: pytest.TempPathFactory) -> dict[int | str, Ways]:
     All in one terminal and one folder, so that what was made at one width is there at the other.
     """
     folder = tmp_path_factory.mktemp("terminal")
+    shallow.save_evit(folder / "small.pth", 10)
+    write_recipe(folder / "small.toml", dataclasses.replace(TINY, name="small"), "a small Evo-DeiT")
     for name in ("3", "7"):
         (folder / "few" / name).mkdir(parents=True)
         for image in sorted((DIGITS / "test" / name).iterdir())[:2]:
@@ -224,7 +235,9 @@ def test_ctrl_c(tmp_path: Path, words: tuple[str, ...], until: str) -> None:
 def test_demo(tmp_path: Path) -> None:
     """`make demo` in a terminal; its processes share exports with other tests, and measure briefly."""
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(SHARED)  # what every Python reads first
+    needed = textwrap.indent(SHARED, "    ")  # by commands that export or measure
+    customized = f"import sys\nif {{'export', 'verify', 'bench'}} & set(sys.orig_argv):{needed}"
+    (tmp_path / "site" / "sitecustomize.py").write_text(customized)  # what every Python reads first
     path = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
     with terminal([str(DIGITS / "demo.py")], tmp_path, EVOVIT_CACHE=str(tmp_path / "cache"), PYTHONPATH=path) as opened:
         assert opened.wait() == 0, opened.out[-3000:] + opened.err[-3000:]
