@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -13,7 +14,7 @@ from PIL import Image
 from evovit_deploy import ExportOptions, export_onnx, random_checkpoint
 from evovit_deploy.checkpoint import Checkpoint
 from evovit_deploy.models.options import ModelOptions
-from evovit_deploy.recipes import Recipe
+from evovit_deploy.recipes import Evolution, Recipe
 from tests.export.conftest import TINY
 
 OUTPUTS = ("logits", "kept")
@@ -42,18 +43,26 @@ def made(tmp_path_factory):
         "same": TINY,
         "keep": dataclasses.replace(TINY, evolution=evolution.with_keep((0.75, 0.5))),
         "schedule": dataclasses.replace(TINY, evolution=dataclasses.replace(evolution, schedule="layer")),
-        "weights": TINY,
     }
     for name, recipe in recipes.items():
-        checkpoint: Checkpoint = random_checkpoint(recipe, seed=1 if name == "weights" else 0)
+        checkpoint: Checkpoint = random_checkpoint(recipe)
         options = ExportOptions(ModelOptions(outputs=OUTPUTS), prove=False)
         export_onnx(checkpoint, folder / f"{name}.onnx", options)
     other = onnx.load(folder / "same.onnx")
     manifest = next(entry for entry in other.metadata_props if entry.key == "evovit")
-    document = json.loads(manifest.value)
+    same = manifest.value
+    document = json.loads(same)
     document["recipe"]["transform"]["mean"] = [0.1, 0.2, 0.3]
     manifest.value = json.dumps(document)
     onnx.save(other, folder / "transform.onnx")
+    document = json.loads(same)
+    document["weights"]["source"] = "random weights (seed 1)"
+    manifest.value = json.dumps(document)
+    for tensor in other.graph.initializer:  # other weights in the same graph are what an export of them would be
+        value = onnx.numpy_helper.to_array(tensor)
+        if value.dtype == np.float32 and value.ndim == 2:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(value[::-1]), tensor.name))
+    onnx.save(other, folder / "weights.onnx")
     torch.save({"model": dict(random_checkpoint(TINY).state)}, folder / "tiny.pth")
     Image.new("RGB", (80, 64), "white").save(folder / "[white].png")
     return folder
@@ -139,7 +148,9 @@ def test_a_manifest_of_an_earlier_version_opens_with_its_own_tolerances():
     ids=",".join,
 )
 def test_an_export_is_proven_whatever_its_outputs(outputs, tmp_path):
-    result = export_onnx(random_checkpoint(TINY), tmp_path / "x.onnx", ExportOptions(ModelOptions(outputs=outputs)))
+    three = Evolution((1, 0.5, 0.5), (1, 0.5, 0.5), stage_starts=(1, 2))
+    recipe = dataclasses.replace(TINY, structure=dataclasses.replace(TINY.structure, depth=3), evolution=three)
+    result = export_onnx(random_checkpoint(recipe), tmp_path / "x.onnx", ExportOptions(ModelOptions(outputs=outputs)))
     report = result.parity
     assert report.passed
     assert report.compared == (
