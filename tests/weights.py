@@ -30,7 +30,7 @@ def install(put: Callable[[Any, str, Any], None]) -> None:
         if not options["dynamic"]:  # a class token for the whole batch is a constant then
             return export(module, example, names, **options)
         try:
-            attributes = re.sub(r"('eps'): [\d.e-]+", r"\1", structure(module))
+            attributes = re.sub(r"('eps', )[\d.e-]+", r"\1", structure(module))
         except UnknownAttribute:
             return export(module, example, names, **options)
         key = repr((attributes, next(module.parameters()).dtype, names, options, example.shape, example.dtype))
