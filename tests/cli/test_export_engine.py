@@ -21,17 +21,17 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 MICRO = """
 family = "evo_deit"
 [structure]
-image_size = 32
-patch_size = 8
+image_size = 64
+patch_size = 16
 embed_dim = 64
 depth = 2
 num_heads = 1
-num_classes = 5
+num_classes = 7
 [evolution]
 stage_starts = [1]
 keep_ratios = [1.0, 0.5]
 tradeoff = [1.0, 0.5]
-"""
+"""  # PAIR of tests/export, which other tests export too
 ENGINE = ("--format", "engine", "--target", "tensorrt-rtx")
 
 
