@@ -33,6 +33,8 @@ MEASURED = (
     "--min-calls",
     "1",
     "--quick",
+    "--warmup",
+    "0",
 )
 
 
