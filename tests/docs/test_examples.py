@@ -13,15 +13,12 @@ import socket
 import string
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 
 from evovit_deploy import export_onnx, load_checkpoint
 from evovit_deploy.building.build import build_engine
@@ -32,6 +29,7 @@ from evovit_deploy.export import ExportOptions
 from evovit_deploy.models.options import ModelOptions
 from tests import measuring, warm
 
+from . import stand_ins
 from .pages import PAGES, ROOT, Block, blocks
 
 DIGITS = ROOT / "examples" / "digits"
@@ -60,21 +58,25 @@ ELSEWHERE = {
     "# ray data": "tests/serve/test_ray.py",
     "# ray\n": "tests/cluster/test_ray_options.py",
 }
-# What takes a command long and shows nothing more of it: what it is run with instead. `test_vit` has six blocks; the ViT
-# that the README puts token evolution on is the one that it names.
+# What takes a command long and shows nothing more of it: what it is run with instead. Exporting takes as long as there are
+# blocks: the models of stand_ins.py have three or four.
 SHORTER = {
     "--ratios 0.5,0.7,0.9": "--ratios 0.5",
     "--max-drop 5 --tries 4": "--max-drop 5 --tries 3",
     "--ratios 0.7 -o methods": "--ratios 0.7 -o methods --backend pytorch",
-    "vit_small_patch14_reg4_dinov2.lvd142m": "test_vit",
-    "vit_tiny_patch16_224.augreg_in21k_ft_in1k --weights vit.safetensors": "test_vit --weights test_vit.safetensors",
-    "vit_tiny_patch16_224 --weights vit.safetensors": "test_vit --weights test_vit.safetensors",
-    "export vit.safetensors": "export test_vit.safetensors",
-    '"vit.safetensors", timm="vit_tiny_patch16_224.augreg_in21k_ft_in1k"': '"test_vit.safetensors", timm="test_vit"',
-    "deit_tiny_patch16_224 --weights deit.safetensors --": "test_vit --weights test_vit.safetensors --",
-    "evo_deit_small_patch16_224 --random-weights": "evo_deit_tiny_patch16_224 --random-weights",
+    "vit_small_patch14_reg4_dinov2.lvd142m": "shallow_vit",
+    "vit_tiny_patch16_224.augreg_in21k_ft_in1k --weights vit.safetensors": "shallow_vit --weights shallow_vit.safetensors",
+    "vit_tiny_patch16_224 --weights vit.safetensors": "shallow_vit --weights shallow_vit.safetensors",
+    "export vit.safetensors": "export shallow_vit.safetensors",
+    '"vit.safetensors", timm="vit_tiny_patch16_224.augreg_in21k_ft_in1k"': '"shallow_vit.safetensors", timm="shallow_vit"',
+    "deit_tiny_patch16_224 --weights deit.safetensors --": "shallow_vit --weights shallow_vit.safetensors --",
+    "evo_deit_small_patch16_224 --random-weights": "small.toml --random-weights",
+    "evo_levit_128s_224 --random-weights": "levit.toml --random-weights",
+    "--outputs embedding,patch_tokens,blocks=2,5": "--outputs embedding,patch_tokens,blocks=1,2",
+    'found["block_2"], found["block_5"]': 'found["block_1"], found["block_2"]',
+    "--baseline levit_128s_224": "--baseline levit_128s_224 --precision fp16",  # which tests/building/test_levit_plan.py exports
 }
-# Pages on which `ckpt.pth` is what `model.pt2` was compiled from, once for all tests; on the others it is an EViT of four blocks.
+# Pages on which `ckpt.pth` is what `model.pt2` was compiled from, once for all tests; on others it is an EViT of three blocks.
 COMPILED = {"docs/inductor.md"}
 NEEDS_GPU = "# on a machine with the GPU"
 # Commands that cannot end well on a machine without a GPU: the engine that they would run needs one.
@@ -96,9 +98,7 @@ def pages_with_blocks() -> list[Path]:
 def prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A folder with the files that the pages speak of, all of them made from the digits."""
     folder = tmp_path_factory.mktemp("docs")
-    torch.manual_seed(0)
-    for name, classes in (("ckpt", 10), ("evit", 3)):
-        save_evit(folder / f"{name}.pth", classes)
+    stand_ins.save_all(folder)
     shutil.copy(DIGITS / "labels.txt", folder / "labels.txt")
     shutil.copy(DIGITS / "test" / "7" / "0081.png", folder / "image.png")
     for name in ("val", "photos"):
@@ -119,19 +119,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
         package = request.getfixturevalue("inductor_package")
         for suffix in (".pt2", ".pt2.json", ".pth"):
             shutil.copy(package.with_suffix(suffix), folder / f"model{suffix}")
-    for name, model in (("deit", "deit_tiny_patch16_224"), ("vit", "vit_tiny_patch16_224")):
-        save_file(timm.create_model(model).state_dict(), folder / f"{name}.safetensors")
-    save_file(timm.create_model("test_vit").state_dict(), folder / "test_vit.safetensors")
-    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), folder / "dinov2.safetensors")
     os.symlink(ROOT / "examples", folder / "examples")
     return folder
-
-
-def save_evit(path: Path, classes: int) -> None:
-    """A checkpoint as EViT's training saves it, of four blocks, for images of 64 pixels."""
-    model = timm.create_model("deit_tiny_patch16_224", img_size=64, num_classes=classes, depth=4)
-    trained = Namespace(base_keep_rate=0.7, drop_loc="(1, 2)", fuse_token=True)
-    torch.save({"model": model.state_dict(), "args": trained}, path)
 
 
 @pytest.fixture
