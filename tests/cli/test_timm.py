@@ -10,10 +10,10 @@ import torch
 
 from evovit_deploy.checkpoint.options import CheckpointOptions
 from evovit_deploy.export.source import ExportSource
-from tests import measuring, shallow_vit
+from tests import measuring
+from tests.shallow import NAME as SHALLOW
 
 NAME = "test_vit"
-SHALLOW = shallow_vit.NAME  # where something is exported
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 QUICK = ("--batch", "1", "--min-seconds", "0", "--min-calls", "2", "--json")
 

@@ -11,10 +11,9 @@ import pytest
 import timm
 import torch
 
-from tests import shallow_vit
+from tests.shallow import NAME as SHALLOW
 
 NAME = "test_vit"
-SHALLOW = shallow_vit.NAME  # where something is exported
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "test"
 HOW = ("--from-timm", SHALLOW, "--method", "tome", "--r", "6,-1")
 

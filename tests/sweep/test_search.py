@@ -150,6 +150,19 @@ def test_places_move_and_keep_their_ratios() -> None:
         space.evolve((0.7, 1.0, 0.5, 2.0, 7.0, 10.0))
 
 
+@pytest.mark.parametrize("first", range(12))
+def test_the_first_place_may_be_any_block(first: int) -> None:
+    still: Any = dataclasses.replace(EVIT.evolution, places=(first,), keep_ratios=(1.0,) * 12)  # type: ignore[type-var, call-arg]
+    recipe = dataclasses.replace(EVIT, evolution=still.with_keep((0.5,)))
+    space = family_of(recipe).space(recipe, Rates(keep=(0.5, 0.7)))  # type: ignore[misc]
+    blocks = space.axes[1].values
+    assert blocks[space.start[1]] == first
+    assert list(blocks) == [block for block in range(first - 2, first + 3) if 1 <= block < 12 or block == first == 0]
+    for block in blocks:
+        assert space.evolve((0.5, block)).facts()["places"] == (int(block),)
+    assert len(candidates(recipe, [0.5])) == 2
+
+
 def test_stages_move_and_keep_their_ratios() -> None:
     space = family_of(DEIT).space(DEIT, Rates(keep=(0.5, 0.7)))  # type: ignore[misc]
     evolution = space.evolve((0.7, 0.5, 3.0, 9.0))

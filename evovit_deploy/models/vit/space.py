@@ -88,8 +88,12 @@ def _placed(
 
 
 def around(place: int, depth: int) -> tuple[int, ...]:
-    """Return the blocks where something may happen that happens before or in block ``place`` of a network."""
-    return tuple(range(max(1, place - REACH), min(depth, place + REACH + 1)))
+    """Return the blocks where something may happen that happens before or in block ``place`` of a network.
+
+    Block 0 is among them only for what happens there already: the class token's attention to the patches as they come in says
+    little.
+    """
+    return tuple(range(max(min(1, place), place - REACH), min(depth, place + REACH + 1)))
 
 
 def work(recipe: Recipe) -> float:
