@@ -6,6 +6,16 @@ from typing import Any
 
 from evovit_deploy.bench import BenchReport, Facts, Point, Settings, Speedup, Subject
 from evovit_deploy.bench.report import Window
+from evovit_deploy.recipes import Evolution, Recipe, Structure
+
+MICRO = Recipe(
+    "evo_micro",
+    "evo_deit",
+    Structure(image_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=5),
+    Evolution((1, 0.5), (1, 0.5), stage_starts=(1,)),
+    baseline="deit_micro",
+)
+"""Two blocks for images of 32 pixels: the least that selects, for what runs in PyTorch."""
 
 ENVIRONMENT = {
     "cpu": "Test CPU", "physical_cores": 2, "threads": 2, "versions": {"onnxruntime": "1.0", "torch": "2.0"},

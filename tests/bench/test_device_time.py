@@ -25,8 +25,7 @@ from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.engines import FakeEngine, TorchEngine
 from evovit_deploy.errors import EngineError
 from evovit_deploy.models.options import ModelOptions
-from tests.bench.made import point, report, subject
-from tests.bench.test_work import recipe
+from tests.bench.made import MICRO, point, report, subject
 from tests.engines.fake_trt import FakeDevice
 
 
@@ -136,7 +135,7 @@ def images() -> np.ndarray:
 
 
 def torch_engine(compiled: bool = False) -> TorchEngine:
-    return TorchEngine.from_checkpoint(random_checkpoint(recipe()), ModelOptions(), provider="cpu", compiled=compiled)
+    return TorchEngine.from_checkpoint(random_checkpoint(MICRO), ModelOptions(), provider="cpu", compiled=compiled)
 
 
 def test_there_is_none_on_a_cpu_and_on_a_stream_of_its_own(images: np.ndarray) -> None:

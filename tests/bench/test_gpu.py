@@ -10,7 +10,7 @@ from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.engines import FakeEngine, TorchEngine
 from evovit_deploy.errors import EngineError
 from evovit_deploy.models.options import ModelOptions
-from tests.bench.test_work import recipe
+from tests.bench.made import MICRO
 from tests.engines.fake_trt import FakeDevice
 
 OUTPUTS = ("logits", "kept")
@@ -40,7 +40,7 @@ def test_every_backend_copies_with_the_same_threads(
 
 
 def test_pytorch_through_pinned_memory(images: np.ndarray) -> None:
-    engine = TorchEngine.from_checkpoint(random_checkpoint(recipe()), ModelOptions(outputs=OUTPUTS), provider="cpu")
+    engine = TorchEngine.from_checkpoint(random_checkpoint(MICRO), ModelOptions(outputs=OUTPUTS), provider="cpu")
     call = end_to_end(engine, images, FakeDevice())
     assert isinstance(call, Pinned)
     for _ in range(2):

@@ -18,7 +18,7 @@ from evovit_deploy.engines.trt.options import BuildOptions
 from evovit_deploy.errors import EngineError, InputError
 from evovit_deploy.export import ExportOptions, export_onnx
 from evovit_deploy.models.options import ModelOptions
-from tests.bench.test_work import recipe
+from tests.bench.made import MICRO
 from tests.engines.fake_trt import write_plan
 
 
@@ -27,7 +27,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ExportOptions(
         ModelOptions("fp16", "uint8", outputs=("logits", "probabilities", "kept"), fold=False), opset=21, prove=False
     )
-    return export_onnx(random_checkpoint(recipe()), tmp_path_factory.mktemp("onnx") / "evo.onnx", options).path
+    return export_onnx(random_checkpoint(MICRO), tmp_path_factory.mktemp("onnx") / "evo.onnx", options).path
 
 
 def test_facts_of_a_file(exported: Path) -> None:
@@ -46,7 +46,7 @@ def test_the_twin_takes_the_route_of_its_model(exported: Path, tmp_path: Path) -
     route = Route(provider="cpu", threads=1, batches=(1, 2))
     engine = route.open_file(exported).engine
     with engine:
-        twin = route.like(engine).open_vanilla("twin", recipe(), tmp_path).engine
+        twin = route.like(engine).open_vanilla("twin", MICRO, tmp_path).engine
     with twin:
         manifest = twin.spec.manifest
         assert manifest is not None
@@ -62,9 +62,9 @@ def test_pytorch_twins(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("torch.compile", lambda module, **options: compiled.append(options) or module)
     options = ExportOptions(ModelOptions("bf16", "uint8"))
     route = Route(backend, "cpu", 1, (1,), export=options)
-    found = route.open_checkpoint(random_checkpoint(recipe()), tmp_path)
+    found = route.open_checkpoint(random_checkpoint(MICRO), tmp_path)
     evo = found.engine
-    twin = route.like(evo).open_vanilla("twin", recipe(), tmp_path).engine
+    twin = route.like(evo).open_vanilla("twin", MICRO, tmp_path).engine
     for engine in (evo, twin):
         assert engine.backend == {"compile": "torch.compile"}.get(backend, backend)
         assert (engine.spec.precision, engine.spec.input) == ("bf16", "uint8")

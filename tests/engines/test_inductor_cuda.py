@@ -23,7 +23,7 @@ from evovit_deploy.engines.inductor.engine import InductorEngine
 from evovit_deploy.engines.inductor.package import manifest_path
 from evovit_deploy.errors import EngineError, InputError
 from evovit_deploy.models.options import ModelOptions
-from tests.bench.test_work import recipe
+from tests.bench.made import MICRO
 from tests.engines.conduct import closing_during_a_call, refusal_in_a_child
 from tests.engines.fake_cuda import FakeGpu
 from tests.engines.fake_inductor import Compiler, OnGpu
@@ -75,7 +75,7 @@ def gpu(loader: Loader) -> FakeGpu:
 @pytest.fixture
 def checkpoint() -> Iterator[TorchEngine]:
     with TorchEngine.from_checkpoint(
-        random_checkpoint(recipe()), ModelOptions(outputs=("logits", "kept")), provider="cpu"
+        random_checkpoint(MICRO), ModelOptions(outputs=("logits", "kept")), provider="cpu"
     ) as engine:
         yield engine
 
