@@ -27,7 +27,7 @@ def reference_order(scores: torch.Tensor) -> np.ndarray:
 
 
 @given(scores_and_keep())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_ranks_are_the_stable_descending_order(case):
     scores, _ = case
     order = reference_order(scores)
@@ -36,7 +36,7 @@ def test_ranks_are_the_stable_descending_order(case):
 
 @pytest.mark.parametrize("name", NAMES)
 @given(case=scores_and_keep())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_pattern_keeps_the_same_tokens_in_the_same_order(name, case):
     scores, keep = case
     tokens = torch.arange(scores.numel(), dtype=torch.float32).reshape(*scores.shape, 1)
@@ -47,7 +47,7 @@ def test_every_pattern_keeps_the_same_tokens_in_the_same_order(name, case):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", IN_PLACE)
 @given(case=scores_and_keep(), seed=st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_select_then_restore_is_the_identity(name, dtype, case, seed):
     scores, keep = case
     tokens = torch.randn(*scores.shape, 5, generator=torch.Generator().manual_seed(seed)).to(dtype)
@@ -57,7 +57,7 @@ def test_select_then_restore_is_the_identity(name, dtype, case, seed):
 
 @pytest.mark.parametrize("name", IN_PLACE)
 @given(case=scores_and_keep())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_restore_changes_the_kept_tokens_and_no_other(name, case):
     scores, keep = case
     tokens = torch.zeros(*scores.shape, 2)
@@ -68,7 +68,7 @@ def test_restore_changes_the_kept_tokens_and_no_other(name, case):
 
 
 @given(case=scores_and_keep(), seed=st.integers(0, 2**31))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_sort_puts_the_kept_first_and_the_bypassed_after_them(case, seed):
     scores, keep = case
     tokens = torch.randn(*scores.shape, 5, generator=torch.Generator().manual_seed(seed))
@@ -82,7 +82,7 @@ def test_sort_puts_the_kept_first_and_the_bypassed_after_them(case, seed):
 
 @pytest.mark.parametrize("name", NAMES)
 @given(case=scores_and_keep())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_kept_is_true_for_as_many_tokens_as_are_selected(name, case):
     scores, keep = case
     selection = PATTERNS[name](scores, keep)
@@ -93,7 +93,7 @@ def test_kept_is_true_for_as_many_tokens_as_are_selected(name, case):
 
 
 @given(scores_and_keep(), st.integers(0, 2**31))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_ascending_sorts_distinct_positions(case, seed):
     scores, keep = case
     generator = torch.Generator().manual_seed(seed)
@@ -104,7 +104,7 @@ def test_ascending_sorts_distinct_positions(case, seed):
 
 
 @given(scores_and_keep())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_kept_positions_are_the_sorted_kept_indices(case):
     scores, keep = case
     positions = kept_positions(PATTERNS["rank"](scores, keep).kept(), keep)

@@ -68,7 +68,7 @@ def test_what_waits_shares_a_batch_in_order_of_arrival() -> None:
     assert batcher.queued == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sizes=st.lists(st.integers(1, 7), min_size=1, max_size=12),
     bad=st.sets(st.integers(0, 11), max_size=3),
@@ -94,7 +94,7 @@ def test_every_caller_gets_its_own_rows_whatever_shares_the_batch(
     assert max(map(len, engine.seen)) <= max_batch
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=8))
 def test_with_a_fixed_batch_every_run_is_the_same_size(sizes: list[int]) -> None:
     engine = NumberEngine()

@@ -170,7 +170,7 @@ def test_a_line_of_pixels(service: Running) -> None:
     assert service.call("POST", "/v1/classify", png((10_000, 1)))[0] == 200
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     kind=st.sampled_from(("PNG", "JPEG")),
     at=st.integers(0, 400),

@@ -202,7 +202,7 @@ REQUEST = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(message=REQUEST)
 def test_any_message_is_answered_or_refused_with_a_reason(stub: Any, message: Any) -> None:
     code, details = grpc.StatusCode.OK, "answered"

@@ -53,7 +53,7 @@ def sub(number: int, data: bytes) -> bytes:
     return grpc_messages._tag(number, len(data)) + data
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1000), n=st.integers(1, 3), contents=st.booleans(), floats=st.booleans(), id_=st.text())
 def test_pixels_that_are_cut_out_are_those_that_were_sent(
     seed: int, n: int, contents: bool, floats: bool, id_: str

@@ -207,7 +207,7 @@ def test_lists_in_the_widest_dress() -> None:
         parse(marked)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     data=st.data(),
     info=st.sampled_from((BYTES, FLOATS)),
@@ -289,7 +289,7 @@ JSON = st.recursive(
 KEYS = st.sampled_from(("name", "datatype", "shape", "data", "parameters"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     changes=st.dictionaries(KEYS, JSON, max_size=2),
     extra=st.dictionaries(st.sampled_from(("id", "outputs", "parameters")), JSON),
@@ -308,7 +308,7 @@ def test_any_json_is_read_or_rejected(changes: dict[str, Any], extra: dict[str, 
         assert status == 400
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(body=st.binary(max_size=60), length=st.none() | st.text(max_size=4) | st.integers(-5, 70).map(str))
 @example(body=b"{}", length="2")
 def test_any_bytes_are_rejected(body: bytes, length: str | None) -> None:
@@ -316,7 +316,7 @@ def test_any_bytes_are_rejected(body: bytes, length: str | None) -> None:
         parse_request(body, length, BYTES, OUTPUTS, 8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cut=st.integers(0, 300), flip=st.integers(0, 300), value=st.integers(0, 255))
 def test_a_damaged_binary_request_is_rejected_or_whole(cut: int, flip: int, value: int) -> None:
     head = json.dumps(binary()).encode()
@@ -330,7 +330,7 @@ def test_a_damaged_binary_request_is_rejected_or_whole(cut: int, flip: int, valu
     assert parsed.images.shape == (1, 2, 2, 3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=4, max_size=4), st.booleans())
 def test_answers_carry_every_bit(values: list[float], as_bytes: bool) -> None:
     logits = np.array([values], np.float32)

@@ -30,7 +30,7 @@ def service() -> Iterator[Running]:
 
 
 @schema.parametrize()
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 def test_requests_from_the_description(case: schemathesis.Case, service: Running) -> None:
     for name in ("name", "model"):  # half of the requests reach the model
         for parameters in (case.path_parameters, case.query):
