@@ -127,7 +127,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remove what a session shares, also where files of tests that failed are kept."""
     if not hasattr(session.config, "workerinput"):
         base = session.config._tmp_path_factory._basetemp  # type: ignore[attr-defined]  # None if nothing was made
-        for name in ("exports", "inductor", "torchinductor"):
+        for name in ("exports", "inductor", "serve", "torchinductor"):
             if base is not None:
                 shutil.rmtree(base / name, ignore_errors=True)
 
@@ -170,7 +170,6 @@ def inductor_package(session_folder: Path) -> Path:
     Its weights are beside it, `tiny.pth`; a file of a checkpoint does not store the recipe, the engine does.
     """
     import torch
-    from filelock import FileLock
 
     from evovit_deploy import random_checkpoint
     from evovit_deploy.building.export import ExportJob, export
@@ -188,16 +187,14 @@ def inductor_package(session_folder: Path) -> Path:
     except EngineError as error:
         pytest.skip(str(error))
     path = session_folder / "inductor" / "tiny.pt2"
-    path.parent.mkdir(exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            weights = path.with_suffix(".pth")
-            torch.save(random_checkpoint(TINY).state, weights)
-            options = ExportOptions(ModelOptions(outputs=("logits", "kept")))
-            build = {"target": "inductor", "max_batch": 8}
-            source = ExportSource(weights, CheckpointOptions(TINY))
-            export(ExportJob(source, options, output=path, engine=True, build=build, device="cpu"))
-    return path
+
+    def make() -> None:
+        weights, options = path.with_suffix(".pth"), ExportOptions(ModelOptions(outputs=("logits", "kept")))
+        torch.save(random_checkpoint(TINY).state, weights)
+        build, source = {"target": "inductor", "max_batch": 8}, ExportSource(weights, CheckpointOptions(TINY))
+        export(ExportJob(source, options, output=path, engine=True, build=build, device="cpu"))
+
+    return exports.once(path, make)
 
 
 @pytest.fixture

@@ -31,6 +31,15 @@ def install() -> None:
         graph.to_onnx = module.to_onnx = SharedExports(Path(folder), graph.to_onnx)  # type: ignore[assignment]
 
 
+def once(path: Path, make: Callable[[], object]) -> Path:
+    """Let the worker that comes first make a file of the session, and the others wait for it."""
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            make()
+    return path
+
+
 class UnknownAttribute(Exception):
     """An attribute that does not say in its text what it is."""
 

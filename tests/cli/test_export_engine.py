@@ -12,34 +12,21 @@ import torch
 from evovit_deploy.building import build as build_module
 from evovit_deploy.checkpoint import random_checkpoint
 from evovit_deploy.errors import EngineError, InputError, ModelFileError, OutputError, PlanError
-from evovit_deploy.recipes import load_recipe
+from evovit_deploy.recipes.write import write_recipe
 from evovit_deploy.storage.files import sha256
+from tests.export.conftest import PAIR
 from tests.exporting import names, run
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
-MICRO = """
-family = "evo_deit"
-[structure]
-image_size = 64
-patch_size = 16
-embed_dim = 64
-depth = 2
-num_heads = 1
-num_classes = 7
-[evolution]
-stage_starts = [1]
-keep_ratios = [1.0, 0.5]
-tradeoff = [1.0, 0.5]
-"""  # PAIR of tests/export, which other tests export too
 ENGINE = ("--format", "engine", "--target", "tensorrt-rtx")
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     folder = tmp_path_factory.mktemp("source")
-    (folder / "micro.toml").write_text(MICRO)
-    torch.save({"model": random_checkpoint(load_recipe(str(folder / "micro.toml"))).state}, folder / "micro.pth")
+    write_recipe(folder / "micro.toml", PAIR, "")
+    torch.save({"model": random_checkpoint(PAIR).state}, folder / "micro.pth")
     return str(folder / "micro.pth"), "--recipe", str(folder / "micro.toml")
 
 

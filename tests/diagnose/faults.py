@@ -46,9 +46,9 @@ class Fault:
     def __str__(self) -> str:
         return f"{self.family}-{self.name}-{self.block}"
 
-    def checkpoint(self) -> Checkpoint:
-        """The faulty model."""
-        sound = healthy(self.family)
+    def checkpoint(self, sound: Checkpoint | None = None) -> Checkpoint:
+        """The faulty model, of the family's sound one or of another."""
+        sound = sound or healthy(self.family)
         state = {key: tensor.clone() for key, tensor in sound.state.items()}
         self.inject(state, self.block)
         return dataclasses.replace(sound, state=state)
@@ -58,10 +58,14 @@ class Fault:
 def healthy(family: str) -> Checkpoint:
     """The model before the fault."""
     if family == "deit":
-        sound = random_checkpoint(TINY)  # in a trained model a layer keeps the size of its input
-        grown = {k: 6 * t if t.dim() == 2 and "head" not in k else t for k, t in sound.state.items()}
-        return dataclasses.replace(sound, state=grown)
+        return grown(random_checkpoint(TINY))
     return checkpoint_of(TIMM) if family == "timm" else random_checkpoint(LEVIT)
+
+
+def grown(checkpoint: Checkpoint) -> Checkpoint:
+    """A random Evo-DeiT whose layers keep the size of their input, as those of a trained one do."""
+    state = {k: 6 * t if t.dim() == 2 and "head" not in k else t for k, t in checkpoint.state.items()}
+    return dataclasses.replace(checkpoint, state=state)
 
 
 # Evo-DeiT, in the authors' names: qks.N.qk, vs.N.v, projs.N, norms.N, blocks.N.norm2, blocks.N.mlp.fc1.

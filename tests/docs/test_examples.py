@@ -96,7 +96,7 @@ def pages_with_blocks() -> list[Path]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """A folder with the files that the pages speak of, all of them made from the digits."""
+    """A folder with the files that the pages speak of: images of the digits, and the models of stand_ins.py."""
     folder = tmp_path_factory.mktemp("docs")
     stand_ins.save_all(folder)
     shutil.copy(DIGITS / "labels.txt", folder / "labels.txt")

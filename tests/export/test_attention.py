@@ -24,6 +24,7 @@ from evovit_deploy.export import export_baseline, verify
 from evovit_deploy.models.options import ModelOptions
 from evovit_deploy.recipes.write import write_recipe
 from tests.diagnose.faults import ALL as FAULTS
+from tests.diagnose.faults import grown
 from tests.exporting import run
 from tests.levit_reference import TINY as LEVIT
 from tests.timm_models import merging_of
@@ -81,11 +82,7 @@ def test_half_precision_is_proven(pair: Checkpoint, tmp_path: Path, precision: s
 
 def test_an_overflow_within_it_is_seen_named_and_mended(pair: Checkpoint, tmp_path: Path) -> None:
     """Queries and keys fit into FP16, their products in block 1 do not. A kernel may keep those in FP32 or round them."""
-    state = {
-        key: 6 * tensor if tensor.dim() == 2 and "head" not in key else tensor for key, tensor in pair.state.items()
-    }
-    next(fault for fault in FAULTS if str(fault) == "deit-logits-1").inject(state, 1)
-    overflowing = dataclasses.replace(pair, state=state)
+    overflowing = next(fault for fault in FAULTS if str(fault) == "deit-logits-1").checkpoint(grown(pair))
     with pytest.raises(ParityError, match=r"Overflow begins at blocks\.1/attn/attend/Attention: "):
         export_onnx(overflowing, tmp_path / "model.onnx", FP16)
     assert not list(tmp_path.iterdir())

@@ -21,25 +21,12 @@ from evovit_deploy.export import export_baseline
 from evovit_deploy.gpucheck import CheckOptions, CheckResult, runner
 from evovit_deploy.gpucheck.jobs import CheckJob, jobs
 from evovit_deploy.models.options import ModelOptions
+from evovit_deploy.recipes.write import write_recipe
 from tests import warm
+from tests.export.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 Evovit = Callable[..., tuple[Any, str, str]]
-MICRO = """
-name = "evo_deit_check"
-family = "evo_deit"
-[structure]
-image_size = 64
-patch_size = 16
-embed_dim = 64
-depth = 4
-num_heads = 1
-num_classes = 7
-[evolution]
-keep_ratios = [1.0, 0.5, 0.5, 0.5]
-tradeoff = [1.0, 0.5, 0.5, 0.5]
-stage_starts = [1, 3]
-"""  # TINY of tests/export, which other tests export too
 JOB = CheckJob("check", "evo_deit_tiny_patch16_224", "onnxruntime", "cpu", "fp32", (1,), 0.1)
 EVERYTHING = {name: {"state": "ok", "gpu": "a GPU"} for name in ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx")}
 
@@ -47,7 +34,7 @@ EVERYTHING = {name: {"state": "ok", "gpu": "a GPU"} for name in ("torch", "onnxr
 @pytest.fixture
 def micro(tmp_path: Path) -> Path:
     path = tmp_path / "micro.toml"
-    path.write_text(MICRO)
+    write_recipe(path, TINY, "")
     return path
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from filelock import FileLock
 from onnx import TensorProto, helper, numpy_helper
 
 from evovit_deploy import ExportOptions, export_onnx, load_checkpoint
 from evovit_deploy.engines import Engine
 from evovit_deploy.loadtest.ray_faults import prepare_environment
 from evovit_deploy.models.options import ModelOptions
+from tests.exports import once
 
 from .engines import NumberEngine
 from .running import Running, always, running
@@ -29,13 +29,10 @@ DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 @pytest.fixture(scope="session")
 def digits_model(session_folder: Path) -> Path:
     """The demo's checkpoint as ONNX: uint8 images, every kind of output; made once a session."""
-    path = session_folder / "serve" / "digits.onnx"
-    path.parent.mkdir(exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            model = ModelOptions("fp32", "uint8", "topk", ("logits", "probabilities", "kept"))
-            export_onnx(load_checkpoint(DIGITS / "evo_deit_digits.pth"), path, ExportOptions(model, prove=False))
-    return path
+    path, checkpoint = session_folder / "serve" / "digits.onnx", DIGITS / "evo_deit_digits.pth"
+    model = ModelOptions("fp32", "uint8", "topk", ("logits", "probabilities", "kept"))
+    options = ExportOptions(model, prove=False)
+    return once(path, lambda: export_onnx(load_checkpoint(checkpoint), path, options))
 
 
 @pytest.fixture(scope="session")

@@ -319,9 +319,8 @@ def test_replicas_whose_engine_hangs_are_replaced(ray_: Ray, pair: TwoNodes) -> 
     batch = numbered(HANGS, 8)
     tensor = {"name": "images", "datatype": "UINT8", "shape": batch.shape, "data": batch.ravel().tolist()}
     until = time.monotonic() + 2 * PATIENCE
-    while (
-        before & pair.replicas() and time.monotonic() < until
-    ):  # until four runs hang in each; one that is full refuses at once
+    while before & pair.replicas() and time.monotonic() < until:
+        # Four runs hang in each replica before it is replaced; one that is full refuses at once.
         status, _, _ = ray_.call("POST", f"/v2/models/{NAME}/infer", json.dumps({"inputs": [tensor]}))
         assert status in (500, 503)
         time.sleep(0.02)
